@@ -1,0 +1,1 @@
+"""flota.cli: the flota command."""

@@ -1,0 +1,1 @@
+"""flota.gateway: the Docker Engine API over HTTP, translated to the control API."""

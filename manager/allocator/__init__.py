@@ -1,0 +1,1 @@
+"""Addresses, VNIs and ports: who gets what; pure."""

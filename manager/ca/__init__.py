@@ -1,0 +1,1 @@
+"""The cluster's certificate authority: root, join tokens, node certificates."""

@@ -1,0 +1,1 @@
+"""The control API: validation, defaults, and one store transaction per request."""

@@ -1,0 +1,1 @@
+"""Carries log lines from the workers that have them to whoever asked."""

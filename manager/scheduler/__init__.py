@@ -1,0 +1,1 @@
+"""Where it runs: filters, placement preferences, ranking; pure."""

@@ -1,0 +1,1 @@
+"""The replicated object store: tables in memory, transactions as Raft entries, watches."""

@@ -1,0 +1,1 @@
+"""flota.overlay: what joins containers across nodes: VXLAN, bridges, addresses, names."""

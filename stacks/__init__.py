@@ -1,0 +1,1 @@
+"""flota.stacks: Compose files to specs."""

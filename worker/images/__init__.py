@@ -1,0 +1,1 @@
+"""OCI images on this node: store, unpack, import and load."""
