@@ -95,6 +95,7 @@ class Store:
         """
         if self._proposer is None:
             raise StoreError("this store has no way to commit anything yet")
+        refusal: Conflict | None = None
         for _ in range(_ATTEMPTS):
             transaction = Transaction(self._tables)
             result = change(transaction)
@@ -106,10 +107,12 @@ class Store:
                     f"a transaction of {len(entry):,} bytes ({len(transaction.actions)} changes); "
                     f"at most {MAX_TRANSACTION_BYTES:,} are allowed"
                 )
-            refusal = await self._proposer.propose(entry)
-            if refusal is None:
+            outcome = await self._proposer.propose(entry)
+            if outcome is None:
                 return result
-            assert isinstance(refusal, Conflict)
+            assert isinstance(outcome, Conflict)
+            refusal = outcome
+        assert refusal is not None
         raise refusal
 
     async def batch(self, changes: Iterable[Callable[[Transaction], None]]) -> None:

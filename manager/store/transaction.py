@@ -102,7 +102,7 @@ class Transaction:
         if key not in self.actions:
             self.actions[key] = StoreAction(kind=StoreAction.KIND_REQUIRE, object=wrap(_key_only(thing)))
 
-    def _write(self, kind: StoreAction.Kind, thing: StoreObject) -> None:
+    def _write(self, kind: "StoreAction.Kind.ValueType", thing: StoreObject) -> None:
         word = word_of(thing)
         self._views[word].record(thing.id, thing)
         self.actions[word, thing.id] = StoreAction(kind=kind, object=wrap(thing))

@@ -20,7 +20,7 @@ class Event:
     """One object was created, updated or removed. A removal carries the last state of the object."""
 
     word: str
-    kind: StoreAction.Kind
+    kind: "StoreAction.Kind.ValueType"
     object: StoreObject
     old: StoreObject | None
     index: int

@@ -30,13 +30,13 @@ def is_wanted(task: Task) -> bool:
     return task.desired_state <= TaskState.TASK_STATE_RUNNING
 
 
-def may_advance(old: TaskState, new: TaskState) -> bool:
+def may_advance(old: "TaskState.ValueType", new: "TaskState.ValueType") -> bool:
     """True when a report of `new` is news for a task observed in `old`."""
     return new > old
 
 
-def short_name(state: TaskState) -> str:
-    """"RUNNING" for TASK_STATE_RUNNING."""
+def short_name(state: "TaskState.ValueType") -> str:
+    """Give "RUNNING" for TASK_STATE_RUNNING."""
     return TaskState.Name(state).removeprefix("TASK_STATE_")
 
 
