@@ -1,14 +1,51 @@
-# flota. `make demo` shows it, `make test` checks it; each does its own set-up first.
+# flota. `make demo` shows it, `make test` checks it; each does all of its own set-up first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+PYTHON := .venv/bin/python
+ROOMS := proto rpc manager worker overlay stacks node gateway cli
 PROTOS := $(wildcard proto/flota/v1/*.proto)
+JOBS ?= 2
+SEEDS ?= 2000
 
-.PHONY: help proto
+.PHONY: help setup demo test lint types bench soak fmt proto vm-test clean
+
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-proto: ## regenerate the messages in proto/
-	.venv/bin/python -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto \
+setup: ## Debian packages, uv, virtual environment (all other targets do this first)
+	@setup/install.sh
+
+demo: setup ## a swarm of five on this machine: deploy, scale, update, lose a worker (KEEP=1 leaves it running)
+	@$(PYTHON) -m demo $(if $(KEEP),--keep)
+
+test: setup ## every test but the long soaks
+	@$(PYTHON) -m pytest -n $(JOBS) --dist loadgroup -m "not soak" $(TESTS)
+
+lint: setup ## ruff
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types: setup ## mypy --strict
+	@.venv/bin/mypy -p flota
+	@.venv/bin/mypy bench demo
+
+bench: setup ## the same workload on flota and on a real Docker Swarm, side by side
+	@$(PYTHON) -m bench.swarm
+
+soak: setup ## the long simulations: make soak SEEDS=20000
+	@FLOTA_SEEDS=$(SEEDS) $(PYTHON) -m pytest -n $(JOBS) -m soak --timeout 0
+
+vm-test: setup ## the provisioning script and systemd unit in a virtual machine made from Debian packages
+	@vagrant/vm-test
+
+fmt: setup ## format and fix what ruff can fix
+	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+
+proto: setup ## regenerate the messages in proto/
+	@$(PYTHON) -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto \
 	  --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=.venv/bin/protoc-gen-mypy_grpc \
-	  --mypy_out=proto --mypy_grpc_out=proto $(PROTOS)
+	  --mypy_out=quiet:proto --mypy_grpc_out=quiet:proto $(PROTOS)
+
+clean: ## forget virtual environment and caches
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

@@ -1,1 +1,1 @@
-"""flota.v1: the data model. Messages generated from the .proto files beside this one, and the rules that belong to them."""
+"""flota.v1: the data model: messages generated from the .proto files beside this one, and rules that belong to them."""
