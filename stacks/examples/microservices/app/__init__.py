@@ -1,0 +1,1 @@
+"""A small application in six services: which price makes the most money?"""
