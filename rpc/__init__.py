@@ -1,1 +1,1 @@
-"""flota.rpc: the one place that knows gRPC plumbing: identities, channels, servers, authorisation, forwarding to the leader."""
+"""flota.rpc: the one place that knows gRPC: identities, channels, servers, authorisation, forwarding to the leader."""

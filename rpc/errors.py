@@ -1,0 +1,99 @@
+"""Errors that cross the wire: a small tree of exceptions, each with its gRPC status.
+
+A server raises one of these; the interceptor in `servers` turns it into a status; `error_from` gives the client the
+same exception back. The message is for people: what happened, which field and value, what is allowed.
+"""
+
+import grpc
+
+
+class FlotaError(Exception):
+    """Something a person or a program can act on. `code` is the gRPC status it travels as."""
+
+    code = grpc.StatusCode.UNKNOWN
+
+
+class InvalidArgument(FlotaError):
+    """The request itself is wrong."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+    @classmethod
+    def of(cls, field: str, value: object, allowed: str) -> "InvalidArgument":
+        """Say which field has which value, and what it may have."""
+        return cls(f"invalid {field} {value!r}: {allowed}")
+
+
+class NotFound(FlotaError):
+    """There is no such thing."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(FlotaError):
+    """The name or the port is taken."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class FailedPrecondition(FlotaError):
+    """Not now: something else must happen first."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class OutOfSequence(FlotaError):
+    """The object was changed since the caller read it (Docker's words: update out of sequence)."""
+
+    code = grpc.StatusCode.ABORTED
+
+
+class PermissionDenied(FlotaError):
+    """This caller may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Unauthenticated(FlotaError):
+    """It is not proved who calls."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class Unavailable(FlotaError):
+    """Nobody can answer at the moment: trying again later may help."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceeded(FlotaError):
+    """It took too long."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class ResourceExhausted(FlotaError):
+    """Too much at once."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unsupported(FlotaError):
+    """flota does not do this (yet)."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class Internal(FlotaError):
+    """A defect of flota."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+_BY_CODE: dict[grpc.StatusCode, type[FlotaError]] = {kind.code: kind for kind in FlotaError.__subclasses__()}
+
+
+def error_from(error: grpc.RpcError) -> FlotaError:
+    """The typed error that a failed call stands for."""
+    code, details = error.code(), error.details()
+    return _BY_CODE.get(code, FlotaError)(details or code.name.lower().replace("_", " "))

@@ -1,0 +1,98 @@
+"""Passing calls on as bytes: from a manager to the leader, from the daemon's socket to its processes.
+
+Nothing is decoded on the way. The caller's identity goes along in the metadata; a receiver believes it only from a
+manager's certificate (servers.py). When the caller gives up, the call that was passed on is cancelled with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from flota.rpc.callers import Caller
+from flota.rpc.contract import Method, methods
+from flota.rpc.errors import FlotaError
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+CALLER_KEY = "flota-caller"
+REQUEST_ID_KEY = "flota-request-id"
+
+
+def rpc_handler(method: Method, one: Any, many: Any, deserializer: Any, serializer: Any) -> Handler:
+    """A handler of the method's kind: `one` answers with a message, `many` with a stream."""
+    if method.client_streams:
+        make = grpc.stream_stream_rpc_method_handler if method.server_streams else grpc.stream_unary_rpc_method_handler
+    else:
+        make = grpc.unary_stream_rpc_method_handler if method.server_streams else grpc.unary_unary_rpc_method_handler
+    return make(many if method.server_streams else one, deserializer, serializer)
+
+
+def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[Any], Caller | None]) -> Handler:
+    """A handler that passes one call on to `channel`. `check` proves the caller and may raise a FlotaError."""
+
+    def begin(request: Any, context: Any) -> Any:
+        caller = check(context)
+        metadata = [(key, value) for key, value in context.invocation_metadata() if key == REQUEST_ID_KEY]
+        if caller is not None:
+            metadata.append((CALLER_KEY, caller.to_metadata()))
+        kind = f"{'stream' if method.client_streams else 'unary'}_{'stream' if method.server_streams else 'unary'}"
+        return getattr(channel, kind)(method.path)(request, metadata=metadata, timeout=context.time_remaining())
+
+    async def one(request: Any, context: Any) -> Any:
+        try:
+            return await begin(request, context)
+        except FlotaError as error:
+            return await context.abort(error.code, str(error))
+        except grpc.aio.AioRpcError as error:
+            return await context.abort(error.code(), error.details(), error.trailing_metadata())
+
+    async def many(request: Any, context: Any) -> AsyncIterator[Any]:
+        call: Any = None
+        try:
+            call = begin(request, context)
+            async for message in call:
+                yield message
+        except FlotaError as error:
+            await context.abort(error.code, str(error))
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details(), error.trailing_metadata())
+        finally:
+            if call is not None:
+                call.cancel()
+
+    return rpc_handler(method, one, many, None, None)
+
+
+class Passing(grpc.GenericRpcHandler):
+    """All methods of some services, passed on; `channel` is asked at every call and may raise a FlotaError."""
+
+    def __init__(self, paths: list[str], channel: Callable[[], grpc.aio.Channel]) -> None:
+        self._methods: dict[str, Method] = {path: methods()[path] for path in paths}
+        self._channel = channel
+
+    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
+        """Called by gRPC for each call."""
+        method = self._methods.get(details.method)
+        if method is None:
+            return None
+        try:
+            channel = self._channel()
+        except FlotaError as error:
+            return refusing_handler(method, error)
+        return passing_handler(method, channel, lambda _: None)
+
+
+def refusing_handler(method: Method, error: FlotaError) -> Handler:
+    """A handler that fails with `error`."""
+
+    async def one(_: Any, context: Any) -> None:
+        await context.abort(error.code, str(error))
+
+    async def many(_: Any, context: Any) -> AsyncIterator[Any]:
+        await context.abort(error.code, str(error))
+        yield None
+
+    return rpc_handler(method, one, many, None, None)

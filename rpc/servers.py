@@ -1,0 +1,189 @@
+"""gRPC servers of flota: one on a unix socket for this machine, one with mutual TLS for other nodes.
+
+Both run every call through the same gate: find the method's rule in the contract, prove the caller, refuse or go on,
+pass it to the leader where the contract says so, and turn typed errors into statuses. A defect becomes INTERNAL with
+one line for the caller and the trace in the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from flota.rpc.callers import LOCAL, Authenticator, Caller, CertificateAuthenticator, Trust, set_caller
+from flota.rpc.channels import MAX_MESSAGE_BYTES
+from flota.rpc.contract import Method, methods
+from flota.rpc.errors import FlotaError, PermissionDenied, Unauthenticated
+from flota.rpc.forward import CALLER_KEY, REQUEST_ID_KEY, Handler, passing_handler, refusing_handler, rpc_handler
+from flota.rpc.identity import Identity
+from flota.v1.auth_pb2 import Caller as Kind
+from flota.v1.ids import new_id
+
+_log = structlog.get_logger("rpc")
+
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 1500),
+    ("grpc.keepalive_timeout_ms", 1500),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+
+class Router(Protocol):
+    """Where calls go that only the leader answers."""
+
+    async def leader_channel(self) -> grpc.aio.Channel | None:
+        """None when this process leads; raises Unavailable when nobody does."""
+        ...
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """The one interceptor; see the module's docstring."""
+
+    def __init__(self, authenticate: Authenticator | None, router: Router | None) -> None:
+        self._authenticate = authenticate
+        self._router = router
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Called by gRPC for each call before its handler."""
+        method = methods().get(details.method)
+        handler = await continuation(details)
+        if method is None or handler is None:
+            return handler
+        metadata = dict(details.invocation_metadata or ())
+        if method.to_leader and self._router is not None:
+            try:
+                channel = await self._router.leader_channel()
+            except FlotaError as error:
+                return refusing_handler(method, error)
+            if channel is not None:
+                return passing_handler(method, channel, lambda context: self._check(method, context, metadata))
+        return _guarded(method, handler, self._check, metadata)
+
+    def _check(self, method: Method, context: Any, metadata: dict[str, Any]) -> Caller:
+        caller = self._caller(context, metadata)
+        if caller.kind not in method.callers:
+            raise PermissionDenied(
+                f"{Kind.Name(caller.kind).removeprefix('CALLER_').lower()}s may not call {method.path}"
+            )
+        return caller
+
+    def _caller(self, context: Any, metadata: dict[str, Any]) -> Caller:
+        if self._authenticate is None:
+            return LOCAL
+        shown = context.auth_context().get("x509_pem_cert")
+        if not shown:
+            raise Unauthenticated("a client certificate is needed")
+        caller = self._authenticate(shown[0])
+        forwarded = metadata.get(CALLER_KEY)
+        if forwarded is not None:
+            if caller.kind != Kind.CALLER_MANAGER:
+                raise PermissionDenied("only managers may pass calls on for others")
+            return Caller.from_metadata(forwarded)
+        return caller
+
+
+Check = Callable[[Method, Any, dict[str, Any]], Caller]
+
+
+async def _fail(context: Any, method: Method, error: Exception) -> None:
+    if isinstance(error, FlotaError):
+        await context.abort(error.code, str(error))
+    _log.exception("call failed", method=method.path)
+    await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any]) -> Handler:
+    """`handler` with identity, request id, log line and errors looked after."""
+    name = f"{'stream' if method.client_streams else 'unary'}_{'stream' if method.server_streams else 'unary'}"
+    behaviour = getattr(handler, name)
+
+    def enter(context: Any) -> None:
+        set_caller(check(method, context, metadata))
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=metadata.get(REQUEST_ID_KEY) or new_id()[:12])
+
+    async def answer_one(request: Any, context: Any) -> Any:
+        start = time.monotonic()
+        try:
+            enter(context)
+            result = await behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last gate before the wire
+            return await _fail(context, method, error)
+        _log.debug("call", method=method.path, seconds=round(time.monotonic() - start, 4))
+        return result
+
+    async def answer_many(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            enter(context)
+            async for message in behaviour(request, context):
+                yield message
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last gate before the wire
+            await _fail(context, method, error)
+
+    return rpc_handler(method, answer_one, answer_many, handler.request_deserializer, handler.response_serializer)
+
+
+def local_server(path: Path, router: Router | None = None) -> grpc.aio.Server:
+    """A server on a unix socket that only root may use; add servicers, then start it. Replaces a stale socket."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    server = grpc.aio.server(interceptors=[Gate(None, router)], options=_OPTIONS)
+    if server.add_insecure_port(f"unix://{path}") == 0:
+        raise OSError(f"cannot listen on {path}")
+    return server
+
+
+def node_server(
+    identity: Identity, trust: Callable[[], Trust], listen: str, router: Router | None = None
+) -> grpc.aio.Server:
+    """A server for other nodes on `listen` (host:port), mutual TLS; add servicers, then start it.
+
+    `trust` is asked at every handshake and every call, so that rotated tokens and removed nodes count at once.
+    Raises OSError when the address cannot be had.
+    """
+    shown: Trust | None = None
+
+    def configuration() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        now = trust()
+        if not identity.reload() and now is shown:
+            return None
+        shown = now
+        roots = now.root_pem + b"".join(pem for pem, _ in now.joiners)
+        return grpc.ssl_server_certificate_configuration([(identity.key_pem, identity.certificate_pem)], roots)
+
+    first = configuration()
+    assert first is not None
+    credentials = grpc.dynamic_ssl_server_credentials(
+        first,
+        configuration,  # type: ignore[arg-type]  # None = unchanged, which the stubs do not know
+        require_client_authentication=True,
+    )
+    server = grpc.aio.server(interceptors=[Gate(CertificateAuthenticator(trust), router)], options=_OPTIONS)
+    try:
+        bound = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {listen}: {error}") from None
+    if bound == 0:
+        raise OSError(f"cannot listen on {listen}: is another process using it?")
+    return server
