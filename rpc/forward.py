@@ -47,7 +47,7 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
         except FlotaError as error:
             return await context.abort(error.code, str(error))
         except grpc.aio.AioRpcError as error:
-            return await context.abort(error.code(), error.details(), error.trailing_metadata())
+            return await context.abort(error.code(), error.details() or "")
 
     async def many(request: Any, context: Any) -> AsyncIterator[Any]:
         call: Any = None
@@ -58,7 +58,7 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
         except FlotaError as error:
             await context.abort(error.code, str(error))
         except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details(), error.trailing_metadata())
+            await context.abort(error.code(), error.details() or "")
         finally:
             if call is not None:
                 call.cancel()

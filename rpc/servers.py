@@ -78,9 +78,8 @@ class Gate(grpc.aio.ServerInterceptor):
     def _check(self, method: Method, context: Any, metadata: dict[str, Any]) -> Caller:
         caller = self._caller(context, metadata)
         if caller.kind not in method.callers:
-            raise PermissionDenied(
-                f"{Kind.Name(caller.kind).removeprefix('CALLER_').lower()}s may not call {method.path}"
-            )
+            who = Kind.Name(caller.kind).removeprefix("CALLER_").lower()
+            raise PermissionDenied(f"a {who} may not call {method.path}")
         return caller
 
     def _caller(self, context: Any, metadata: dict[str, Any]) -> Caller:
