@@ -1,0 +1,31 @@
+"""What can go wrong in the overlay: a small tree of exceptions with messages for people.
+
+Never raised for what the caller cannot influence: kernel refusals become `KernelRefused` with the kernel's own word.
+"""
+
+
+class OverlayError(Exception):
+    """Base of everything `flota.overlay` raises."""
+
+
+class UnknownNetwork(OverlayError):
+    """A task is attached to a network that the node has not been told about (yet): try again after `apply`."""
+
+    def __init__(self, network_id: str) -> None:
+        super().__init__(f"network {network_id} is not known on this node")
+        self.network_id = network_id
+
+
+class BadAddress(OverlayError):
+    """An address in an attachment, a network or the configuration cannot be used."""
+
+    def __init__(self, field: str, value: str, allowed: str) -> None:
+        super().__init__(f"{field}: {value!r} is not {allowed}")
+
+
+class KernelRefused(OverlayError):
+    """The kernel refused a change; `.errno` says why."""
+
+    def __init__(self, what: str, errno: int, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.errno = errno
