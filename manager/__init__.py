@@ -1,1 +1,1 @@
-"""flota.manager: agreement (raft, store), decisions (orchestrator, scheduler, allocator), and the services workers and users call."""
+"""flota.manager: agreement (raft, store), decisions (orchestrator, scheduler, allocator), and the services around."""

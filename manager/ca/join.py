@@ -149,7 +149,9 @@ async def renew_certificate(identity: Identity, managers: Sequence[str]) -> Issu
     raise failure
 
 
-async def _issue(stub: NodeCaStub, root_pem: bytes, availability: "NodeAvailability.ValueType") -> IssuedIdentity:
+async def _issue(
+    stub: "NodeCaAsyncStub", root_pem: bytes, availability: "NodeAvailability.ValueType"
+) -> IssuedIdentity:
     request_pem, key_pem = create_request()
     try:
         answer: IssueNodeCertificateResponse = await stub.IssueNodeCertificate(
