@@ -179,6 +179,7 @@ class ConfState(_message.Message):
     LEARNERS_NEXT_FIELD_NUMBER: _builtins.int
     AUTO_LEAVE_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     auto_leave: _builtins.bool
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
@@ -196,6 +197,10 @@ class ConfState(_message.Message):
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
         """Everybody named above."""
 
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Members that were taken out, newest last; ids are never used again, so that a returning one can be told."""
+
     def __init__(
         self,
         *,
@@ -205,10 +210,11 @@ class ConfState(_message.Message):
         learners_next: _abc.Iterable[_builtins.int] | None = ...,
         auto_leave: _builtins.bool = ...,
         members: _abc.Iterable[Global___Member] | None = ...,
+        removed: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "learners", b"learners", "learners_next", b"learners_next", "members", b"members", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "learners", b"learners", "learners_next", b"learners_next", "members", b"members", "removed", b"removed", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -601,3 +607,37 @@ class LogFileHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogFileHeader: _TypeAlias = LogFileHeader  # noqa: Y015
+
+@_typing.final
+class LogRecord(_message.Message):
+    """LogRecord is one batch as the durable log holds it: written, sealed and synced as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HARD_STATE_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
+    restored: _builtins.int
+    """All entries before this record are void: a snapshot at this index replaced them. 0 = none did."""
+    @_builtins.property
+    def hard_state(self) -> Global___HardState:
+        """What holds from here on; absent = unchanged."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]:
+        """Entries at and after the first one here replace what stood there."""
+
+    def __init__(
+        self,
+        *,
+        hard_state: Global___HardState | None = ...,
+        entries: _abc.Iterable[Global___Entry] | None = ...,
+        restored: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hard_state", b"hard_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "hard_state", b"hard_state", "restored", b"restored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRecord: _TypeAlias = LogRecord  # noqa: Y015
