@@ -13,7 +13,7 @@ Theory of operation. Whoever drives a `Raft` loops: feed it (`step`, `tick`, `pr
 Section numbers in comments are of Ongaro's dissertation, "Consensus: Bridging Theory and Practice" (2014).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -147,9 +147,12 @@ class Raft:
         if self.role is not Role.LEADER and self._may_campaign():
             self._campaign(pre=True)
 
-    def propose(self, data: bytes, proposal_id: int = 0) -> None:
-        """Append `data` to the log if this member leads. Raises NotLeader, TooMuchInFlight."""
-        self._append_proposal(Entry(type=Entry.TYPE_NORMAL, data=data, proposal_id=proposal_id))
+    def propose(self, entries: Sequence[Entry]) -> None:
+        """Append entries (data and proposal_id) to the log if this member leads, all or none; they become the log's.
+
+        Raises NotLeader, ProposalRefused, TooMuchInFlight.
+        """
+        self._append_proposals(entries)
 
     def propose_conf_change(self, change: ConfChange, proposal_id: int = 0) -> None:
         """Propose a new configuration. Raises NotLeader; ProposalRefused while another one is in flight."""
@@ -160,7 +163,7 @@ class Raft:
         if change.changes:
             membership.apply_change(self.conf, change)
         data = change.SerializeToString()
-        self._append_proposal(Entry(type=Entry.TYPE_CONF_CHANGE, data=data, proposal_id=proposal_id))
+        self._append_proposals([Entry(type=Entry.TYPE_CONF_CHANGE, data=data, proposal_id=proposal_id)])
 
     def read_index(self, context: bytes) -> None:
         """Ask for an index that makes a read linearizable (6.4); it comes as a ReadState. Raises NotLeader."""
@@ -222,6 +225,11 @@ class Raft:
             ready.committed = self.log.slice(self.log.applied + 1, self.log.committed, self.config.max_apply_bytes)
         self._messages, self._messages_after, self._read_states = [], [], []
         return ready
+
+    @property
+    def leads(self) -> bool:
+        """Leader, and everything before its own term is applied here."""
+        return self.role is Role.LEADER and self.log.term(self.log.applied) == self.term
 
     def applied(self, index: int) -> None:
         """The driver applied everything up to `index` (configuration changes through `apply_conf_change`)."""
@@ -392,18 +400,19 @@ class Raft:
 
     # Replication (3.5).
 
-    def _append_proposal(self, entry: Entry) -> None:
+    def _append_proposals(self, entries: Sequence[Entry]) -> None:
         if self.role is not Role.LEADER or self.id not in self.progress:
             raise NotLeader
         if self.transferee != NOBODY:
             raise ProposalRefused("leadership is being handed on")
-        size = len(entry.data)
+        size = sum(len(entry.data) for entry in entries)
         if self._uncommitted_bytes and self._uncommitted_bytes + size > self.config.max_uncommitted_bytes:
             raise TooMuchInFlight(f"{self._uncommitted_bytes:,} bytes wait to be committed")
         self._uncommitted_bytes += size
-        self._append_entry(entry)
-        if entry.type == Entry.TYPE_CONF_CHANGE:
-            self._conf_change_index = entry.index
+        for entry in entries:
+            self._append_entry(entry)
+            if entry.type == Entry.TYPE_CONF_CHANGE:
+                self._conf_change_index = entry.index
         self._broadcast_append()
 
     def _append_entry(self, entry: Entry) -> None:
@@ -633,7 +642,7 @@ class Raft:
         if self.role is not Role.LEADER or not membership.is_joint(self.conf) or not self.conf.auto_leave:
             return
         if self._conf_change_index <= self.log.applied and self.transferee == NOBODY:
-            self._append_proposal(Entry(type=Entry.TYPE_CONF_CHANGE, data=ConfChange().SerializeToString()))
+            self._append_proposals([Entry(type=Entry.TYPE_CONF_CHANGE, data=ConfChange().SerializeToString())])
 
     def _configuration_changed(self) -> None:
         if self.role is not Role.LEADER:

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 from flota.v1.raft_pb2 import ConfChange, ConfState, Member
 
+# Removed members kept in mind, so that they can be told.
+_REMEMBERED = 1000
+
 
 class MembershipError(Exception):
     """A change that cannot be made from this configuration."""
@@ -62,6 +65,8 @@ def _apply_step(conf: ConfState, step: ConfChange.Change) -> None:
             if member.raft_id == id:
                 member.CopyFrom(step.member)
         return
+    if step.type != ConfChange.TYPE_REMOVE and id in conf.removed:
+        raise MembershipError(f"member {id:x} was removed: it must join under a new id")
     _discard(conf.voters, id)
     _discard(conf.learners, id)
     _discard(conf.learners_next, id)
@@ -69,7 +74,10 @@ def _apply_step(conf: ConfState, step: ConfChange.Change) -> None:
         conf.voters.append(id)
     elif step.type == ConfChange.TYPE_ADD_LEARNER:
         (conf.learners_next if id in conf.voters_outgoing else conf.learners).append(id)
-    if step.type != ConfChange.TYPE_REMOVE:
+    if step.type == ConfChange.TYPE_REMOVE:
+        conf.removed.append(id)
+        del conf.removed[:-_REMEMBERED]
+    else:
         _put_member(conf, step.member)
     _drop_strangers(conf)
 

@@ -1,8 +1,8 @@
 """Keys of the Raft directory: records are sealed under data keys, data keys are wrapped by one key-encryption key.
 
-`keys.json` holds the wrapped data keys and, unlocked, the key-encryption key too (mode 0600; one file, so that changing
-both is one step); with autolock that key is withheld and must be given at the start. Rotating it re-wraps the data keys only; a new data key takes
-effect with the next segment, and old ones stay until nothing is sealed under them.
+`keys.json` holds the wrapped data keys and, unlocked, the key-encryption key too (mode 0600; one file, so that
+changing both is one step). With autolock that key is withheld and must be given at the start. Rotating it re-wraps
+the data keys only; a new data key takes effect with the next segment, and old ones stay for what they sealed.
 
 AES-256-GCM with random nonces (NIST SP 800-38D): far below 2^32 records are written under one key.
 """

@@ -1,0 +1,345 @@
+"""Carries Raft messages between managers: one gRPC stream per ordered pair, snapshots on calls of their own.
+
+Sending never blocks and never fails: Raft repeats what is lost. Messages that gather while a batch is being written
+leave together in the next one. A broken stream is opened again after a jittered, growing pause; what was queued is
+dropped and the member reported unreachable, so that the core probes instead of pushing.
+"""
+
+import asyncio
+import contextlib
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from random import Random
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from flota.rpc.errors import Unavailable, error_from
+from flota.v1.raft_pb2 import (
+    Member,
+    RaftBatch,
+    RaftCheckRequest,
+    RaftCheckResponse,
+    RaftJoinRequest,
+    RaftJoinResponse,
+    RaftLeaveRequest,
+    RaftMessage,
+    RaftStreamReply,
+    SnapshotChunk,
+    SnapshotReply,
+)
+from flota.v1.raft_pb2_grpc import RaftMembershipStub, RaftTransportServicer, RaftTransportStub
+
+_log = structlog.get_logger("raft.transport")
+
+ChannelFor = Callable[[str], grpc.aio.Channel]
+_BATCH_MESSAGES = 512
+_BATCH_BYTES = 8 << 20
+_QUEUE_BYTES = 64 << 20
+_CHUNK = 1 << 20
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_CONNECT = 2.0
+_SNAPSHOT_TIMEOUT = 600.0
+
+
+class Receiver(Protocol):
+    """The driver, as the transport sees it. All calls come from the event loop and return at once."""
+
+    @property
+    def raft_id(self) -> int:
+        """Who we are."""
+        ...
+
+    def receive(self, messages: Iterable[RaftMessage]) -> None:
+        """Messages arrived."""
+        ...
+
+    def receive_snapshot(self, message: RaftMessage, data: bytes) -> None:
+        """A whole snapshot arrived."""
+        ...
+
+    def unreachable(self, raft_id: int) -> None:
+        """Messages to this member were lost."""
+        ...
+
+    def snapshot_sent(self, raft_id: int, ok: bool) -> None:
+        """A snapshot was delivered, or was not."""
+        ...
+
+    def was_removed(self, raft_id: int) -> bool:
+        """Whether this member was taken out of the group."""
+        ...
+
+    def told_removed(self, reason: str) -> None:
+        """Another member says that we were removed."""
+        ...
+
+
+class _Peer:
+    """The way to one member."""
+
+    def __init__(self, member: Member, transport: "RaftTransport") -> None:
+        self.member = member
+        self.connected = False
+        self._transport = transport
+        self._queue: deque[RaftMessage] = deque()
+        self._queued_bytes = 0
+        self._news = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    def send(self, message: RaftMessage) -> None:
+        size = message.ByteSize()
+        if not self.connected or self._queued_bytes + size > _QUEUE_BYTES:
+            if message.type == RaftMessage.TYPE_APPEND:
+                self._transport.lost(self.member.raft_id)
+            return
+        self._queue.append(message)
+        self._queued_bytes += size
+        self._news.set()
+
+    async def run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError):
+                channel = self._transport.channel_for(self.member.address)
+                try:
+                    call = RaftTransportStub(channel).Stream()
+                    async with asyncio.timeout(_CONNECT):
+                        await call.wait_for_connection()
+                    self.connected = True
+                    pause = _FIRST_PAUSE
+                    await self._converse(call)
+                finally:
+                    self.connected = False
+                    self._queue.clear()
+                    self._queued_bytes = 0
+                    await channel.close()
+            self._transport.lost(self.member.raft_id)
+            await asyncio.sleep(pause * self._transport.random.uniform(0.5, 1.5))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _converse(self, call: Any) -> None:
+        writing = asyncio.create_task(self._write(call))
+        reading = asyncio.create_task(self._read(call))
+        try:
+            done, _ = await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            writing.cancel()
+            reading.cancel()
+            call.cancel()
+            await asyncio.gather(writing, reading, return_exceptions=True)
+
+    async def _write(self, call: Any) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._queue:
+                batch, size = RaftBatch(), 0
+                while self._queue and len(batch.messages) < _BATCH_MESSAGES and size < _BATCH_BYTES:
+                    message = self._queue.popleft()
+                    batch.messages.append(message)
+                    size += message.ByteSize()
+                self._queued_bytes = max(0, self._queued_bytes - size)
+                await call.write(batch)
+
+    async def _read(self, call: Any) -> None:
+        while (reply := await call.read()) is not grpc.aio.EOF:
+            if reply.error:
+                self._transport.told(reply.error)
+
+
+class RaftTransport:
+    """Both directions; see the module's docstring. `run` owns all its tasks."""
+
+    def __init__(self, node_id: str, channel_for: ChannelFor, random: Random | None = None) -> None:
+        self.channel_for = channel_for
+        self.random = random or Random()
+        self.servicer = TransportServicer(node_id)
+        self._receiver: Receiver | None = None
+        self._peers: dict[int, _Peer] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def attach(self, receiver: Receiver) -> None:
+        """Say who takes messages; until then other members are told to wait."""
+        self._receiver = self.servicer.receiver = receiver
+
+    def detach(self) -> None:
+        """Stop taking messages."""
+        self._receiver = self.servicer.receiver = None
+
+    async def run(self) -> None:
+        """Keep the streams open until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for peer in self._peers.values():
+                    peer.task = self._tasks.create_task(peer.run())
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+
+    def set_peers(self, members: Iterable[Member]) -> None:
+        """All members but ourselves, with their newest addresses."""
+        own = self._receiver.raft_id if self._receiver is not None else 0
+        wanted = {member.raft_id: member for member in members if member.raft_id != own and member.address}
+        for raft_id, peer in list(self._peers.items()):
+            member = wanted.get(raft_id)
+            if member is None or member.address != peer.member.address:
+                del self._peers[raft_id]
+                if peer.task is not None:
+                    peer.task.cancel()
+        for raft_id, member in wanted.items():
+            if raft_id not in self._peers:
+                peer = self._peers[raft_id] = _Peer(member, self)
+                if self._tasks is not None:
+                    peer.task = self._tasks.create_task(peer.run())
+
+    def reachable(self, raft_id: int) -> bool:
+        """Whether there is a stream to this member."""
+        peer = self._peers.get(raft_id)
+        return peer is not None and peer.connected
+
+    def send(self, message: RaftMessage) -> None:
+        """Queue a message; it is dropped when its member cannot be reached."""
+        peer = self._peers.get(message.to)
+        if peer is not None:
+            peer.send(message)
+
+    def send_snapshot(self, message: RaftMessage, data: bytes) -> None:
+        """Send a snapshot on a call of its own; the receiver hears `snapshot_sent` in the end."""
+        peer = self._peers.get(message.to)
+        if peer is None or self._tasks is None:
+            self.snapshot_sent(message.to, ok=False)
+            return
+        self._tasks.create_task(self._deliver_snapshot(peer.member.address, message, data))
+
+    async def _deliver_snapshot(self, address: str, message: RaftMessage, data: bytes) -> None:
+        ok = False
+        channel = self.channel_for(address)
+        try:
+            async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
+                await RaftTransportStub(channel).SendSnapshot(_chunks(message, data))
+            ok = True
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            _log.warning("a snapshot was not delivered", to=address, reason=str(error))
+        finally:
+            self.snapshot_sent(message.to, ok)
+            await channel.close()
+
+    # From peers to the driver.
+
+    def lost(self, raft_id: int) -> None:
+        """Tell the driver that messages to this member were lost."""
+        if self._receiver is not None:
+            self._receiver.unreachable(raft_id)
+
+    def snapshot_sent(self, raft_id: int, ok: bool) -> None:
+        """Tell the driver how a snapshot fared."""
+        if self._receiver is not None:
+            self._receiver.snapshot_sent(raft_id, ok)
+
+    def told(self, reason: str) -> None:
+        """Tell the driver that it was removed."""
+        if self._receiver is not None:
+            self._receiver.told_removed(reason)
+
+    # Single calls.
+
+    async def check(self, address: str, timeout: float = 3.0) -> str:
+        """Node id of the manager whose Raft service answers at `address`. Raises Unavailable."""
+        channel = self.channel_for(address)
+        try:
+            answer = await RaftTransportStub(channel).Check(RaftCheckRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"no Raft service answers at {address}: {error.details()}") from None
+        finally:
+            await channel.close()
+        return answer.node_id
+
+    async def join(self, through: str, address: str, raft_id: int = 0, timeout: float = 10.0) -> RaftJoinResponse:
+        """Ask the manager at `through` for membership. Raises a FlotaError."""
+        channel = self.channel_for(through)
+        try:
+            request = RaftJoinRequest(address=address, raft_id=raft_id)
+            return await RaftMembershipStub(channel).Join(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from None
+        finally:
+            await channel.close()
+
+    async def leave(self, through: str, node_id: str, timeout: float = 10.0) -> None:
+        """Ask the manager at `through` to take `node_id` out. Raises a FlotaError."""
+        channel = self.channel_for(through)
+        try:
+            await RaftMembershipStub(channel).Leave(RaftLeaveRequest(node_id=node_id), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from None
+        finally:
+            await channel.close()
+
+
+async def _chunks(message: RaftMessage, data: bytes) -> AsyncIterator[SnapshotChunk]:
+    crc, at = 0, 0
+    while True:
+        part = data[at : at + _CHUNK]
+        crc = zlib.crc32(part, crc)
+        chunk = SnapshotChunk(data=part, checksum=crc, last=at + _CHUNK >= len(data))
+        if at == 0:
+            chunk.message.CopyFrom(message)
+        yield chunk
+        at += _CHUNK
+        if chunk.last:
+            return
+
+
+class TransportServicer(RaftTransportServicer):
+    """The receiving side. Added to the server before the driver is there: a joiner must answer `Check` first."""
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self.receiver: Receiver | None = None
+
+    async def Stream(self, request_iterator: Any, context: Any) -> AsyncIterator[RaftStreamReply]:
+        """Take batches until the other side goes."""
+        async for batch in request_iterator:
+            receiver = self.receiver
+            if receiver is None:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
+                return
+            sender: int = getattr(batch.messages[0], "from") if batch.messages else 0
+            if receiver.was_removed(sender):
+                yield RaftStreamReply(error=f"member {sender:x} was removed from the swarm's managers")
+                return
+            receiver.receive(message for message in batch.messages if message.to == receiver.raft_id)
+
+    async def SendSnapshot(self, request_iterator: Any, context: Any) -> SnapshotReply:
+        """Take one snapshot."""
+        message: RaftMessage | None = None
+        parts: list[bytes] = []
+        crc, complete = 0, False
+        async for chunk in request_iterator:
+            if chunk.HasField("message"):
+                message = chunk.message
+            crc = zlib.crc32(chunk.data, crc)
+            if crc != chunk.checksum:
+                await context.abort(
+                    grpc.StatusCode.DATA_LOSS, f"chunk {len(parts)} of the snapshot has a wrong checksum"
+                )
+            parts.append(chunk.data)
+            complete = chunk.last
+        if message is None or not complete:
+            await context.abort(grpc.StatusCode.DATA_LOSS, "the snapshot is not complete")
+        elif self.receiver is None or message.to != self.receiver.raft_id:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
+        else:
+            self.receiver.receive_snapshot(message, b"".join(parts))
+        return SnapshotReply()
+
+    async def Check(self, request: RaftCheckRequest, context: Any) -> RaftCheckResponse:
+        """We are here."""
+        return RaftCheckResponse(node_id=self._node_id)
