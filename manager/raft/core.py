@@ -254,12 +254,10 @@ class Raft:
 
     def apply_conf_change(self, entry: Entry) -> ConfState:
         """Apply a committed configuration change; gives back the configuration that holds now (4.1)."""
-        change = ConfChange.FromString(entry.data)
-        try:
-            self.conf = membership.apply_change(self.conf, change)
-        except membership.MembershipError:
-            return self.conf
-        self._configuration_changed()
+        before = self.conf
+        self.conf = membership.apply_if_possible(before, ConfChange.FromString(entry.data))
+        if self.conf is not before:
+            self._configuration_changed()
         return self.conf
 
     def step(self, message: RaftMessage) -> None:

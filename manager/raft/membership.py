@@ -58,6 +58,14 @@ def apply_change(conf: ConfState, change: ConfChange) -> ConfState:
     return after
 
 
+def apply_if_possible(conf: ConfState, change: ConfChange) -> ConfState:
+    """The configuration after a committed change; unchanged by one that does not fit (the same on every member)."""
+    try:
+        return apply_change(conf, change)
+    except MembershipError:
+        return conf
+
+
 def _apply_step(conf: ConfState, step: ConfChange.Change) -> None:
     id = step.member.raft_id
     if step.type == ConfChange.TYPE_UPDATE:

@@ -43,6 +43,7 @@ _CHUNK = 1 << 20
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _CONNECT = 2.0
+_CALL = 10.0
 _SNAPSHOT_TIMEOUT = 600.0
 
 
@@ -250,33 +251,33 @@ class RaftTransport:
 
     # Single calls.
 
-    async def check(self, address: str, timeout: float = 3.0) -> str:
+    async def check(self, address: str) -> str:
         """Node id of the manager whose Raft service answers at `address`. Raises Unavailable."""
         channel = self.channel_for(address)
         try:
-            answer = await RaftTransportStub(channel).Check(RaftCheckRequest(), timeout=timeout)
+            answer = await RaftTransportStub(channel).Check(RaftCheckRequest(), timeout=_CONNECT)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"no Raft service answers at {address}: {error.details()}") from None
         finally:
             await channel.close()
         return answer.node_id
 
-    async def join(self, through: str, address: str, raft_id: int = 0, timeout: float = 10.0) -> RaftJoinResponse:
+    async def join(self, through: str, address: str, raft_id: int = 0) -> RaftJoinResponse:
         """Ask the manager at `through` for membership. Raises a FlotaError."""
         channel = self.channel_for(through)
         try:
             request = RaftJoinRequest(address=address, raft_id=raft_id)
-            return await RaftMembershipStub(channel).Join(request, timeout=timeout)
+            return await RaftMembershipStub(channel).Join(request, timeout=_CALL)
         except grpc.aio.AioRpcError as error:
             raise error_from(error) from None
         finally:
             await channel.close()
 
-    async def leave(self, through: str, node_id: str, timeout: float = 10.0) -> None:
+    async def leave(self, through: str, node_id: str) -> None:
         """Ask the manager at `through` to take `node_id` out. Raises a FlotaError."""
         channel = self.channel_for(through)
         try:
-            await RaftMembershipStub(channel).Leave(RaftLeaveRequest(node_id=node_id), timeout=timeout)
+            await RaftMembershipStub(channel).Leave(RaftLeaveRequest(node_id=node_id), timeout=_CALL)
         except grpc.aio.AioRpcError as error:
             raise error_from(error) from None
         finally:
@@ -327,9 +328,7 @@ class TransportServicer(RaftTransportServicer):
                 message = chunk.message
             crc = zlib.crc32(chunk.data, crc)
             if crc != chunk.checksum:
-                await context.abort(
-                    grpc.StatusCode.DATA_LOSS, f"chunk {len(parts)} of the snapshot has a wrong checksum"
-                )
+                await context.abort(grpc.StatusCode.DATA_LOSS, f"chunk {len(parts)}: wrong checksum")
             parts.append(chunk.data)
             complete = chunk.last
         if message is None or not complete:
