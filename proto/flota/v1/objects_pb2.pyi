@@ -415,6 +415,8 @@ class Task(_message.Message):
     LOG_DRIVER_FIELD_NUMBER: _builtins.int
     ASSIGNED_GENERIC_FIELD_NUMBER: _builtins.int
     JOB_ITERATION_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     service_id: _builtins.str
     slot: _builtins.int
@@ -423,6 +425,8 @@ class Task(_message.Message):
     """Empty until scheduled. A global service's task has it from the start."""
     desired_state: _types_pb2.TaskState.ValueType
     """Where the managers want it; written by managers only."""
+    replaces: _builtins.str
+    """The task whose place in the slot it takes. While it is wanted READY it waits for that one to stop."""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     @_builtins.property
@@ -449,6 +453,10 @@ class Task(_message.Message):
     def job_iteration(self) -> _types_pb2.Version:
         """For jobs: which run it belongs to."""
 
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """While it is wanted READY: not to be started before (the restart delay). Unset = no delay."""
+
     def __init__(
         self,
         *,
@@ -467,10 +475,12 @@ class Task(_message.Message):
         log_driver: _types_pb2.Driver | None = ...,
         assigned_generic: _abc.Iterable[_types_pb2.GenericResource] | None = ...,
         job_iteration: _types_pb2.Version | None = ...,
+        replaces: _builtins.str = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "service_annotations", b"service_annotations", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "not_before", b"not_before", "service_annotations", b"service_annotations", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_generic", b"assigned_generic", "desired_state", b"desired_state", "endpoint", b"endpoint", "id", b"id", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "service_annotations", b"service_annotations", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_generic", b"assigned_generic", "desired_state", b"desired_state", "endpoint", b"endpoint", "id", b"id", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "replaces", b"replaces", "service_annotations", b"service_annotations", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
