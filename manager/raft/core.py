@@ -128,7 +128,7 @@ class Raft:
         self._messages_after: list[RaftMessage] = []
         self._read_states: list[ReadState] = []
         self._new_snapshot: SnapshotMeta | None = None
-        self._persisted = self._hard_state()
+        self._persisted = self.hard_state()
         self._become_follower(self.term, NOBODY)
 
     # What the driver calls.
@@ -210,7 +210,7 @@ class Raft:
 
     def ready(self) -> Ready:
         """Everything there is to do now. Empty (false) when there is nothing."""
-        state = self._hard_state()
+        state = self.hard_state()
         ready = Ready(
             hard_state=None if state == self._persisted else state,
             entries=self.log.slice(self.log.stable + 1, self.log.last_index)
@@ -293,7 +293,8 @@ class Raft:
 
     # Roles.
 
-    def _hard_state(self) -> HardState:
+    def hard_state(self) -> HardState:
+        """Term, vote and commit index as they are now."""
         return HardState(term=self.term, voted_for=self.voted_for, commit=self.log.committed)
 
     def _may_campaign(self) -> bool:
@@ -542,7 +543,8 @@ class Raft:
             # Everything is here already, only not known to be committed.
             self.log.committed = meta.index
             self._send(self.leader, RaftMessage.TYPE_APPEND_RESPONSE, index=meta.index)
-        elif meta.index > self.log.committed and self.id in membership.everybody(meta.conf_state):
+        elif meta.index > self.log.committed:
+            # It may be older than our own joining: the entry that added us follows in the log.
             self.log.restore(meta)
             self.conf = membership.copy_of(meta.conf_state)
             self._new_snapshot = meta

@@ -268,7 +268,7 @@ class RaftNode:
         return await self._commit(Entry(type=Entry.TYPE_NORMAL, data=data), None)
 
     async def propose_conf_change(self, change: ConfChange) -> ConfState:
-        """Commit a change of the group; gives back the new configuration. Raises as `propose`, and MembershipRefused."""
+        """Commit a change of the group; gives back the new configuration. Raises MembershipRefused too."""
         result = await self._commit(Entry(type=Entry.TYPE_CONF_CHANGE), change)
         assert isinstance(result, ConfState)
         return result
@@ -459,7 +459,11 @@ class RaftNode:
         promised = state is not None and (
             state.term != self._promised.term or state.voted_for != self._promised.voted_for
         )
-        if ready.entries or promised or ready.snapshot is not None:
+        # Who decides must be known again after a restart, so commits of changes of the group are written too.
+        regrouped = any(entry.type == Entry.TYPE_CONF_CHANGE for entry in ready.committed)
+        if ready.entries or promised or regrouped or ready.snapshot is not None:
+            if regrouped:
+                state = self.raft.hard_state()
             await self._persist(state, ready.entries, ready.snapshot.index if ready.snapshot is not None else 0)
         self.raft.advance(ready)
         await self._send(ready.messages_after)
@@ -564,7 +568,8 @@ class RaftNode:
         was_leader = len(self._seen) > 1 and self._seen[1] is Role.LEADER
         same_reign = was_leader and self.raft.role is Role.LEADER and self._seen[0] == self.raft.term
         if was_leader and not same_reign:
-            self._fail_waiting(ProposalDropped("leadership was lost before the change was known to be committed"))
+            dropped = ProposalDropped("leadership was lost before the change was known to be committed")
+            self._fail_waiting(dropped if self.has_quorum else self._stuck())
         self._seen = now
         self._read_rounds.clear()
         self._metrics.term.set(self.raft.term)

@@ -137,6 +137,10 @@ class _Peer:
             await asyncio.gather(writing, reading, return_exceptions=True)
 
     async def _write(self, call: Any) -> None:
+        # Says who we are, so that a removed member is told at once.
+        hello = RaftMessage(to=self.member.raft_id)
+        setattr(hello, "from", self._transport.own_id)
+        await call.write(RaftBatch(messages=[hello]))
         while True:
             await self._news.wait()
             self._news.clear()
@@ -186,7 +190,7 @@ class RaftTransport:
 
     def set_peers(self, members: Iterable[Member]) -> None:
         """All members but ourselves, with their newest addresses."""
-        own = self._receiver.raft_id if self._receiver is not None else 0
+        own = self.own_id
         wanted = {member.raft_id: member for member in members if member.raft_id != own and member.address}
         for raft_id, peer in list(self._peers.items()):
             member = wanted.get(raft_id)
@@ -233,6 +237,11 @@ class RaftTransport:
             await channel.close()
 
     # From peers to the driver.
+
+    @property
+    def own_id(self) -> int:
+        """Our id in the group; 0 before there is a driver."""
+        return self._receiver.raft_id if self._receiver is not None else 0
 
     def lost(self, raft_id: int) -> None:
         """Tell the driver that messages to this member were lost."""

@@ -1,0 +1,134 @@
+"""Whole managers over mutual TLS on loopback with real files: elect, replicate, crash, restart, grow, shrink."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from flota.manager.raft.interface import MembershipRefused, NoQuorum, NotLeader, RaftConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machines import Machines, eventually
+
+
+@pytest.fixture
+async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
+    made = Machines(tmp_path, RaftConfig(snapshot_entries=50, keep_entries=10))
+    yield made
+    await made.down()
+
+
+async def test_a_single_manager_commits_and_finds_everything_after_a_restart(machines: Machines) -> None:
+    (only,) = await machines.up(1)
+    for number in range(5):
+        result = await only.node.propose(b"%d" % number)
+        assert result == only.state.applied[-1]
+    await machines.crash(only)
+    await machines.start(only)
+    await machines.leader()
+    assert only.state.values == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_three_managers_agree_and_a_follower_says_who_leads(machines: Machines) -> None:
+    first, second, third = await machines.up(3)
+    await asyncio.gather(*(first.node.propose(b"%d" % number) for number in range(200)))
+    with pytest.raises(NotLeader) as caught:
+        await second.node.propose(b"no")
+    assert caught.value.leader_address == first.address
+    await second.node.read_barrier()
+    assert len(second.state.values) == 200
+    await eventually(lambda: third.state.applied == first.state.applied)
+
+
+async def test_nothing_acknowledged_is_lost_when_the_leader_crashes(machines: Machines) -> None:
+    await machines.up(3)
+    kept: list[bytes] = []
+    for round_number in range(3):
+        leader = await machines.leader()
+        for number in range(40):
+            value = b"%d.%d" % (round_number, number)
+            await leader.node.propose(value)
+            kept.append(value)
+        await machines.crash(leader)
+        successor = await machines.leader()
+        assert [value for value in successor.state.values if value in kept] == kept
+        await machines.start(leader)
+    await asyncio.gather(*(machine.node.read_barrier() for machine in machines.all.values()))
+    assert all(machine.state.values == kept for machine in machines.all.values())
+
+
+async def test_a_manager_that_was_away_for_long_gets_a_snapshot(machines: Machines) -> None:
+    first, _, third = await machines.up(3)
+    await machines.crash(third)
+    for number in range(200):
+        await first.node.propose(b"%d" % number)
+    await eventually(lambda: first.node.raft.log.first_index > 100)
+    await machines.start(third)
+    await eventually(lambda: third.state.applied == first.state.applied)
+    assert third.node.raft.log.snapshot.index >= 50
+
+
+async def test_without_a_quorum_a_write_fails_in_a_second_and_names_who_is_missing(
+    machines: Machines,
+) -> None:
+    first, second, third = await machines.up(3)
+    await machines.crash(second)
+    await machines.crash(third)
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(NoQuorum, match=r"Missing: m2 .*m3 .*force-new-cluster"):
+        await first.node.propose(b"lost")
+    assert asyncio.get_running_loop().time() - start < 1.5
+    await eventually(lambda: not first.node.is_leader)
+    with pytest.raises(NoQuorum):
+        await first.node.read_barrier()
+    await machines.crash(first)
+    await machines.start(first, force_new_cluster=True)
+    await machines.leader()
+    await first.node.propose(b"alone")
+    assert first.state.values[-1] == b"alone"
+    assert [status.node_id for status in first.node.members] == ["m1"]
+
+
+async def test_a_graceful_stop_hands_leadership_on_first(machines: Machines) -> None:
+    first, second, third = await machines.up(3)
+    await machines.stop(first)
+    assert second.node.raft.role.value == "leader" or third.node.raft.role.value == "leader"
+
+
+async def test_removal_keeps_a_quorum_and_the_removed_one_is_told(machines: Machines) -> None:
+    first, second, third = await machines.up(3)
+    await machines.crash(third)
+    await eventually(lambda: not first.node.transport.reachable(third.node.raft_id))
+    with pytest.raises(MembershipRefused, match="m3"):
+        await first.node.remove_member("m2")
+    await first.node.remove_member("m3")
+    await machines.start(third)
+    async with asyncio.timeout(10):
+        await third.node.removed.wait()
+    await second.node.leave()
+    assert [status.node_id for status in first.node.members] == ["m1"]
+    await first.node.propose(b"still here")
+    with pytest.raises(MembershipRefused, match="last manager"):
+        await first.node.remove_member("m1")
+
+
+async def test_leadership_is_announced_only_when_everything_before_it_is_applied(machines: Machines) -> None:
+    first, *_ = await machines.up(3)
+    for number in range(20):
+        await first.node.propose(b"%d" % number)
+    seen: dict[str, int] = {}
+
+    async def watch(name: str) -> None:
+        async for leads in machines.all[name].node.leadership():
+            if leads:
+                seen[name] = len(machines.all[name].state.values)
+
+    async with asyncio.TaskGroup() as group:
+        watchers = [group.create_task(watch(name)) for name in ("m2", "m3")]
+        await machines.crash(first)
+        await eventually(lambda: bool(seen))
+        for watcher in watchers:
+            watcher.cancel()
+    assert list(seen.values()) == [20]
