@@ -1,11 +1,44 @@
-"""Network: this node's networks, as the worker drives them."""
+"""Network: this node's networks, as the worker drives them.
 
-from collections.abc import Iterable
+    apply ──► model (pure: what should be) ──► names at once
+                    │
+                    └─► one background task ──► kernel thread: segments (a network's namespace), forwarding entries
+    attach / detach / adopt ──────────────────► kernel thread: tasks' namespaces, sockets of their DNS servers
+
+A network exists on the node while a task is attached to it. Containers outlive the worker, so `stop` leaves the
+kernel as it is and `adopt` takes it over. Never decides about addresses, and never talks to a manager.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 
+from flota.overlay import attachments, firewall, namespaces
+from flota.overlay.addresses import exit_index, task_namespace
+from flota.overlay.attachments import InterfacePlan
+from flota.overlay.dns.resolver import Resolver
+from flota.overlay.dns.server import ADDRESS, Server, Sockets
+from flota.overlay.dns.upstream import HostConfiguration, Upstream
+from flota.overlay.errors import OverlayError
+from flota.overlay.forwarding import Forwarding, wanted
+from flota.overlay.kernel import KernelThread, open_home
+from flota.overlay.model import Model
+from flota.overlay.netlink import RouteSocket
 from flota.overlay.sandbox import Sandbox
+from flota.overlay.segment import Segment, Underlay
 from flota.v1.dispatcher_pb2 import AssignmentChange
+from flota.v1.objects_pb2 import Network as NetworkObject
 from flota.v1.objects_pb2 import Task
+
+log = logging.getLogger(__name__)
+
+_USUAL_MTU = 1500
+# Seconds after which a refused change is tried again.
+_RETRY = 1.0
 
 
 class Network:
@@ -21,30 +54,241 @@ class Network:
         host_resolv_conf: Path = Path("/etc/resolv.conf"),
     ) -> None:
         """`run_directory` is RUN (namespaces go to RUN/netns); `local_address` the VXLAN endpoint's own address."""
+        self._run_directory = run_directory
+        self._local_address = local_address
+        self._vxlan_port = vxlan_port
+        self._node_id = node_id
+        self._host = HostConfiguration(host_resolv_conf)
+        self._model = Model()
+        self._resolver = Resolver(self._model, SystemRandom())
+        self._tasks: dict[str, Task] = {}
+        self._servers: dict[str, Server] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        # Only the kernel thread touches segments and whether the node's rules are loaded.
+        self._segments: dict[str, Segment] = {}
+        self._node_ready = False
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def start(self) -> None:
         """Begin to serve. Kernel state of earlier runs stays as it is until `adopt`."""
-        raise NotImplementedError
+        self._kernel = KernelThread()
+        self._upstream = Upstream()
+        self._underlay = await self._kernel.call(self._find_underlay)
+        self._programmer = asyncio.create_task(self._program(), name="overlay-programmer")
 
     async def stop(self) -> None:
         """Stop serving names. Namespaces and links of attached tasks stay: containers outlive the worker."""
-        raise NotImplementedError
+        self._programmer.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._programmer
+        for server in self._servers.values():
+            await server.close()
+        self._servers.clear()
+        await self._kernel.call(self._let_go)
+        self._kernel.stop()
+        os.close(self._underlay.home)
 
     def apply(self, changes: Iterable[AssignmentChange], complete: bool) -> None:
         """Take over networks, peers and services (other kinds are skipped). `complete` replaces all known ones.
 
         Names follow at once; links and forwarding entries within milliseconds, in the background.
         """
-        raise NotImplementedError
+        touched = self._model.apply(changes, complete)
+        if touched:
+            self._touch(touched)
+
+    async def settled(self) -> None:
+        """Wait until the kernel has what `apply` was last told (or has refused it). For tests and measurements."""
+        await self._idle.wait()
 
     async def attach(self, task: Task) -> Sandbox:
         """Make (or find) the task's namespace with its interfaces. Raises OverlayError; leaves nothing half made."""
-        raise NotImplementedError
+        async with self._locks.setdefault(task.id, asyncio.Lock()):
+            if task.id not in self._servers:
+                plans = attachments.plan(task, self._model.networks, self._underlay)
+                networks = {one.network_id: self._model.networks[one.network_id] for one in plans}
+                forwardings = {network_id: self._forwarding(network_id) for network_id in networks}
+                sockets = await self._kernel.call(self._build, task, plans, networks, forwardings)
+                self._serve(task, sockets)
+                # Entries that came in while it was made.
+                self._touch(networks)
+        return self._sandbox(task)
 
     async def detach(self, task_id: str) -> None:
         """Remove the task's namespace and interfaces. Unknown ids are no error."""
-        raise NotImplementedError
+        async with self._locks.setdefault(task_id, asyncio.Lock()):
+            server = self._servers.pop(task_id, None)
+            self._tasks.pop(task_id, None)
+            if server is not None:
+                await server.close()
+            await self._kernel.call(self._demolish, task_id, self._in_use())
+        self._locks.pop(task_id, None)
 
     async def adopt(self, task_ids: set[str]) -> None:
-        """After a restart: serve names to these tasks again, remove namespaces and links of all others."""
-        raise NotImplementedError
+        """After a restart: serve names to these tasks again, remove namespaces and links of all others.
+
+        Forwarding entries stay until the first complete set says what they should be.
+        """
+        remembered = await self._kernel.call(attachments.recall, self._run_directory)
+        keep = {task_id: task for task_id, task in remembered.items() if task_id in task_ids}
+        for task_id in list(self._servers):
+            if task_id in task_ids:
+                keep.pop(task_id, None)
+            else:
+                await self.detach(task_id)
+        reopened = await self._kernel.call(self._take_over, keep, self._in_use(keep.values()), set(self._servers))
+        for task_id, sockets in reopened.items():
+            self._serve(keep[task_id], sockets)
+        self._touch(self._in_use())
+
+    def _serve(self, task: Task, sockets: Sockets) -> None:
+        self._tasks[task.id] = task
+        self._servers[task.id] = Server(
+            sockets,
+            networks=[attachment.network_id for attachment in task.networks],
+            nameservers=list(task.spec.container.dns.nameservers),
+            resolver=self._resolver,
+            upstream=self._upstream,
+            host=self._host,
+        )
+
+    def _sandbox(self, task: Task) -> Sandbox:
+        dns = task.spec.container.dns
+        host = self._host.read()
+        search = " ".join(dns.search or host.search)
+        # Names of services have no dot: none means that they are asked for as they are, before any search domain.
+        options = " ".join(dns.options or ("ndots:0",))
+        lines = [f"nameserver {ADDRESS}", *([f"search {search}"] if search else []), f"options {options}"]
+        hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+        hostname = task.spec.container.hostname
+        if hostname and "{{" not in hostname and task.networks and task.networks[0].addresses:
+            hosts.append(f"{task.networks[0].addresses[0].partition('/')[0]} {hostname}")
+        return Sandbox(
+            netns=task_namespace(self._run_directory, task.id),
+            resolv_conf="\n".join(lines) + "\n",
+            hosts=(*hosts, *task.spec.container.hosts),
+        )
+
+    def _in_use(self, more: Iterable[Task] = ()) -> set[str]:
+        """Networks some task of this node is attached to."""
+        tasks = (*self._tasks.values(), *more)
+        return {attachment.network_id for task in tasks for attachment in task.networks}
+
+    def _forwarding(self, network_id: str) -> Forwarding:
+        return wanted(self._model.peers(network_id), self._node_id, self._local_address)
+
+    async def _program(self) -> None:
+        """Bring the kernel's forwarding entries after the model's, as long as the worker runs."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            # Until a manager has spoken the model is empty, and the entries of before a restart are the best there are.
+            networks, self._dirty = self._dirty & self._in_use(), set()
+            refused: set[str] = set()
+            for network_id in networks if self._model.complete else ():
+                try:
+                    await self._kernel.call(self._program_segment, network_id, self._forwarding(network_id))
+                except (OverlayError, OSError) as error:
+                    log.warning("network %s: %s", network_id, error)
+                    refused.add(network_id)
+            if refused:
+                asyncio.get_running_loop().call_later(_RETRY, self._touch, refused)
+            if not self._wake.is_set():
+                self._idle.set()
+
+    def _touch(self, networks: Iterable[str]) -> None:
+        """Have the kernel's entries of these networks compared with the model's."""
+        self._dirty.update(networks)
+        self._idle.clear()
+        self._wake.set()
+
+    # From here on: the kernel thread.
+
+    def _find_underlay(self) -> Underlay:
+        with RouteSocket() as routes:
+            mtu = routes.mtu_of_address(self._local_address)
+        if mtu is None:
+            log.warning("no interface has %s: VXLAN assumes an MTU of %d", self._local_address, _USUAL_MTU)
+        return Underlay(open_home(), self._local_address, self._vxlan_port, mtu or _USUAL_MTU)
+
+    def _build(
+        self,
+        task: Task,
+        plans: tuple[InterfacePlan, ...],
+        networks: Mapping[str, NetworkObject],
+        forwardings: Mapping[str, Forwarding],
+    ) -> Sockets:
+        try:
+            for network_id, network in networks.items():
+                if network_id not in self._segments:
+                    self._segments[network_id] = self._make_segment(network)
+                    self._segments[network_id].program(forwardings[network_id])
+            attachments.remember(task, self._run_directory)
+            return attachments.build(task.id, plans, self._segments, self._run_directory, self._underlay)
+        except BaseException:
+            attachments.forget(task.id, self._run_directory)
+            self._remove_unused(self._attached_networks())
+            raise
+
+    def _make_segment(self, network: NetworkObject) -> Segment:
+        if not self._node_ready and not network.spec.internal:
+            namespaces.set_sysctl("ipv4.ip_forward", "1")
+            firewall.load(firewall.node_rules())
+            self._node_ready = True
+        taken = {segment.exit_number for segment in self._segments.values() if segment.exit_number is not None}
+        return Segment.create(network, self._run_directory, self._underlay, exit_index(network.vni, taken))
+
+    def _attached_networks(self) -> set[str]:
+        """Networks of all remembered tasks: what is on disk is what the kernel has."""
+        return {
+            attachment.network_id
+            for task in attachments.recall(self._run_directory).values()
+            for attachment in task.networks
+        }
+
+    def _demolish(self, task_id: str, in_use: set[str]) -> None:
+        attachments.demolish(task_id, list(self._segments.values()), self._run_directory)
+        attachments.forget(task_id, self._run_directory)
+        self._remove_unused(in_use | self._attached_networks())
+
+    def _remove_unused(self, in_use: set[str]) -> None:
+        for network_id in [network_id for network_id in self._segments if network_id not in in_use]:
+            self._segments.pop(network_id).remove()
+        if not self._segments and self._node_ready:
+            firewall.load(firewall.remove_rules())
+            self._node_ready = False
+
+    def _program_segment(self, network_id: str, forwarding: Forwarding) -> None:
+        segment = self._segments.get(network_id)
+        if segment is not None:
+            segment.program(forwarding)
+
+    def _take_over(self, keep: Mapping[str, Task], in_use: set[str], served: set[str]) -> dict[str, Sockets]:
+        tasks, networks = attachments.leftovers(self._run_directory)
+        for network_id in networks & in_use - self._segments.keys():
+            segment = Segment.find(network_id, self._run_directory, self._underlay)
+            if segment is not None:
+                self._segments[network_id] = segment
+        for task_id in tasks - keep.keys() - served:
+            attachments.demolish(task_id, list(self._segments.values()), self._run_directory)
+            attachments.forget(task_id, self._run_directory)
+        for network_id in networks - self._segments.keys():
+            Segment.sweep(network_id, self._run_directory, self._underlay)
+        if any(segment.exit_number is not None for segment in self._segments.values()):
+            firewall.load(firewall.node_rules())
+            self._node_ready = True
+        reopened: dict[str, Sockets] = {}
+        for task_id in keep:
+            try:
+                reopened[task_id] = attachments.reopen(task_id, self._run_directory, self._underlay)
+            except OSError as error:
+                log.warning("task %s: its names cannot be served again: %s", task_id, error)
+        return reopened
+
+    def _let_go(self) -> None:
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()

@@ -1,0 +1,101 @@
+"""Names and addresses that follow from others: MACs, interface names, link addresses of the way out.
+
+All of it is arithmetic, so that every node comes to the same result without asking.
+"""
+
+import ipaddress
+from collections.abc import Container
+from functools import lru_cache
+from pathlib import Path
+
+from flota.overlay.errors import BadAddress
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+# VXLAN's cost per packet over IPv4 and IPv6: outer Ethernet is not counted, the inner one is.
+_VXLAN_OVERHEAD = {4: 50, 6: 70}
+# The way out of a network is a link of two addresses from 169.254.192.0/18: never routed, and apart from the
+# 169.254.169.254 that clouds answer on.
+_EXIT_BASE = int(ipaddress.IPv4Address("169.254.192.0"))
+EXIT_RANGE = "169.254.192.0/18"
+EXIT_LINKS = 8192
+
+
+def interface(field: str, value: str) -> Interface:
+    """Parse "10.0.1.5/24". Raises BadAddress that names `field`."""
+    try:
+        return ipaddress.ip_interface(value)
+    except ValueError:
+        raise BadAddress(field, value, "an address with a prefix length, such as 10.0.1.5/24") from None
+
+
+@lru_cache(maxsize=65536)
+def mac_of(address: str) -> str:
+    """MAC of a task's interface: 02:42 and the IPv4 address, or a digest of an IPv6 one."""
+    parsed = ipaddress.ip_address(address.partition("/")[0])
+    return _mac(b"\x02\x42" + _four_bytes(parsed))
+
+
+@lru_cache(maxsize=4096)
+def node_mac(vtep: str) -> str:
+    """MAC of a node's own end on every network: 02:66 and its VXLAN endpoint's address."""
+    return _mac(b"\x02\x66" + _four_bytes(ipaddress.ip_address(vtep)))
+
+
+def mtu_over(underlay: int, vtep: str) -> int:
+    """Largest packet a network over an underlay of MTU `underlay` can carry in one piece."""
+    return underlay - _VXLAN_OVERHEAD[ipaddress.ip_address(vtep).version]
+
+
+def exit_name(network_id: str) -> str:
+    """Interface in the node's namespace through which a network's tasks reach the world (15 characters at most)."""
+    return f"fl-{network_id[:12]}"
+
+
+def exit_index(vni: int, taken: Container[int]) -> int:
+    """A free number for a network's way out: its VNI folded into the range, or the next free one."""
+    for step in range(EXIT_LINKS):
+        index = (vni + step) % EXIT_LINKS
+        if index not in taken:
+            return index
+    raise BadAddress("network", str(vni), f"possible: this node already has {EXIT_LINKS} networks")
+
+
+def exit_addresses(index: int) -> tuple[str, str]:
+    """(node's end, network's end) of the way out with number `index`; they form a /31."""
+    first = ipaddress.IPv4Address(_EXIT_BASE + 2 * index)
+    return str(first), str(first + 1)
+
+
+def exit_number(address: str) -> int:
+    """The number of the way out that has `address` at one of its ends."""
+    return (int(ipaddress.IPv4Address(address)) - _EXIT_BASE) // 2
+
+
+def port_name(task_id: str) -> str:
+    """Name of a task's bridge port within its network's namespace."""
+    return f"t{task_id[:14]}"
+
+
+def task_namespace(run_directory: Path, task_id: str) -> Path:
+    return run_directory / "netns" / task_id
+
+
+def network_namespace(run_directory: Path, network_id: str) -> Path:
+    """Beside the tasks' ones; ids have no hyphen, so the two cannot be confused."""
+    return run_directory / "netns" / f"net-{network_id}"
+
+
+def _four_bytes(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
+    packed = address.packed
+    if len(packed) == 4:
+        return packed
+    folded = bytearray(4)
+    for position, byte in enumerate(packed):
+        # Rotating multiply-and-add: neighbours in a subnet differ in the last bytes, which must not cancel out.
+        folded[position % 4] = (folded[position % 4] * 31 + byte) & 0xFF
+    return bytes(folded)
+
+
+def _mac(packed: bytes) -> str:
+    return ":".join(f"{byte:02x}" for byte in packed)

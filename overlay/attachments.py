@@ -1,0 +1,178 @@
+"""A task's namespace: interfaces, addresses, routes. What is wanted is a pure plan; `build` makes it real.
+
+What was attached is remembered in RUN/overlay/TASK (a Task message with just what names and networks need), so that a
+worker that starts again can serve the task before it has spoken to a manager.
+
+Blocking: `build`, `reopen` and `demolish` run on the overlay's kernel thread.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flota.overlay import namespaces, netlink
+from flota.overlay.addresses import interface, mac_of, task_namespace
+from flota.overlay.dns.server import Sockets, open_sockets
+from flota.overlay.errors import BadAddress, UnknownNetwork
+from flota.overlay.segment import Segment, Underlay, address_on, default_route, gateways, link_up, network_mtu
+from flota.v1.objects_pb2 import Network, Task
+
+
+@dataclass(frozen=True)
+class InterfacePlan:
+    """One interface of a task. `gateways` only where the default routes lead out through this network."""
+
+    network_id: str
+    name: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+
+
+def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tuple[InterfacePlan, ...]:
+    """Interfaces eth0, eth1, … in the order of the task's networks. Raises UnknownNetwork, BadAddress.
+
+    The first network with a way out (not internal, not the ingress network) gets the default routes.
+    """
+    plans: list[InterfacePlan] = []
+    routed: set[int] = set()
+    for number, attachment in enumerate(task.networks):
+        network = networks.get(attachment.network_id)
+        if network is None:
+            raise UnknownNetwork(attachment.network_id)
+        if not attachment.addresses:
+            raise BadAddress(f"task.networks[{number}].addresses", "", "what the allocator gave: one or more addresses")
+        if any(other.network_id == network.id for other in plans):
+            raise BadAddress(f"task.networks[{number}].network_id", network.id, "a network the task is not on already")
+        addresses = [interface(f"task.networks[{number}].addresses", address) for address in attachment.addresses]
+        ways_out: list[str] = []
+        if not network.spec.internal and not network.spec.ingress:
+            versions = {address.version for address in addresses} - routed
+            found = gateways(network)
+            ways_out = [found[version].partition("/")[0] for version in sorted(versions & found.keys())]
+            routed |= versions
+        plans.append(
+            InterfacePlan(
+                network_id=network.id,
+                name=f"eth{number}",
+                mac=mac_of(str(addresses[0])),
+                mtu=network_mtu(network, underlay),
+                addresses=tuple(map(str, addresses)),
+                gateways=tuple(ways_out),
+            )
+        )
+    return tuple(plans)
+
+
+def build(
+    task_id: str,
+    plans: Sequence[InterfacePlan],
+    segments: Mapping[str, Segment],
+    run_directory: Path,
+    underlay: Underlay,
+) -> Sockets:
+    """Make the namespace and everything in it; returns the sockets of its DNS server. Undone if any of it fails."""
+    path = task_namespace(run_directory, task_id)
+    # What an attempt before a crash left would be in the way.
+    demolish(task_id, [segments[one.network_id] for one in plans], run_directory)
+    try:
+        with namespaces.created(path, underlay.home):
+            _set_sysctls(plans)
+            with netlink.RouteSocket() as routes:
+                routes.send([link_up(1, "lo")])
+                _plug(task_id, plans, segments)
+                for one in plans:
+                    _configure(routes, one)
+            return open_sockets()
+    except BaseException:
+        demolish(task_id, [segments[one.network_id] for one in plans], run_directory)
+        raise
+
+
+def reopen(task_id: str, run_directory: Path, underlay: Underlay) -> Sockets:
+    """DNS sockets in a namespace that an earlier process made."""
+    with namespaces.entered(task_namespace(run_directory, task_id), underlay.home):
+        return open_sockets()
+
+
+def demolish(task_id: str, segments: Sequence[Segment], run_directory: Path) -> None:
+    """Take the task off its networks and give its namespace up. No error if any of it is gone already."""
+    for segment in segments:
+        segment.unplug(task_id)
+    namespaces.forget(task_namespace(run_directory, task_id))
+
+
+def remember(task: Task, run_directory: Path) -> None:
+    """Write down what `recall` must know, atomically."""
+    kept = Task(id=task.id, service_id=task.service_id, slot=task.slot, networks=task.networks)
+    kept.service_annotations.name = task.service_annotations.name
+    kept.spec.container.dns.CopyFrom(task.spec.container.dns)
+    file = _record(run_directory, task.id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f"{file.name}.new")
+    scratch.write_bytes(kept.SerializeToString())
+    scratch.replace(file)
+
+
+def recall(run_directory: Path) -> dict[str, Task]:
+    """Everything remembered whose namespace still is there, by task id."""
+    directory = run_directory / "overlay"
+    found = {}
+    for file in sorted(directory.iterdir()) if directory.is_dir() else []:
+        if "." not in file.name and namespaces.kept(task_namespace(run_directory, file.name)):
+            found[file.name] = Task.FromString(file.read_bytes())
+    return found
+
+
+def forget(task_id: str, run_directory: Path) -> None:
+    """No longer remember a task."""
+    _record(run_directory, task_id).unlink(missing_ok=True)
+
+
+def leftovers(run_directory: Path) -> tuple[set[str], set[str]]:
+    """(tasks, networks) that have a name under RUN/netns, or a record under RUN/overlay."""
+    tasks: set[str] = set()
+    networks: set[str] = set()
+    directory = run_directory / "netns"
+    for name in os.listdir(directory) if directory.is_dir() else []:
+        if name.startswith("net-"):
+            networks.add(name.removeprefix("net-"))
+        else:
+            tasks.add(name)
+    directory = run_directory / "overlay"
+    for name in os.listdir(directory) if directory.is_dir() else []:
+        tasks.add(name.partition(".")[0])
+    return tasks, networks
+
+
+def _set_sysctls(plans: Sequence[InterfacePlan]) -> None:
+    with_ipv6 = any(":" in address for one in plans for address in one.addresses)
+    # lo keeps its ::1: `default` counts for interfaces that come later.
+    namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if with_ipv6 else "1")
+    namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")
+    namespaces.set_sysctl("ipv6.conf.default.accept_ra", "0")
+    # As Docker has it: a container's user may use low ports and ping.
+    namespaces.set_sysctl("ipv4.ip_unprivileged_port_start", "0")
+    namespaces.set_sysctl("ipv4.ping_group_range", "0 2147483647")
+
+
+def _plug(task_id: str, plans: Sequence[InterfacePlan], segments: Mapping[str, Segment]) -> None:
+    here = namespaces.current()
+    try:
+        for one in plans:
+            segments[one.network_id].plug(task_id, one.name, one.mac, one.mtu, here)
+    finally:
+        os.close(here)
+
+
+def _configure(routes: netlink.RouteSocket, one: InterfacePlan) -> None:
+    index = routes.link(one.name) or 0
+    messages = [address_on(index, address, one.name) for address in one.addresses]
+    messages += [default_route(index, gateway) for gateway in one.gateways]
+    routes.send(messages)
+
+
+def _record(run_directory: Path, task_id: str) -> Path:
+    return run_directory / "overlay" / task_id

@@ -1,0 +1,88 @@
+"""Answers from the node's own names, or says that the question is for somebody else. Pure but for the shuffle.
+
+A container sees the names of the networks it is on, in their order: the first network that knows a name answers.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from random import Random
+
+from flota.overlay.dns import wire
+from flota.overlay.model import Model
+
+# Seconds. Clients that cache must follow a change soon.
+TTL = 2
+
+
+@lru_cache(maxsize=65536)
+def _record(address: str) -> bytes:
+    return wire.address_record(address, TTL)
+
+
+class Resolver:
+    """Names as seen by tasks on this node. `random` deals the order of answers."""
+
+    def __init__(self, model: Model, random: Random) -> None:
+        self._model = model
+        self._shuffle: Callable[[list[bytes]], None] = random.shuffle
+
+    def answer(self, question: wire.Question, networks: Sequence[str], limit: int | None) -> bytes | None:
+        """The answer for a task on `networks`, of at most `limit` bytes (None: any); None if it is not ours to give."""
+        if question.kind == wire.PTR:
+            return self._reverse(question, networks, limit)
+        addresses = self._lookup(question.name, networks)
+        if addresses is None:
+            # Before the first complete set nobody can say that a name of ours does not exist.
+            if not self._model.complete and "." not in question.name:
+                return wire.reply(question, wire.SERVFAIL)
+            return None
+        records = self._records(question.kind, addresses)
+        if len(records) > 1:
+            self._shuffle(records)
+        return wire.reply(question, wire.NOERROR, records, limit)
+
+    @staticmethod
+    def _records(kind: int, addresses: Iterable[str]) -> list[bytes]:
+        if kind == wire.A:
+            return [_record(address) for address in addresses if ":" not in address]
+        if kind == wire.AAAA:
+            return [_record(address) for address in addresses if ":" in address]
+        if kind == wire.ANY:
+            return [_record(address) for address in addresses]
+        return []
+
+    def _lookup(self, name: str, networks: Sequence[str]) -> tuple[str, ...] | None:
+        for network_id in networks:
+            table = self._model.names(network_id)
+            if table is None:
+                continue
+            found = table.lookup(name)
+            if found is None:
+                network = self._model.networks.get(network_id)
+                suffix = f".{network.spec.annotations.name.lower()}" if network else ""
+                if len(suffix) > 1 and name.endswith(suffix):
+                    found = table.lookup(name[: -len(suffix)])
+            if found is not None:
+                return found
+        return None
+
+    def _reverse(self, question: wire.Question, networks: Sequence[str], limit: int | None) -> bytes | None:
+        address = wire.reverse_address(question.name)
+        if address is None:
+            return None
+        for network_id in networks:
+            table = self._model.names(network_id)
+            network = self._model.networks.get(network_id)
+            name = table.reverse(address) if table else None
+            if name is not None:
+                full = f"{name}.{network.spec.annotations.name}" if network else name
+                return wire.reply(question, wire.NOERROR, [wire.name_record(full, TTL)], limit)
+            if network is not None and self._within(address, [ipam.subnet for ipam in network.ipam]):
+                return wire.reply(question, wire.NXDOMAIN)
+        return None
+
+    @staticmethod
+    def _within(address: str, subnets: Iterable[str]) -> bool:
+        parsed = ipaddress.ip_address(address)
+        return any(parsed in ipaddress.ip_network(subnet, strict=False) for subnet in subnets if subnet)

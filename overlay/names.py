@@ -1,0 +1,111 @@
+"""Which addresses a name stands for on one network. Pure; kept up to date peer by peer.
+
+On a network a service `web` of stack `shop` (service name `shop_web`, alias `web`) is found as
+
+    shop_web, web, web.shop           its virtual address, or its ready tasks when it has none (dnsrr)
+    tasks.shop_web, tasks.web         its ready tasks
+    shop_web.3, web.3                 the ready task in slot 3
+    shop_web.3.ID (the task's name)   that task, ready or not
+    each of these with .NETWORK       the same, should a name be on several of the asker's networks
+
+Names are compared in lower case. A name that is known but has nothing ready behind it has no addresses, which is
+something else than a name nobody knows.
+"""
+
+from collections.abc import Iterable
+
+from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
+from flota.v1.types_pb2 import EndpointSpec
+
+
+class NameTable:
+    """The names of one network. Without `balanced`, virtual addresses are not answered with but tasks' own ones."""
+
+    def __init__(self, balanced: bool = False) -> None:
+        self._balanced = balanced
+        self._tasks: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._virtual: dict[str, dict[str, str]] = {}
+        self._reverse: dict[str, dict[str, str]] = {}
+
+    def lookup(self, name: str) -> tuple[str, ...] | None:
+        """Addresses of a name in lower case; () if nothing is ready behind it, None if nobody has that name."""
+        virtual = self._virtual.get(name)
+        if virtual:
+            addresses = tuple(sorted({address for address in virtual.values() if address}))
+            if addresses:
+                return addresses
+        tasks = self._tasks.get(name)
+        if tasks is None:
+            return None if virtual is None else ()
+        return tuple(address for addresses in tasks.values() for address in addresses)
+
+    def reverse(self, address: str) -> str | None:
+        """The name of the task or service that has an address."""
+        owners = self._reverse.get(address)
+        return next(iter(owners.values())) if owners else None
+
+    def add_peer(self, peer: NetworkPeer) -> None:
+        """Take a peer in, or again after `remove_peer` when it changed."""
+        addresses = tuple(address.partition("/")[0] for address in peer.addresses)
+        for name, needs_ready in _peer_names(peer):
+            self._tasks.setdefault(name, {})[peer.task_id] = addresses if peer.ready or not needs_ready else ()
+        for address in addresses:
+            self._reverse.setdefault(address, {})[peer.task_id] = peer.task_name or peer.task_id
+
+    def remove_peer(self, peer: NetworkPeer) -> None:
+        """Forget a peer as it was added."""
+        for name, _needs_ready in _peer_names(peer):
+            _drop(self._tasks, name, peer.task_id)
+        for address in peer.addresses:
+            _drop(self._reverse, address.partition("/")[0], peer.task_id)
+
+    def add_service(self, service: NetworkService) -> None:
+        """Take a service's common address in."""
+        address = self._virtual_address(service)
+        for name in _service_names(service.service_name, service.aliases):
+            self._virtual.setdefault(name, {})[service.service_id] = address
+        if address:
+            self._reverse.setdefault(address, {})[service.service_id] = service.service_name
+
+    def remove_service(self, service: NetworkService) -> None:
+        """Forget a service as it was added."""
+        for name in _service_names(service.service_name, service.aliases):
+            _drop(self._virtual, name, service.service_id)
+        address = self._virtual_address(service)
+        if address:
+            _drop(self._reverse, address, service.service_id)
+
+    def _virtual_address(self, service: NetworkService) -> str:
+        if not self._balanced or service.mode == EndpointSpec.MODE_DNSRR:
+            return ""
+        return service.virtual_ip.partition("/")[0]
+
+
+def _service_names(name: str, aliases: Iterable[str]) -> set[str]:
+    service = name.lower()
+    names = {service} if service else set()
+    for alias in map(str.lower, aliases):
+        names.add(alias)
+        # Stacks name their services STACK_NAME and give NAME as an alias.
+        if service.endswith(f"_{alias}"):
+            names.add(f"{alias}.{service[: -len(alias) - 1]}")
+    return names
+
+
+def _peer_names(peer: NetworkPeer) -> Iterable[tuple[str, bool]]:
+    """(name, whether the task must be ready to answer to it)"""
+    for name in _service_names(peer.service_name, peer.aliases):
+        yield name, True
+        yield f"tasks.{name}", True
+        if peer.slot:
+            yield f"{name}.{peer.slot}", True
+    if peer.task_name:
+        yield peer.task_name.lower(), False
+
+
+def _drop(table: dict[str, dict[str, tuple[str, ...]]] | dict[str, dict[str, str]], key: str, owner: str) -> None:
+    owners = table.get(key)
+    if owners is not None:
+        owners.pop(owner, None)
+        if not owners:
+            del table[key]

@@ -1,0 +1,284 @@
+"""A route netlink socket that sends many messages at once.
+
+pyroute2 defines and encodes the messages; this module only carries them: a thousand forwarding entries are a few
+system calls. A socket stays in the namespace it was opened in, whatever its thread enters later. Blocking: it belongs
+on the overlay's kernel thread. It never decides what to send.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from pyroute2.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+)
+from pyroute2.netlink.rtnl import (
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_DELRULE,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETNEIGH,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+    RTM_SETLINK,
+)
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from flota.overlay.errors import KernelRefused
+
+__all__ = [
+    "RTM_DELLINK",
+    "RTM_DELNEIGH",
+    "RTM_DELRULE",
+    "RTM_NEWADDR",
+    "RTM_NEWLINK",
+    "RTM_NEWNEIGH",
+    "RTM_NEWROUTE",
+    "RTM_NEWRULE",
+    "RTM_SETLINK",
+    "Message",
+    "RouteSocket",
+    "add",
+    "message",
+    "remove",
+    "replace",
+]
+
+_HEADER = struct.Struct("=IHHII")
+_ERROR = struct.Struct("=i")
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+# As many bytes as go out before answers are read: answers (one per message) must fit into the receive buffer.
+_CHUNK = 32 * 1024
+_RECEIVE_BUFFER = 4 * 1024 * 1024
+_SO_RCVBUFFORCE = 33
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
+
+_CLASSES: dict[int, Any] = {
+    RTM_NEWLINK: ifinfmsg,
+    RTM_DELLINK: ifinfmsg,
+    RTM_SETLINK: ifinfmsg,
+    RTM_NEWADDR: ifaddrmsg,
+    RTM_NEWROUTE: rtmsg,
+    RTM_NEWRULE: fibmsg,
+    RTM_DELRULE: fibmsg,
+    RTM_NEWNEIGH: ndmsg,
+    RTM_DELNEIGH: ndmsg,
+}
+
+
+class Message:
+    """One encoded request, and the words for the error if the kernel refuses it."""
+
+    __slots__ = ("data", "ignore", "what")
+
+    def __init__(self, data: bytearray, what: str, ignore: tuple[int, ...]) -> None:
+        self.data = data
+        self.what = what
+        self.ignore = ignore
+
+
+def message(
+    kind: int, how: int, what: str, *, attributes: list[Any], ignore: tuple[int, ...] = (), **fields: Any
+) -> Message:
+    """Encode a request of `kind` (RTM_…); `how`: NLM_F_… flags.
+
+    `fields` are the fixed part's; `ignore` lists errnos that are no error.
+    """
+    encoder = _CLASSES[kind]()
+    for name, value in fields.items():
+        encoder[name] = value
+    encoder["attrs"] = attributes
+    encoder["header"]["type"] = kind
+    encoder["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | how
+    encoder.encode()
+    return Message(bytearray(encoder.data), what, ignore)
+
+
+def add(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
+    """A request for a thing that must not be there yet."""
+    return message(kind, NLM_F_CREATE | NLM_F_EXCL, what, attributes=attributes, **fields)
+
+
+def replace(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
+    """A request for a thing, whether it is there or not."""
+    return message(kind, NLM_F_CREATE | NLM_F_REPLACE, what, attributes=attributes, **fields)
+
+
+def remove(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
+    """A request that a thing be gone; fine if it is already."""
+    gone = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
+    return message(kind, 0, what, attributes=attributes, ignore=gone, **fields)
+
+
+class RouteSocket:
+    """NETLINK_ROUTE in the namespace the calling thread is in now."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)  # answers without a copy of the request
+        self._socket.settimeout(10)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Send in order and wait for every answer. All are tried; raises KernelRefused for the first refusal."""
+        refusal: KernelRefused | None = None
+        for chunk in _chunks(messages):
+            refusal = self._send_chunk(chunk) or refusal
+        if refusal is not None:
+            raise refusal
+
+    def _send_chunk(self, chunk: list[Message]) -> KernelRefused | None:
+        first = self._sequence + 1
+        for one in chunk:
+            self._sequence += 1
+            struct.pack_into("=I", one.data, 8, self._sequence)
+        self._socket.send(b"".join(one.data for one in chunk))
+        refusal = None
+        missing = len(chunk)
+        while missing:
+            for kind, sequence, payload in _split(self._socket.recv(65536)):
+                if kind != _NLMSG_ERROR or sequence < first:
+                    continue
+                missing -= 1
+                number = -_ERROR.unpack_from(payload)[0]
+                one = chunk[sequence - first]
+                if number and number not in one.ignore and refusal is None:
+                    refusal = KernelRefused(one.what, number, os.strerror(number))
+        return refusal
+
+    def links(self) -> dict[str, int]:
+        """Interfaces of the namespace: name → index."""
+        request = ifinfmsg()
+        request["header"]["type"] = RTM_GETLINK
+        found = {}
+        for payload in self._dump(request):
+            link = ifinfmsg(payload)
+            link.decode()
+            found[link.get_attr("IFLA_IFNAME")] = int(link["index"])
+        return found
+
+    def link(self, name: str) -> int | None:
+        """Index of one interface, or None; one small answer instead of a dump."""
+        request = ifinfmsg()
+        request["attrs"] = [("IFLA_IFNAME", name)]
+        request["header"]["type"] = RTM_GETLINK
+        request["header"]["flags"] = NLM_F_REQUEST
+        self._sequence += 1
+        request["header"]["sequence_number"] = self._sequence
+        request.encode()
+        self._socket.send(bytes(request.data))
+        while True:
+            for kind, sequence, payload in _split(self._socket.recv(65536)):
+                if sequence != self._sequence:
+                    continue
+                if kind == _NLMSG_ERROR:
+                    return None
+                return int(struct.unpack_from("=i", payload, 4)[0])
+
+    def addresses(self, index: int) -> list[str]:
+        """Addresses of one interface, without prefix length."""
+        request = ifaddrmsg()
+        request["header"]["type"] = RTM_GETADDR
+        found = []
+        for payload in self._dump(request):
+            entry = ifaddrmsg(payload)
+            entry.decode()
+            if entry["index"] == index:
+                found.append(str(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")))
+        return found
+
+    def mtu_of_address(self, address: str) -> int | None:
+        """MTU (bytes) of the interface that has `address`, or None if none has."""
+        request = ifinfmsg()
+        request["header"]["type"] = RTM_GETLINK
+        links = []
+        for payload in self._dump(request):
+            link = ifinfmsg(payload)
+            link.decode()
+            links.append((int(link["index"]), int(link.get_attr("IFLA_MTU"))))
+        for index, mtu in links:
+            if address in self.addresses(index):
+                return mtu
+        return None
+
+    def neighbours(self, family: int) -> list[Any]:
+        """All neighbour entries of `family` (AF_BRIDGE: forwarding entries), decoded."""
+        request = ndmsg()
+        request["family"] = family
+        request["header"]["type"] = RTM_GETNEIGH
+        found = []
+        for payload in self._dump(request):
+            entry = ndmsg(payload)
+            entry.decode()
+            found.append(entry)
+        return found
+
+    def _dump(self, request: Any) -> Iterator[bytes]:
+        """Whole messages (with their headers) of a dump, as pyroute2 decodes them."""
+        self._sequence += 1
+        request["header"]["flags"] = NLM_F_REQUEST | NLM_F_DUMP
+        request["header"]["sequence_number"] = self._sequence
+        request.encode()
+        self._socket.send(bytes(request.data))
+        while True:
+            data = self._socket.recv(262144)
+            offset = 0
+            while offset < len(data):
+                length, kind, _flags, sequence, _pid = _HEADER.unpack_from(data, offset)
+                if sequence == self._sequence:
+                    if kind == _NLMSG_DONE:
+                        return
+                    if kind == _NLMSG_ERROR:
+                        number = -_ERROR.unpack_from(data, offset + 16)[0]
+                        raise KernelRefused("list", number, os.strerror(number))
+                    yield data[offset : offset + length]
+                offset += (length + 3) & ~3
+
+
+def _chunks(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    chunk: list[Message] = []
+    size = 0
+    for one in messages:
+        if size + len(one.data) > _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(one)
+        size += len(one.data)
+    if chunk:
+        yield chunk
+
+
+def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, sequence number, payload) of every message in a datagram."""
+    offset = 0
+    while offset + 16 <= len(data):
+        length, kind, _flags, sequence, _pid = _HEADER.unpack_from(data, offset)
+        yield kind, sequence, data[offset + 16 : offset + length]
+        offset += (length + 3) & ~3

@@ -1,0 +1,439 @@
+"""One cluster network on this node: its own namespace with a bridge, a VXLAN device and a way out.
+
+    task's namespace            network's namespace (RUN/netns/net-ID)              node's namespace
+    eth0 ── veth ──────────────── tTASK ─┐
+                                        br0 (gateway's address) ── out0 ── veth ──── fl-ID ── masquerade
+                                 vxlan0 ─┘    (its UDP socket stays in the node's namespace)
+
+A namespace per network keeps networks apart by construction: no routing table knows two of them, subnets may overlap,
+and the node's own addresses are untouched. The gateway's address is the same on every node; ARP for it never crosses
+VXLAN, because VXLAN has no entry for broadcast. The bridge's MAC is the node's own.
+
+Blocking: everything here runs on the overlay's kernel thread. What the entries are is forwarding.py's business.
+"""
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flota.overlay import firewall, namespaces, netlink
+from flota.overlay.addresses import (
+    exit_addresses,
+    exit_name,
+    exit_number,
+    interface,
+    mac_of,
+    mtu_over,
+    network_namespace,
+    node_mac,
+    port_name,
+)
+from flota.overlay.forwarding import Forwarding, ForwardingChange, difference
+from flota.overlay.netlink import Message, RouteSocket
+from flota.v1.objects_pb2 import Network
+
+_UP = 1
+_PERMANENT, _STATIC = 0x80, 0x42  # NUD_PERMANENT; NUD_NOARP | NUD_REACHABLE
+_SELF, _MASTER = 0x02, 0x04  # NTF_SELF: VXLAN's own table; NTF_MASTER: the bridge's
+_NESTED = 0x8000
+_MTU_OPTION = "com.docker.network.driver.mtu"
+_SMALLEST_MTU = 576
+_EXIT_MTU_FLOOR = 1500
+
+
+@dataclass(frozen=True)
+class Underlay:
+    """What VXLAN rides on: the node's namespace, its endpoint's address and port, the MTU between nodes (bytes)."""
+
+    home: int
+    address: str
+    port: int
+    mtu: int
+
+
+class Segment:
+    """A network's namespace. Made by `create` or found by `find`; `remove` ends it."""
+
+    def __init__(self, network_id: str, path: Path, underlay: Underlay, routes: RouteSocket) -> None:
+        self.network_id = network_id
+        self.exit_number: int | None = None
+        self._path = path
+        self._underlay = underlay
+        self._routes = routes
+        self._bridge = 0
+        self._vxlan = 0
+        self._programmed = Forwarding()
+
+    @classmethod
+    def create(cls, network: Network, run_directory: Path, underlay: Underlay, number: int) -> "Segment":
+        """Make the namespace with everything in it. Raises KernelRefused or BadAddress; nothing is left then."""
+        path = network_namespace(run_directory, network.id)
+        cls.sweep(network.id, run_directory, underlay)
+        _remove_link(exit_name(network.id))
+        with namespaces.created(path, underlay.home):
+            routes = RouteSocket()
+            try:
+                segment = cls(network.id, path, underlay, routes)
+                segment._fill(network)
+            except BaseException:
+                routes.close()
+                raise
+        try:
+            segment._join_underlay(network)
+            if not network.spec.internal:
+                segment._make_exit(number)
+        except BaseException:
+            segment.remove()
+            raise
+        return segment
+
+    @classmethod
+    def find(cls, network_id: str, run_directory: Path, underlay: Underlay) -> "Segment | None":
+        """Take over what an earlier process made; None if it is not whole."""
+        path = network_namespace(run_directory, network_id)
+        if not namespaces.kept(path):
+            return None
+        with namespaces.entered(path, underlay.home):
+            routes = RouteSocket()
+        segment = cls(network_id, path, underlay, routes)
+        links = routes.links()
+        if "br0" not in links or "vxlan0" not in links:
+            routes.close()
+            return None
+        segment._bridge, segment._vxlan = links["br0"], links["vxlan0"]
+        if "out0" in links:
+            segment.exit_number = next(map(exit_number, routes.addresses(links["out0"])), None)
+        segment._programmed = segment._read()
+        return segment
+
+    @staticmethod
+    def sweep(network_id: str, run_directory: Path, underlay: Underlay) -> None:
+        """Remove what an earlier process left of a network, whole or not."""
+        path = network_namespace(run_directory, network_id)
+        if namespaces.kept(path):
+            with namespaces.entered(path, underlay.home), RouteSocket() as routes:
+                routes.send([_link_removal("vxlan0"), _link_removal("out0")])
+        namespaces.forget(path)
+
+    def plug(self, task_id: str, name: str, mac: str, mtu: int, namespace: int) -> None:
+        """Give the namespace behind descriptor `namespace` an interface `name` on this network, up, without address."""
+        peer = {
+            "flags": _UP,
+            "change": _UP,
+            "attrs": [
+                ("IFLA_IFNAME", name),
+                ("IFLA_ADDRESS", mac),
+                ("IFLA_MTU", mtu),
+                ("IFLA_NET_NS_FD", namespace),
+            ],
+        }
+        data = {"attrs": [("VETH_INFO_PEER", peer)]}
+        self._routes.send(
+            [
+                netlink.add(
+                    netlink.RTM_NEWLINK,
+                    f"interface {name} of task {task_id}",
+                    flags=_UP,
+                    change=_UP,
+                    attributes=[
+                        ("IFLA_IFNAME", port_name(task_id)),
+                        ("IFLA_MTU", mtu),
+                        ("IFLA_MASTER", self._bridge),
+                        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}),
+                    ],
+                )
+            ]
+        )
+
+    def unplug(self, task_id: str) -> None:
+        """Remove the task's interface at once (its namespace may live on a little)."""
+        self._routes.send([_link_removal(port_name(task_id))])
+
+    def program(self, wanted: Forwarding) -> None:
+        """Make the kernel's entries be `wanted`. A refused one does not keep the rest back."""
+        change = difference(self._programmed, wanted)
+        if not change:
+            return
+        # Believed only once the kernel took all of it: a refusal makes the next call compare with the truth.
+        try:
+            self._routes.send(self._messages(change))
+        except BaseException:
+            self._programmed = self._read()
+            raise
+        self._programmed = Forwarding(dict(wanted.endpoints), dict(wanted.neighbours))
+
+    def remove(self) -> None:
+        """Take everything away. The VXLAN device goes first: its identifier must be free when this returns."""
+        try:
+            self._routes.send([_link_removal("vxlan0"), _link_removal("out0")])
+        finally:
+            self._routes.close()
+            namespaces.forget(self._path)
+
+    def close(self) -> None:
+        """Let go of the namespace without changing it."""
+        self._routes.close()
+
+    def _fill(self, network: Network) -> None:
+        """In the new namespace: bridge, gateway addresses, forwarding."""
+        namespaces.set_sysctl("ipv4.ip_forward", "1")
+        namespaces.set_sysctl("ipv4.conf.all.rp_filter", "0")
+        namespaces.set_sysctl("ipv4.conf.default.rp_filter", "0")
+        namespaces.set_sysctl("ipv6.conf.all.forwarding", "1")
+        namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if network.spec.ipv6_enabled else "1")
+        namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")
+        bridge = {"attrs": [("IFLA_BR_MCAST_SNOOPING", 0), ("IFLA_BR_FORWARD_DELAY", 0)]}
+        self._routes.send(
+            [
+                netlink.add(
+                    netlink.RTM_NEWLINK,
+                    f"bridge of network {network.id}",
+                    flags=_UP,
+                    change=_UP,
+                    attributes=[
+                        ("IFLA_IFNAME", "br0"),
+                        ("IFLA_ADDRESS", node_mac(self._underlay.address)),
+                        ("IFLA_MTU", network_mtu(network, self._underlay)),
+                        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", bridge)]}),
+                    ],
+                ),
+                link_up(1, "lo"),
+            ]
+        )
+        self._bridge = self._routes.link("br0") or 0
+        if not network.spec.internal:
+            self._routes.send(
+                address_on(self._bridge, gateway, "br0") for _family, gateway in gateways(network).items()
+            )
+            firewall.load(firewall.network_rules())
+
+    def _join_underlay(self, network: Network) -> None:
+        """From the node's namespace, where VXLAN's socket stays: the VXLAN device, as a port of the bridge."""
+        local = ipaddress.ip_address(self._underlay.address)
+        data = [
+            ("IFLA_VXLAN_ID", network.vni),
+            ("IFLA_VXLAN_LOCAL" if local.version == 4 else "IFLA_VXLAN_LOCAL6", str(local)),
+            ("IFLA_VXLAN_PORT", self._underlay.port),
+            ("IFLA_VXLAN_LEARNING", 0),
+        ]
+        with _open(self._path) as namespace, RouteSocket() as node:
+            node.send(
+                [
+                    netlink.add(
+                        netlink.RTM_NEWLINK,
+                        f"VXLAN device of network {network.id} (VNI {network.vni}, port {self._underlay.port})",
+                        attributes=[
+                            ("IFLA_IFNAME", "vxlan0"),
+                            ("IFLA_NET_NS_FD", namespace.fileno()),
+                            ("IFLA_MTU", network_mtu(network, self._underlay)),
+                            ("IFLA_LINKINFO", _kind("vxlan", data)),
+                        ],
+                    )
+                ]
+            )
+        self._vxlan = self._routes.link("vxlan0") or 0
+        # Nothing is learned and nothing flooded: what is not in the tables does not leave the node.
+        port = [
+            ("IFLA_BRPORT_LEARNING", 0),
+            ("IFLA_BRPORT_UNICAST_FLOOD", 0),
+            ("IFLA_BRPORT_MCAST_FLOOD", 0),
+            ("IFLA_BRPORT_BCAST_FLOOD", 0),
+            ("IFLA_BRPORT_NEIGH_SUPPRESS", 1),
+        ]
+        self._routes.send(
+            [
+                netlink.message(
+                    netlink.RTM_NEWLINK,
+                    0,
+                    "VXLAN device into the bridge",
+                    index=self._vxlan,
+                    flags=_UP,
+                    change=_UP,
+                    attributes=[("IFLA_MASTER", self._bridge)],
+                ),
+                netlink.message(
+                    netlink.RTM_SETLINK,
+                    0,
+                    "VXLAN device's bridge port",
+                    family=socket.AF_BRIDGE,
+                    index=self._vxlan,
+                    attributes=[("IFLA_PROTINFO", {"attrs": port}, _NESTED)],
+                ),
+            ]
+        )
+
+    def _make_exit(self, number: int) -> None:
+        """The link to the node's namespace, addresses at both ends and the default route through it."""
+        near, far = exit_addresses(number)
+        name = exit_name(self.network_id)
+        with _open(self._path) as namespace, RouteSocket() as node:
+            peer = {
+                "flags": _UP,
+                "change": _UP,
+                "attrs": [("IFLA_IFNAME", "out0"), ("IFLA_NET_NS_FD", namespace.fileno())],
+            }
+            node.send(
+                [
+                    netlink.add(
+                        netlink.RTM_NEWLINK,
+                        f"way out {name} of network {self.network_id}",
+                        flags=_UP,
+                        change=_UP,
+                        attributes=[
+                            ("IFLA_IFNAME", name),
+                            ("IFLA_LINKINFO", _kind("veth", [("VETH_INFO_PEER", peer)])),
+                        ],
+                    )
+                ]
+            )
+            node.send([address_on(node.link(name) or 0, f"{near}/31", name)])
+        outside = self._routes.link("out0") or 0
+        self._routes.send([address_on(outside, f"{far}/31", "out0"), default_route(outside, near)])
+        self.exit_number = number
+
+    def _messages(self, change: ForwardingChange) -> list[Message]:
+        messages = []
+        for mac, vtep in change.drop_endpoints:
+            messages += [self._forget_endpoint(mac, vtep, _MASTER), self._forget_endpoint(mac, vtep, _SELF)]
+        messages += [self._forget_neighbour(address) for address in change.drop_neighbours]
+        messages += [
+            netlink.replace(
+                netlink.RTM_NEWNEIGH,
+                f"forwarding entry {mac} → {vtep}",
+                family=socket.AF_BRIDGE,
+                ifindex=self._vxlan,
+                state=_STATIC,
+                flags=_SELF | _MASTER,
+                attributes=[("NDA_LLADDR", mac), ("NDA_DST", vtep)],
+            )
+            for mac, vtep in change.put_endpoints
+        ]
+        messages += [
+            netlink.replace(
+                netlink.RTM_NEWNEIGH,
+                f"neighbour entry {address} → {mac}",
+                family=_family(address),
+                ifindex=self._bridge,
+                state=_PERMANENT,
+                attributes=[("NDA_DST", address), ("NDA_LLADDR", mac)],
+            )
+            for address, mac in change.put_neighbours
+        ]
+        return messages
+
+    def _forget_endpoint(self, mac: str, vtep: str, table: int) -> Message:
+        return netlink.remove(
+            netlink.RTM_DELNEIGH,
+            f"removal of forwarding entry {mac}",
+            family=socket.AF_BRIDGE,
+            ifindex=self._vxlan,
+            state=_STATIC,
+            flags=table,
+            attributes=[("NDA_LLADDR", mac), *([("NDA_DST", vtep)] if table == _SELF else [])],
+        )
+
+    def _forget_neighbour(self, address: str) -> Message:
+        return netlink.remove(
+            netlink.RTM_DELNEIGH,
+            f"removal of neighbour entry {address}",
+            family=_family(address),
+            ifindex=self._bridge,
+            attributes=[("NDA_DST", address)],
+        )
+
+    def _read(self) -> Forwarding:
+        """The entries the kernel has now."""
+        found = Forwarding()
+        for entry in self._routes.neighbours(socket.AF_BRIDGE):
+            vtep = entry.get_attr("NDA_DST")
+            if entry["ifindex"] == self._vxlan and vtep is not None:
+                found.endpoints[entry.get_attr("NDA_LLADDR")] = vtep
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in self._routes.neighbours(family):
+                if entry["ifindex"] == self._bridge and entry["state"] == _PERMANENT:
+                    found.neighbours[entry.get_attr("NDA_DST")] = entry.get_attr("NDA_LLADDR")
+        return found
+
+
+def network_mtu(network: Network, underlay: Underlay) -> int:
+    """MTU of a network's interfaces, bytes: what fits through VXLAN, or less if its options ask for less."""
+    largest = mtu_over(underlay.mtu, underlay.address)
+    asked = network.spec.driver.options.get(_MTU_OPTION, "")
+    if asked.isdigit() and _SMALLEST_MTU <= int(asked) < largest:
+        return int(asked)
+    return largest
+
+
+def gateways(network: Network) -> dict[int, str]:
+    """IP version → gateway with prefix length, for every subnet that names one."""
+    found: dict[int, str] = {}
+    for ipam in network.ipam:
+        if ipam.gateway and ipam.subnet:
+            length = ipam.subnet.rpartition("/")[2]
+            bare = ipam.gateway.partition("/")[0]
+            gateway = interface("network.ipam.gateway", f"{bare}/{length}")
+            found.setdefault(gateway.version, str(gateway))
+    return found
+
+
+def link_up(index: int, name: str) -> Message:
+    return netlink.message(netlink.RTM_NEWLINK, 0, f"{name} up", index=index, flags=_UP, change=_UP, attributes=[])
+
+
+def address_on(index: int, address: str, name: str) -> Message:
+    """Put `address` (with prefix length) on an interface, usable at once (no duplicate address detection)."""
+    parsed = interface("address", address)
+    attributes: list[tuple[str, Any]] = [("IFA_ADDRESS", str(parsed.ip)), ("IFA_LOCAL", str(parsed.ip))]
+    nodad = 0x02
+    return netlink.replace(
+        netlink.RTM_NEWADDR,
+        f"address {address} on {name}",
+        family=_family(str(parsed.ip)),
+        index=index,
+        prefixlen=parsed.network.prefixlen,
+        flags=nodad if parsed.version == 6 else 0,
+        attributes=attributes,
+    )
+
+
+def default_route(index: int, gateway: str) -> Message:
+    """The default route through `gateway`, which is on the link behind `index`."""
+    return netlink.replace(
+        netlink.RTM_NEWROUTE,
+        f"default route through {gateway}",
+        family=_family(gateway),
+        dst_len=0,
+        table=254,
+        proto=4,
+        scope=0,
+        type=1,
+        attributes=[("RTA_GATEWAY", gateway), ("RTA_OIF", index)],
+    )
+
+
+def _kind(kind: str, data: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": data})]}
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _link_removal(name: str) -> Message:
+    return netlink.remove(netlink.RTM_DELLINK, f"removal of {name}", attributes=[("IFLA_IFNAME", name)])
+
+
+def _remove_link(name: str) -> None:
+    """In the thread's namespace."""
+    with RouteSocket() as routes:
+        routes.send([_link_removal(name)])
+
+
+def _open(path: Path) -> Any:
+    return open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0)
+
+
+__all__ = ["Segment", "Underlay", "address_on", "default_route", "gateways", "link_up", "mac_of", "network_mtu"]
