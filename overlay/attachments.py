@@ -75,8 +75,8 @@ def build(
 ) -> Sockets:
     """Make the namespace and everything in it; returns the sockets of its DNS server. Undone if any of it fails."""
     path = task_namespace(run_directory, task_id)
-    # What an attempt before a crash left would be in the way.
-    demolish(task_id, [segments[one.network_id] for one in plans], run_directory)
+    # What an attempt before a crash left, or a detach a moment ago, would be in the way.
+    demolish(task_id, [segments[one.network_id] for one in plans], run_directory, wait=True)
     try:
         with namespaces.created(path, underlay.home):
             _set_sysctls(plans)
@@ -87,7 +87,7 @@ def build(
                     _configure(routes, one)
             return open_sockets()
     except BaseException:
-        demolish(task_id, [segments[one.network_id] for one in plans], run_directory)
+        demolish(task_id, [segments[one.network_id] for one in plans], run_directory, wait=True)
         raise
 
 
@@ -97,10 +97,13 @@ def reopen(task_id: str, run_directory: Path, underlay: Underlay) -> Sockets:
         return open_sockets()
 
 
-def demolish(task_id: str, segments: Sequence[Segment], run_directory: Path) -> None:
-    """Take the task off its networks and give its namespace up. No error if any of it is gone already."""
+def demolish(task_id: str, segments: Sequence[Segment], run_directory: Path, *, wait: bool = False) -> None:
+    """Take the task off its networks and give its namespace up; `wait` until the interfaces are gone too.
+
+    No error if any of it is gone already.
+    """
     for segment in segments:
-        segment.unplug(task_id)
+        segment.unplug(task_id, wait=wait)
     namespaces.forget(task_namespace(run_directory, task_id))
 
 
@@ -169,7 +172,8 @@ def _plug(task_id: str, plans: Sequence[InterfacePlan], segments: Mapping[str, S
 
 def _configure(routes: netlink.RouteSocket, one: InterfacePlan) -> None:
     index = routes.link(one.name) or 0
-    messages = [address_on(index, address, one.name) for address in one.addresses]
+    messages = [link_up(index, one.name)]
+    messages += [address_on(index, address, one.name) for address in one.addresses]
     messages += [default_route(index, gateway) for gateway in one.gateways]
     routes.send(messages)
 

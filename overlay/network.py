@@ -64,8 +64,9 @@ class Network:
         self._tasks: dict[str, Task] = {}
         self._servers: dict[str, Server] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        # Only the kernel thread touches segments and whether the node's rules are loaded.
+        # Only the kernel thread touches these: segments, who is attached to which, whether the node's rules are loaded.
         self._segments: dict[str, Segment] = {}
+        self._attached: dict[str, set[str]] = {}
         self._node_ready = False
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
@@ -124,7 +125,7 @@ class Network:
             self._tasks.pop(task_id, None)
             if server is not None:
                 await server.close()
-            await self._kernel.call(self._demolish, task_id, self._in_use())
+            await self._kernel.call(self._demolish, task_id)
         self._locks.pop(task_id, None)
 
     async def adopt(self, task_ids: set[str]) -> None:
@@ -221,6 +222,7 @@ class Network:
         networks: Mapping[str, NetworkObject],
         forwardings: Mapping[str, Forwarding],
     ) -> Sockets:
+        self._attached[task.id] = set(networks)
         try:
             for network_id, network in networks.items():
                 if network_id not in self._segments:
@@ -229,8 +231,7 @@ class Network:
             attachments.remember(task, self._run_directory)
             return attachments.build(task.id, plans, self._segments, self._run_directory, self._underlay)
         except BaseException:
-            attachments.forget(task.id, self._run_directory)
-            self._remove_unused(self._attached_networks())
+            self._forget(task.id)
             raise
 
     def _make_segment(self, network: NetworkObject) -> Segment:
@@ -241,20 +242,16 @@ class Network:
         taken = {segment.exit_number for segment in self._segments.values() if segment.exit_number is not None}
         return Segment.create(network, self._run_directory, self._underlay, exit_index(network.vni, taken))
 
-    def _attached_networks(self) -> set[str]:
-        """Networks of all remembered tasks: what is on disk is what the kernel has."""
-        return {
-            attachment.network_id
-            for task in attachments.recall(self._run_directory).values()
-            for attachment in task.networks
-        }
+    def _demolish(self, task_id: str) -> None:
+        segments = [self._segments[one] for one in self._attached.get(task_id, ()) if one in self._segments]
+        attachments.demolish(task_id, segments, self._run_directory)
+        self._forget(task_id)
 
-    def _demolish(self, task_id: str, in_use: set[str]) -> None:
-        attachments.demolish(task_id, list(self._segments.values()), self._run_directory)
+    def _forget(self, task_id: str) -> None:
+        """Forget a task, and remove the networks nobody is on any more."""
         attachments.forget(task_id, self._run_directory)
-        self._remove_unused(in_use | self._attached_networks())
-
-    def _remove_unused(self, in_use: set[str]) -> None:
+        self._attached.pop(task_id, None)
+        in_use = {network_id for networks in self._attached.values() for network_id in networks}
         for network_id in [network_id for network_id in self._segments if network_id not in in_use]:
             self._segments.pop(network_id).remove()
         if not self._segments and self._node_ready:
@@ -280,8 +277,11 @@ class Network:
         if any(segment.exit_number is not None for segment in self._segments.values()):
             firewall.load(firewall.node_rules())
             self._node_ready = True
+        else:
+            firewall.load(firewall.remove_rules())
         reopened: dict[str, Sockets] = {}
-        for task_id in keep:
+        for task_id, task in keep.items():
+            self._attached[task_id] = {attachment.network_id for attachment in task.networks}
             try:
                 reopened[task_id] = attachments.reopen(task_id, self._run_directory, self._underlay)
             except OSError as error:

@@ -12,6 +12,7 @@ VXLAN, because VXLAN has no entry for broadcast. The bridge's MAC is the node's 
 Blocking: everything here runs on the overlay's kernel thread. What the entries are is forwarding.py's business.
 """
 
+import errno
 import ipaddress
 import os
 import socket
@@ -119,10 +120,8 @@ class Segment:
         namespaces.forget(path)
 
     def plug(self, task_id: str, name: str, mac: str, mtu: int, namespace: int) -> None:
-        """Give the namespace behind descriptor `namespace` an interface `name` on this network, up, without address."""
+        """Give the namespace behind descriptor `namespace` an interface `name` on this network, still down."""
         peer = {
-            "flags": _UP,
-            "change": _UP,
             "attrs": [
                 ("IFLA_IFNAME", name),
                 ("IFLA_ADDRESS", mac),
@@ -148,9 +147,16 @@ class Segment:
             ]
         )
 
-    def unplug(self, task_id: str) -> None:
-        """Remove the task's interface at once (its namespace may live on a little)."""
-        self._routes.send([_link_removal(port_name(task_id))])
+    def unplug(self, task_id: str, *, wait: bool = False) -> None:
+        """Cut the task's interface off. It goes with the task's namespace, in the kernel's own time; at once if `wait`.
+
+        Removing an interface makes the kernel wait for all its readers (some 25 ms); taking it down costs nothing.
+        """
+        name = port_name(task_id)
+        if wait:
+            self._routes.send([_link_removal(name)])
+        else:
+            self._routes.send([_link_down(name)])
 
     def program(self, wanted: Forwarding) -> None:
         """Make the kernel's entries be `wanted`. A refused one does not keep the rest back."""
@@ -270,11 +276,7 @@ class Segment:
         near, far = exit_addresses(number)
         name = exit_name(self.network_id)
         with _open(self._path) as namespace, RouteSocket() as node:
-            peer = {
-                "flags": _UP,
-                "change": _UP,
-                "attrs": [("IFLA_IFNAME", "out0"), ("IFLA_NET_NS_FD", namespace.fileno())],
-            }
+            peer = {"attrs": [("IFLA_IFNAME", "out0"), ("IFLA_NET_NS_FD", namespace.fileno())]}
             node.send(
                 [
                     netlink.add(
@@ -291,7 +293,9 @@ class Segment:
             )
             node.send([address_on(node.link(name) or 0, f"{near}/31", name)])
         outside = self._routes.link("out0") or 0
-        self._routes.send([address_on(outside, f"{far}/31", "out0"), default_route(outside, near)])
+        self._routes.send(
+            [link_up(outside, "out0"), address_on(outside, f"{far}/31", "out0"), default_route(outside, near)]
+        )
         self.exit_number = number
 
     def _messages(self, change: ForwardingChange) -> list[Message]:
@@ -424,6 +428,18 @@ def _family(address: str) -> int:
 
 def _link_removal(name: str) -> Message:
     return netlink.remove(netlink.RTM_DELLINK, f"removal of {name}", attributes=[("IFLA_IFNAME", name)])
+
+
+def _link_down(name: str) -> Message:
+    return netlink.message(
+        netlink.RTM_NEWLINK,
+        0,
+        f"{name} down",
+        flags=0,
+        change=_UP,
+        attributes=[("IFLA_IFNAME", name)],
+        ignore=(errno.ENODEV,),
+    )
 
 
 def _remove_link(name: str) -> None:

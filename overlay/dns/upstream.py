@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from dnslib import DNSError, DNSRecord
 
@@ -181,8 +182,8 @@ class _Exchange(asyncio.DatagramProtocol):
         self._waiter = waiter
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.sendto(self._query)
+        # (asyncio's and uvloop's classes for it have no common name but this one.)
+        cast(asyncio.DatagramTransport, transport).sendto(self._query)
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
         # A connected socket hears only the server; a wrong identifier is a late or forged answer.
