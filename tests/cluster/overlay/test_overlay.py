@@ -235,7 +235,7 @@ def test_a_worker_that_crashed_takes_its_tasks_over(machines: Machines, nodes: l
 
 def test_nothing_is_left_when_the_last_task_goes(machines: Machines, nodes: list[Node]) -> None:
     a, b = nodes
-    before = {node.name: (node.sh("ip -br link; ip addr; nft list ruleset; ip route"), mounts()) for node in nodes}
+    before = {node.name: (node.sh("ip -br link; ip -4 addr; nft list ruleset; ip route"), mounts()) for node in nodes}
     machines.apply(*everything(a, b), complete=True)
     a.attach(WEB)
     b.attach(DB, LONER)
@@ -246,7 +246,7 @@ def test_nothing_is_left_when_the_last_task_goes(machines: Machines, nodes: list
         node.stop()
         assert list((node.run_directory / "netns").iterdir()) == []
         assert list((node.run_directory / "overlay").iterdir()) == []
-        assert node.sh("ip -br link; ip addr; nft list ruleset; ip route") == before[node.name][0]
+        assert node.sh("ip -br link; ip -4 addr; nft list ruleset; ip route") == before[node.name][0]
     assert mounts() == before[a.name][1]
 
 
