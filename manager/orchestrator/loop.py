@@ -1,0 +1,170 @@
+"""The orchestrator's loop: notes which services an event concerns, asks their decision function, commits, waits.
+
+One loop for all modes. Decisions are made from the store as it is, never from what an event said; so starting, taking
+over after a failover, and being told twice are all the same. It also lets go of tasks whose service is gone.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Iterable
+from random import Random
+
+from flota.manager.clock import Clock
+from flota.manager.orchestrator import global_services, jobs, replicated
+from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
+from flota.manager.orchestrator.slots import Decision, World, drop
+from flota.manager.store import Event, Store, WatchClosed
+from flota.v1.objects_pb2 import Node, Service, Task
+from flota.v1.store_pb2 import StoreAction
+from flota.v1.task_states import is_terminal
+from flota.v1.types_pb2 import TaskState, UpdateStatus
+
+_MODES = {
+    "replicated": replicated.decide,
+    "global": global_services.decide,
+    "replicated_job": jobs.decide_replicated,
+    "global_job": jobs.decide_global,
+}
+# Services decided together, so that one transaction can carry many small decisions.
+_SERVICES_AT_ONCE = 100
+
+
+def decide(service_id: str, world: World) -> Decision:
+    """What to write for one service, whatever its mode; also for one that is gone but has tasks left."""
+    service = world.tables.services.get(service_id)
+    if service is None:
+        left = world.tables.tasks.by("service", service_id)
+        return Decision(drop(Service(id=service_id), left, TaskState.TASK_STATE_REMOVE, world))
+    mode = service.spec.WhichOneof("mode") or "replicated"
+    return _MODES[mode](service, world)
+
+
+class Orchestrator:
+    """A loop of the leader."""
+
+    name = "orchestrator"
+
+    def __init__(self, store: Store, clock: Clock, rng: Random) -> None:
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        # In the order in which they were touched; the values mean nothing.
+        self._dirty: dict[str, None] = {}
+        self._alarms: list[tuple[float, str]] = []
+        self._alarm_of: dict[str, float] = {}
+        self._running_since: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except WatchClosed:
+                continue
+
+    async def _follow(self) -> None:
+        with self._store.watch("service", "task", "node") as changes:
+            self._touch_all()
+            while True:
+                self._note(changes.drain())
+                self._ring()
+                if self._dirty:
+                    refused = await self._work()
+                    if refused:
+                        await asyncio.sleep(RETRY_DELAY if refused == "consensus" else 0)
+                    continue
+                wait = self._alarms[0][0] - self._clock.now() if self._alarms else None
+                try:
+                    async with asyncio.timeout(wait if wait is None else max(wait, 0.001)):
+                        events = await changes.next()
+                except TimeoutError:
+                    continue
+                self._note(events)
+
+    def _touch_all(self) -> None:
+        for service in self._store.services:
+            self._touch(service.id)
+        for task in self._store.tasks:
+            self._touch(task.service_id)
+
+    def _touch(self, service_id: str) -> None:
+        if service_id:
+            self._dirty[service_id] = None
+
+    async def _work(self) -> str:
+        """Decide some of the dirty services and commit; says "" or why something has to be tried again."""
+        world = World(self._store, self._clock.now(), self._rng, self._running_since)
+        groups: list[Group] = []
+        for service_id in list(self._dirty)[:_SERVICES_AT_ONCE]:
+            del self._dirty[service_id]
+            decision = decide(service_id, world)
+            groups += decision.groups
+            if decision.wake_at is not None:
+                self._set_alarm(service_id, decision.wake_at)
+        refused, failed = await commit(self._store, groups)
+        for service_id in refused | failed:
+            self._touch(service_id)
+        if failed:
+            return "consensus"
+        return "stale" if refused else ""
+
+    def _set_alarm(self, service_id: str, at: float) -> None:
+        known = self._alarm_of.get(service_id)
+        if known is None or at < known:
+            self._alarm_of[service_id] = at
+            heapq.heappush(self._alarms, (at, service_id))
+
+    def _ring(self) -> None:
+        now = self._clock.now()
+        while self._alarms and self._alarms[0][0] <= now:
+            at, service_id = heapq.heappop(self._alarms)
+            if self._alarm_of.get(service_id) == at:
+                del self._alarm_of[service_id]
+                self._touch(service_id)
+
+    def _note(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event.object, Task):
+                self._note_task(event.object, event)
+            elif isinstance(event.object, Service):
+                self._touch(event.object.id)
+            elif isinstance(event.object, Node):
+                self._note_node(event.object, event)
+
+    def _note_task(self, task: Task, event: Event) -> None:
+        old = event.old
+        if event.kind == StoreAction.KIND_REMOVE:
+            self._running_since.pop(task.id, None)
+            self._touch(task.service_id)
+            return
+        if not isinstance(old, Task):
+            self._touch(task.service_id)
+            return
+        moved = old.status.state != task.status.state
+        if moved and task.status.state == TaskState.TASK_STATE_RUNNING:
+            self._running_since.setdefault(task.id, self._clock.now())
+        ended = moved and is_terminal(task)
+        if ended or old.desired_state != task.desired_state or (moved and self._is_updating(task.service_id)):
+            self._touch(task.service_id)
+
+    def _is_updating(self, service_id: str) -> bool:
+        service = self._store.services.get(service_id)
+        state = service.update_status.state if service is not None else UpdateStatus.STATE_UNSPECIFIED
+        return state in (UpdateStatus.STATE_UPDATING, UpdateStatus.STATE_ROLLBACK_STARTED)
+
+    def _note_node(self, node: Node, event: Event) -> None:
+        old = event.old
+        if (
+            isinstance(old, Node)
+            and event.kind == StoreAction.KIND_UPDATE
+            and old.spec == node.spec
+            and old.status.state == node.status.state
+            and old.description == node.description
+            and old.role == node.role
+        ):
+            return
+        for task in self._store.tasks.by("node", node.id):
+            self._touch(task.service_id)
+        for service in self._store.services:
+            if service.spec.WhichOneof("mode") in ("global", "global_job"):
+                self._touch(service.id)

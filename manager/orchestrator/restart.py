@@ -1,0 +1,105 @@
+"""The restart supervisor: whether a task that ended gets a successor, when the successor may start, and when it does.
+
+A task is never restarted. Its successor is made at once, wanted READY (so that its image and network can be prepared),
+and names the one it `replaces` and the time it may not start `not_before`. It becomes wanted RUNNING when that time
+has come and its predecessor has stopped, is on a node that is down, or has had a minute to stop. All of it stands in
+the tasks, so a new leader carries on where the old one was.
+
+Pure functions. Semantics: SwarmKit's manager/orchestrator/restart; the history it keeps in memory is counted here from
+the tasks that are kept (the reaper keeps enough of them).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from flota.manager.clock import seconds, timestamp
+from flota.manager.orchestrator.tasks import is_gone
+from flota.v1.objects_pb2 import Node, Service, Task
+from flota.v1.types_pb2 import NodeAvailability, RestartPolicy, TaskState
+
+# Seconds; RestartPolicy.delay when unset.
+DEFAULT_DELAY = 5.0
+# Seconds a successor waits for its predecessor to stop (SwarmKit's TaskTimeout).
+STOP_TIMEOUT = 60.0
+
+NodeOf = Callable[[str], Node | None]
+
+
+def is_job(service: Service) -> bool:
+    """Whether the service's tasks run to completion."""
+    return service.spec.WhichOneof("mode") in ("replicated_job", "global_job")
+
+
+def delay_of(policy: RestartPolicy) -> float:
+    """Seconds between a task's end and the start of its successor."""
+    if not policy.HasField("delay"):
+        return DEFAULT_DELAY
+    return policy.delay.seconds + policy.delay.nanos / 1e9
+
+
+def stopped_at(task: Task) -> float:
+    """When the managers learned that the task had stopped (their clock, not the worker's)."""
+    status = task.status
+    return seconds(status.applied_at if status.HasField("applied_at") else status.timestamp)
+
+
+def restarts_of(task: Task, slot: Iterable[Task]) -> list[float]:
+    """When successors were made in this slot at the task's spec version (wall seconds).
+
+    Only the restart supervisor sets `not_before`; the updater's tasks have none.
+    """
+    return [
+        seconds(other.meta.created_at)
+        for other in slot
+        if other.spec_version == task.spec_version and other.HasField("not_before")
+    ]
+
+
+def should_restart(service: Service, task: Task, slot: Sequence[Task]) -> bool:
+    """Whether `task`, which has ended or lost its node, gets a successor. `slot` has all its slot's kept tasks."""
+    policy = task.spec.restart
+    condition = policy.condition
+    if condition == RestartPolicy.CONDITION_ANY and is_job(service):
+        condition = RestartPolicy.CONDITION_ON_FAILURE
+    if condition == RestartPolicy.CONDITION_NONE:
+        return False
+    if condition == RestartPolicy.CONDITION_ON_FAILURE and task.status.state == TaskState.TASK_STATE_COMPLETE:
+        return False
+    if policy.max_attempts == 0:
+        return True
+    made = restarts_of(task, slot)
+    window = policy.window.seconds + policy.window.nanos / 1e9
+    if window > 0:
+        end = stopped_at(task)
+        made = [when for when in made if end - window <= when <= end]
+    return len(made) < policy.max_attempts
+
+
+def schedule(successor: Task, task: Task, node: Node | None, now: float) -> None:
+    """Write into `successor` whom it waits for and how long. No delay for a node that is being drained."""
+    successor.replaces = task.id
+    drained = node is not None and node.spec.availability == NodeAvailability.NODE_AVAILABILITY_DRAIN
+    delay = 0.0 if drained else delay_of(task.spec.restart)
+    successor.not_before.CopyFrom(timestamp(now + delay))
+
+
+def may_start_at(task: Task, predecessor: Task | None, node_of: NodeOf) -> float:
+    """When a task that is wanted READY may become wanted RUNNING (wall seconds; 0 = at once).
+
+    It is an upper bound: the predecessor's end may come first.
+    """
+    earliest = seconds(task.not_before) if task.HasField("not_before") else 0.0
+    if predecessor is None or is_gone(predecessor, node_of(predecessor.node_id)):
+        return earliest
+    return max(earliest, seconds(task.meta.created_at) + STOP_TIMEOUT)
+
+
+def waits(task: Task, now: float) -> bool:
+    """Whether a task is a successor whose own delay is not over.
+
+    If it ends before (its image cannot be pulled, say), its successor is not made yet: no tight loop.
+    """
+    return (
+        task.desired_state == TaskState.TASK_STATE_READY
+        and task.HasField("not_before")
+        and seconds(task.not_before) > now
+    )
