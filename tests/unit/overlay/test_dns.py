@@ -188,7 +188,7 @@ class Answering(asyncio.DatagramProtocol):
 @asynccontextmanager
 async def serving(
     address: str, port: int = 0, *, silent: bool = False, tamper: Callable[[bytes], bytes] = bytes
-) -> Any:
+) -> AsyncIterator[tuple[Answering, int]]:
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(
         lambda: Answering(silent, tamper), local_addr=(address, port)

@@ -1,0 +1,167 @@
+"""How quick the overlay is: `python -m bench.overlay [--json]`. Needs root; makes and removes its own namespaces.
+
+Rows: attach and detach of a task (per task, 50 on one node), 1,000 endpoints of one service taken over by a node, DNS
+answers a second and their latency as a container sees it, round trips and throughput over VXLAN and over the bare
+underlay between the same two nodes (with iperf3 when it is installed, else with one plain TCP stream).
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.cluster.overlay.machines import Machines, Node, network, peer, run, task, update
+
+TASKS = 50
+ENDPOINTS = 1000
+DNS_SECONDS = 3
+ROUNDS = 3
+
+_DNS = """
+import socket, time
+from dnslib import DNSRecord
+query = bytes(DNSRecord.question("many").pack())
+sockets = []
+for _ in range(8):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("127.0.0.11", 53)); s.settimeout(2)
+    sockets.append(s)
+times = []
+end = time.perf_counter() + SECONDS
+while time.perf_counter() < end:
+    begin = time.perf_counter()
+    for s in sockets: s.send(query)
+    for s in sockets:
+        s.recv(4096); times.append(time.perf_counter() - begin)
+times.sort()
+print(len(times) / SECONDS, times[len(times) // 2] * 1e3, times[len(times) * 99 // 100] * 1e3)
+"""
+_SINK = """
+import socket
+server = socket.create_server(("", 9000)); print("ready", flush=True)
+while True:
+    c, _ = server.accept(); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    kind = c.recv(1)
+    if kind == b"e":
+        while d := c.recv(64): c.sendall(d)
+    else:
+        b = bytearray(1 << 20)
+        while c.recv_into(b): pass
+        c.sendall(b"x")
+    c.close()
+"""
+_STREAM = """
+import socket, sys, time
+d = bytes(1 << 20); total = 512
+c = socket.create_connection((sys.argv[1], 9000), 5); c.sendall(b"t"); begin = time.perf_counter()
+for _ in range(total): c.sendall(d)
+c.shutdown(1); c.recv(1); print(total * 8 * len(d) / (time.perf_counter() - begin) / 1e9)
+"""
+_ECHO = """
+import socket, statistics, sys, time
+c = socket.create_connection((sys.argv[1], 9000), 5); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+c.sendall(b"e"); times = []
+for _ in range(3000):
+    begin = time.perf_counter(); c.sendall(b"x"); c.recv(1); times.append(time.perf_counter() - begin)
+print(statistics.median(times) * 1e6)
+"""
+
+
+def enter(netns: str) -> list[str]:
+    return ["nsenter", f"--net={netns}"]
+
+
+def between(client: str, server: str, address: str, name: str, rows: dict[str, float]) -> None:
+    """Throughput (Gbit/s) and round trip (µs, median) from one namespace to an address in another."""
+    sink = subprocess.Popen([*enter(server), sys.executable, "-u", "-c", _SINK], stdout=subprocess.PIPE, text=True)
+    try:
+        assert sink.stdout is not None
+        sink.stdout.readline()
+        rows[f"{name}_round_trip_us"] = statistics.median(
+            float(run(*enter(client), sys.executable, "-c", _ECHO, address)) for _ in range(ROUNDS)
+        )
+        if shutil.which("iperf3") is None:
+            rows[f"{name}_gbit_s"] = statistics.median(
+                float(run(*enter(client), sys.executable, "-c", _STREAM, address)) for _ in range(ROUNDS)
+            )
+    finally:
+        sink.kill()
+        sink.wait()
+    if shutil.which("iperf3") is not None:
+        rows[f"{name}_gbit_s"] = iperf(client, server, address)
+
+
+def iperf(client: str, server: str, address: str) -> float:
+    """Gbit/s of one TCP stream, median of three runs of two seconds."""
+    found = []
+    for _ in range(ROUNDS):
+        daemon = subprocess.Popen([*enter(server), "iperf3", "-s", "-1"], stdout=subprocess.PIPE, text=True)
+        try:
+            assert daemon.stdout is not None
+            while "listening" not in daemon.stdout.readline():
+                pass
+            done = json.loads(run(*enter(client), "iperf3", "-c", address, "-t", "2", "-J"))
+        finally:
+            daemon.kill()
+            daemon.wait()
+        found.append(float(done["end"]["sum_received"]["bits_per_second"]) / 1e9)
+    return statistics.median(found)
+
+
+def measure(a: Node, b: Node) -> dict[str, float]:
+    """Everything, on two nodes that have nothing yet."""
+    rows: dict[str, float] = {}
+    place = network(1, "bench")
+    here, there = task("here", "here", 1, (place, "10.90.1.2/24")), task("there", "there", 1, (place, "10.90.1.3/24"))
+    peers = [update(place), update(peer(here, a, place)), update(peer(there, b, place))]
+    for node in (a, b):
+        node.apply(*peers, complete=True)
+    a.attach(here)
+    b.attach(there)
+
+    many = [task(f"many{number}", "many", number, (place, f"10.90.1.{10 + number}/24")) for number in range(TASKS)]
+    attach, detach = [], []
+    for _ in range(ROUNDS):
+        attach.append(float(a.attach(*many)["seconds"]))
+        detach.append(float(a.call("detach", tasks=[one.id for one in many])["seconds"]))
+    rows["attach_ms"] = statistics.median(attach) / TASKS * 1e3
+    rows["detach_ms"] = statistics.median(detach) / TASKS * 1e3
+
+    crowd = [
+        task(f"crowd{number}", "crowd", number, (place, f"10.91.{number // 250}.{1 + number % 250}/16"))
+        for number in range(ENDPOINTS)
+    ]
+    rows["endpoints_1000_ms"] = a.apply(*(update(peer(one, b, place)) for one in crowd)) * 1e3
+    a.apply(*(update(peer(one, b, place)) for one in many[:5]))
+    rate, middle, slow = a.python(here, _DNS.replace("SECONDS", str(DNS_SECONDS))).split()
+    rows["dns_answers_s"], rows["dns_p50_ms"], rows["dns_p99_ms"] = float(rate), float(middle), float(slow)
+
+    inner = [f"{node.run_directory}/netns/{one.id}" for node, one in ((a, here), (b, there))]
+    outer = [f"/run/netns/{node.name}" for node in (a, b)]
+    between(outer[0], outer[1], b.address, "bare", rows)
+    between(inner[0], inner[1], "10.90.1.3", "vxlan", rows)
+    rows["vxlan_to_bare"] = rows["vxlan_gbit_s"] / rows["bare_gbit_s"]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    machines = Machines(Path(tempfile.mkdtemp(prefix="flota-bench-")), 2)
+    try:
+        rows = measure(*machines.nodes)
+    finally:
+        machines.close()
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    for name, value in rows.items():
+        print(f"{name:22} {value:12.2f}")
+
+
+if __name__ == "__main__":
+    main()
