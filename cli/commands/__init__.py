@@ -1,0 +1,1 @@
+"""flota.cli.commands: one module per noun; each is imported only when its command is named."""

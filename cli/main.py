@@ -1,0 +1,92 @@
+"""The `flota` command: what there is, and how a failure ends.
+
+Everything else is imported when its command is named (groups.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import click
+
+from flota.cli.failures import report
+from flota.cli.groups import Group, Lazy
+
+# The same as flota.rpc.channels.DEFAULT_HOST, which costs an import of gRPC.
+DEFAULT_HOST = "unix:///run/flota/flota.sock"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all commands."""
+
+    host: str = DEFAULT_HOST
+
+
+def _command(name: str, help: str, module: str | None = None) -> tuple[str, Lazy]:
+    return name, Lazy(f"flota.cli.commands.{module or name}", name, help)
+
+
+COMMANDS = dict(
+    [
+        _command("service", "Run containers on the swarm's nodes, and keep them running"),
+        _command("stack", "Deploy applications from Compose files"),
+        _command("node", "The machines of the swarm"),
+        _command("swarm", "Begin, join, leave and configure a swarm"),
+        _command("network", "Networks that span the nodes"),
+        _command("secret", "Secrets for services"),
+        _command("config", "Configuration files for services"),
+        _command("image", "Images on this node"),
+        _command("lab", "A whole swarm on this machine, to try things out"),
+        _command("daemon", "Run this machine's flota daemon"),
+        _command("info", "This node and its swarm", "system"),
+        _command("version", "Versions of this command and of the daemon", "system"),
+        _command("completion", "Completion for bash, zsh or fish"),
+    ]
+)
+
+
+@click.group(
+    cls=Group,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.option(
+    "-H",
+    "--host",
+    metavar="ADDRESS",
+    help=f"The daemon to talk to (FLOTA_HOST; default {DEFAULT_HOST}).",
+)
+@click.option("-v", "--version", is_flag=True, help="Print this command's version.")
+@click.pass_context
+def root(ctx: click.Context, host: str | None, version: bool) -> None:
+    """A cluster scheduler with Docker Swarm's words."""
+    ctx.obj = Settings(host or os.environ.get("FLOTA_HOST") or DEFAULT_HOST)
+    if version:
+        from importlib.metadata import version as version_of
+
+        click.echo(f"flota version {version_of('flota')}")
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line (default: the process's); give the exit status."""
+    try:
+        root.main(args=argv, prog_name="flota", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt, click.exceptions.Exit) as error:  # noqa: BLE001 - the edge to the person
+        return report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
