@@ -1,1 +1,5 @@
-"""Carries log lines from the workers that have them to whoever asked."""
+"""Logs on their way from workers to whoever asked (proto/flota/v1/logs.proto)."""
+
+from flota.manager.logbroker.broker import LogBroker
+
+__all__ = ["LogBroker"]
