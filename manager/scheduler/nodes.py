@@ -123,6 +123,7 @@ class NodeSet:
             if held.active != active:
                 held.active = active
                 self._count(held, 1 if active else -1)
+                self.room += 1
             return
         if task.node_id not in self.nodes:
             return
@@ -216,7 +217,7 @@ class NodeSet:
 
     def forget_failures(self, now: float) -> None:
         """Drop failures that are too old to count."""
-        self.failed = {of for of in self.failed if any([info.recent_failures(of, now) for info in self.nodes.values()])}
+        self.failed = {of for of in self.failed if any(info.recent_failures(of, now) for info in self.nodes.values())}
 
 
 def platform_fits(platforms: tuple[tuple[str, str], ...], node: Node) -> bool:

@@ -1,0 +1,187 @@
+"""What is allocated to whom: networks, virtual addresses and ports of services, addresses of tasks.
+
+In memory, rebuilt from the store. Given an object of the store it makes the copy that has what it needs; it writes
+nothing. When such a copy could not be committed, `reload` brings the memory back to what the store says.
+"""
+
+from flota.manager.allocator.addresses import Taken
+from flota.manager.allocator.networks import DEFAULT_LENGTH, DEFAULT_POOLS, Networks
+from flota.manager.allocator.ports import Ports
+from flota.manager.clock import timestamp
+from flota.manager.store import ReadTables
+from flota.v1.objects_pb2 import Network, Service, Task
+from flota.v1.task_states import is_terminal
+from flota.v1.types_pb2 import Endpoint, EndpointSpec, TaskState
+
+
+class NotYet(Exception):
+    """Something it rests on is not allocated yet; the message says what."""
+
+
+Addresses = list[tuple[str, list[str]]]
+
+
+class Allocation:
+    """See the module's docstring."""
+
+    def __init__(self, tables: ReadTables) -> None:
+        cluster = next(iter(tables.clusters), None)
+        pools = (cluster.address_pools if cluster is not None else ()) or DEFAULT_POOLS
+        length = (cluster.subnet_length if cluster is not None else 0) or DEFAULT_LENGTH
+        self._tables = tables
+        self._networks = Networks(pools, length)
+        self._ports = Ports()
+        self._services: dict[str, Addresses] = {}
+        self._tasks: dict[str, Addresses] = {}
+        for network in tables.networks:
+            self._networks.restore(network)
+        for service in tables.services:
+            self._take_service(service)
+        # In the order in which they were given, so that the next ones come after the newest.
+        for task in sorted(tables.tasks, key=lambda task: task.meta.created_at.ToNanoseconds()):
+            self._take_task(task)
+
+    # Networks.
+
+    def allocate_network(self, network: Network) -> Network | None:
+        """A copy with subnets and VNI, or None if it has them. Raises Exhausted, Taken."""
+        if network.id in self._networks:
+            return None
+        if Networks.is_allocated(network):
+            self._networks.restore(network)
+            return None
+        return self._networks.allocate(network)
+
+    def release_network(self, network_id: str) -> None:
+        """The network is gone."""
+        self._networks.release(network_id)
+
+    # Services.
+
+    def allocate_service(self, service: Service) -> Service | None:
+        """A copy with its endpoint, or None if that is as it should be. Raises Exhausted, Taken, NotYet."""
+        if endpoint_is_current(service):
+            return None
+        spec = service.spec.endpoint
+        wanted = _virtual_networks(service)
+        for network_id in wanted:
+            self._must_have(network_id)
+        had = {vip.network_id: vip.address for vip in service.endpoint.virtual_ips}
+        endpoint = Endpoint(spec=spec)
+        endpoint.ports.extend(self._ports.assign(service.id, spec.ports, service.endpoint.ports))
+        addresses: Addresses = []
+        for network_id in wanted:
+            given = [had.pop(network_id)] if network_id in had else self._networks.give(network_id)
+            addresses.append((network_id, given))
+            endpoint.virtual_ips.add(network_id=network_id, address=given[0])
+        for network_id, address in had.items():
+            self._networks.take_back(network_id, [address])
+        self._services[service.id] = addresses
+        allocated = Service()
+        allocated.CopyFrom(service)
+        allocated.endpoint.CopyFrom(endpoint)
+        return allocated
+
+    def release_service(self, service_id: str) -> None:
+        """The service is gone."""
+        for network_id, addresses in self._services.pop(service_id, ()):
+            self._networks.take_back(network_id, addresses)
+        self._ports.release(service_id)
+
+    # Tasks.
+
+    def allocate_task(self, task: Task, service: Service | None, now: float) -> Task:
+        """A copy with its addresses, PENDING. `service` as it will be. Raises Exhausted, Taken, NotYet."""
+        if service is not None and not endpoint_is_current(service):
+            raise NotYet("waits for its service's endpoint")
+        for attachment in task.spec.networks:
+            self._must_have(attachment.target)
+        self.release_task(task.id)
+        pending = Task()
+        pending.CopyFrom(task)
+        del pending.networks[:]
+        addresses: Addresses = []
+        try:
+            for attachment in task.spec.networks:
+                given = self._networks.give(attachment.target, attachment.addresses)
+                addresses.append((attachment.target, given))
+                pending.networks.add(network_id=attachment.target, addresses=given, aliases=attachment.aliases)
+        except Exception:
+            self._give_back(addresses)
+            raise
+        if addresses:
+            self._tasks[task.id] = addresses
+        if service is not None and service.endpoint.spec == task.endpoint.spec:
+            pending.endpoint.CopyFrom(service.endpoint)
+        status = pending.status
+        status.state = TaskState.TASK_STATE_PENDING
+        status.message = "pending task scheduling"
+        status.error = ""
+        status.timestamp.CopyFrom(timestamp(now))
+        status.applied_at.CopyFrom(timestamp(now))
+        return pending
+
+    def release_task(self, task_id: str) -> bool:
+        """The task has stopped or is gone. True when that freed something."""
+        addresses = self._tasks.pop(task_id, None)
+        if addresses is None:
+            return False
+        self._give_back(addresses)
+        return True
+
+    def reload(self, object_id: str) -> None:
+        """What was made of this object was not committed: go back to what the store has."""
+        network = self._tables.networks.get(object_id)
+        service = self._tables.services.get(object_id)
+        task = self._tables.tasks.get(object_id)
+        self.release_task(object_id)
+        if network is not None and not Networks.is_allocated(network):
+            self._networks.release(object_id)
+        if object_id in self._services or service is not None:
+            self.release_service(object_id)
+        if service is not None:
+            self._take_service(service)
+        if task is not None:
+            self._take_task(task)
+
+    def _must_have(self, network_id: str) -> None:
+        if network_id not in self._networks:
+            raise NotYet(f"waits for network {network_id}")
+
+    def _give_back(self, addresses: Addresses) -> None:
+        for network_id, given in addresses:
+            self._networks.take_back(network_id, given)
+
+    def _take_service(self, service: Service) -> None:
+        if not service.HasField("endpoint"):
+            return
+        addresses = [(vip.network_id, [vip.address]) for vip in service.endpoint.virtual_ips]
+        for network_id, given in addresses:
+            self._networks.take(network_id, given)
+        self._services[service.id] = addresses
+        try:
+            self._ports.restore(service.id, service.endpoint.ports)
+        except Taken:
+            # Cannot be: ports were checked when they were given. A store that says so is kept working.
+            return
+
+    def _take_task(self, task: Task) -> None:
+        if is_terminal(task) or task.status.state == TaskState.TASK_STATE_NEW or not task.networks:
+            return
+        addresses = [(one.network_id, list(one.addresses)) for one in task.networks]
+        for network_id, given in addresses:
+            self._networks.take(network_id, given)
+        self._tasks[task.id] = addresses
+
+
+def _virtual_networks(service: Service) -> list[str]:
+    if service.spec.endpoint.mode != EndpointSpec.MODE_VIP:
+        return []
+    return list(dict.fromkeys(attachment.target for attachment in service.spec.task.networks))
+
+
+def endpoint_is_current(service: Service) -> bool:
+    """Whether the service's endpoint is what its spec asks for."""
+    if not service.HasField("endpoint") or service.endpoint.spec != service.spec.endpoint:
+        return False
+    return {vip.network_id for vip in service.endpoint.virtual_ips} == set(_virtual_networks(service))
