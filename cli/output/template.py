@@ -1,0 +1,264 @@
+"""Evaluates the Go templates of `--format` over plain data (dicts, lists, strings, numbers, bools).
+
+Functions: Go's own that make sense here, and Docker's (json, join, split, lower, upper, title, pad, truncate, println).
+Values print as Go prints them (lists as [a b], maps as map[k:v], nothing as <no value>).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flota.cli.output.template_parser import (
+    Branch,
+    Call,
+    Dot,
+    Field,
+    Literal,
+    Node,
+    Pipeline,
+    TemplateError,
+    Text,
+    Variable,
+    parse_template,
+)
+from flota.stacks.errors import did_you_mean
+
+_NOTHING = object()
+
+
+class Template:
+    """A template that has been read. Raises TemplateError when it cannot be."""
+
+    def __init__(self, text: str) -> None:
+        # A shell passes \t and \n on as two characters; Docker takes them for what they mean.
+        self._nodes = parse_template(text.replace("\\t", "\t").replace("\\n", "\n"))
+
+    def render(self, data: object) -> str:
+        """The text for `data`. Raises TemplateError."""
+        output: list[str] = []
+        _Run(data, output).nodes(self._nodes, data)
+        return "".join(output)
+
+    def fields(self) -> list[str]:
+        """Names of the top-level fields that are printed, in order: what a table's header is made of."""
+        return [name for node in self._nodes for name in _fields_of(node)]
+
+
+def _fields_of(node: object) -> list[str]:
+    match node:
+        case Field(base=Dot(), names=names):
+            return [names[0]]
+        case Pipeline(commands=parts) | Call(arguments=parts):
+            return [name for part in parts for name in _fields_of(part)]
+        case Branch(pipeline=_, body=body, otherwise=otherwise):
+            return [name for part in (*body, *otherwise) for name in _fields_of(part)]
+    return []
+
+
+class _Run:
+    def __init__(self, root: object, output: list[str]) -> None:
+        self._variables: list[dict[str, object]] = [{"$": root}]
+        self._output = output
+
+    def nodes(self, nodes: Sequence[Node], dot: object) -> None:
+        for node in nodes:
+            match node:
+                case Text(text=text):
+                    self._output.append(text)
+                case Branch():
+                    self._branch(node, dot)
+                case Pipeline():
+                    value = self._pipeline(node, dot)
+                    if not node.assigned:
+                        self._output.append(to_text(value))
+
+    def _branch(self, node: Branch, dot: object) -> None:
+        self._variables.append({})
+        try:
+            if node.kind == "range":
+                self._range(node, dot)
+            else:
+                value = self._pipeline(node.pipeline, dot)
+                chosen = node.body if _truth(value) else node.otherwise
+                self.nodes(chosen, value if node.kind == "with" and chosen is node.body else dot)
+        finally:
+            self._variables.pop()
+
+    def _range(self, node: Branch, dot: object) -> None:
+        value = self._evaluate(Pipeline(node.pipeline.commands), dot)
+        items: list[tuple[object, object]]
+        if isinstance(value, Mapping):
+            items = sorted(value.items())
+        elif isinstance(value, list | tuple):
+            items = list(enumerate(value))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            items = [(number, number) for number in range(value)]
+        elif value is None or value is _NOTHING:
+            items = []
+        else:
+            raise TemplateError(f"range cannot go over {to_text(value)}")
+        for key, item in items:
+            names = node.pipeline.assigned
+            if len(names) == 1:
+                self._variables[-1][names[0]] = item
+            elif names:
+                self._variables[-1].update({names[0]: key, names[1]: item})
+            self.nodes(node.body, item)
+        if not items:
+            self.nodes(node.otherwise, dot)
+
+    def _pipeline(self, pipeline: Pipeline, dot: object) -> object:
+        value = self._evaluate(pipeline, dot)
+        for name in pipeline.assigned:
+            scope = self._variables[-1]
+            if not pipeline.declares:
+                scope = next((each for each in reversed(self._variables) if name in each), scope)
+            scope[name] = value
+        return value
+
+    def _evaluate(self, part: object, dot: object) -> object:
+        match part:
+            case Literal(value=value):
+                return value
+            case Dot():
+                return dot
+            case Variable(name=name):
+                for scope in reversed(self._variables):
+                    if name in scope:
+                        return scope[name]
+                raise TemplateError(f"undefined variable {name!r}")
+            case Field(base=base, names=names):
+                return _field(self._evaluate(base, dot), names)
+            case Call():
+                return self._call(part, dot, ())
+            case Pipeline(commands=commands):
+                value = self._evaluate(commands[0], dot)
+                for command in commands[1:]:
+                    if not isinstance(command, Call):
+                        raise TemplateError("only functions may stand behind |")
+                    value = self._call(command, dot, (value,))
+                return value
+        raise AssertionError(part)
+
+    def _call(self, call: Call, dot: object, last: tuple[object, ...]) -> object:
+        if call.name in ("and", "or"):
+            value: object = None
+            for argument in (*call.arguments, *(Literal(each) for each in last)):
+                value = self._evaluate(argument, dot)
+                if _truth(value) == (call.name == "or"):
+                    return value
+            return value
+        function = _FUNCTIONS.get(call.name)
+        if function is None:
+            raise TemplateError(f"function {call.name!r} not defined{did_you_mean(call.name, _FUNCTIONS)}")
+        arguments = [self._evaluate(argument, dot) for argument in call.arguments]
+        try:
+            return function(*arguments, *last)
+        except TemplateError:
+            raise
+        except (TypeError, ValueError, LookupError) as error:
+            raise TemplateError(f"{call.name}: {error}") from None
+
+
+def _field(value: object, names: tuple[str, ...]) -> object:
+    for name in names:
+        if value is None or value is _NOTHING:
+            return _NOTHING
+        if not isinstance(value, Mapping):
+            raise TemplateError(f"can't evaluate field {name} in {to_text(value)!r}")
+        if name not in value:
+            if getattr(value, "closed", False):
+                raise TemplateError(f"can't evaluate field {name}{did_you_mean(name, value)}")
+            return _NOTHING
+        value = value[name]
+    return value
+
+
+class Row(dict[str, Any]):
+    """Data whose fields are all known: asking for another one is an error, as it is with Docker's structs."""
+
+    closed = True
+
+
+def _truth(value: object) -> bool:
+    return value is not _NOTHING and bool(value)
+
+
+def to_text(value: object) -> str:
+    """Print a value as Go's fmt does."""
+    if value is None or value is _NOTHING:
+        return "<no value>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return f"map[{' '.join(f'{key}:{to_text(each)}' for key, each in sorted(value.items()))}]"
+    if isinstance(value, list | tuple):
+        return f"[{' '.join(to_text(each) for each in value)}]"
+    return str(value)
+
+
+def to_json(value: object) -> str:
+    """JSON on one line."""
+    return "null" if value is _NOTHING else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _index(value: Any, *keys: Any) -> object:
+    for key in keys:
+        if isinstance(value, Mapping):
+            value = value.get(key, _NOTHING)
+        elif isinstance(value, list | tuple | str) and isinstance(key, int) and 0 <= key < len(value):
+            value = value[key]
+        else:
+            raise TemplateError(f"index out of range: {to_text(key)}")
+    return value
+
+
+def _equal(first: object, *others: object) -> bool:
+    return any(first == other for other in others)
+
+
+def _truncate(text: object, length: int) -> str:
+    return to_text(text)[:length]
+
+
+def _slice(value: Any, *bounds: int) -> object:
+    return value[slice(*bounds)] if bounds else value
+
+
+def _printf(form: str, *arguments: object) -> str:
+    form = form.replace("%v", "%s").replace("%q", '"%s"')
+    return form % tuple(each if isinstance(each, int | float) else to_text(each) for each in arguments)
+
+
+def _pad(text: object, before: int, after: int) -> str:
+    shown = to_text(text)
+    return f"{' ' * before}{shown}{' ' * after}" if shown else shown
+
+
+_FUNCTIONS: dict[str, Callable[..., object]] = {
+    "json": to_json,
+    "join": lambda items, separator="": separator.join(to_text(item) for item in items or ()),
+    "split": lambda text, separator: str(text).split(separator),
+    "lower": lambda text: to_text(text).lower(),
+    "upper": lambda text: to_text(text).upper(),
+    "title": lambda text: to_text(text).title(),
+    "pad": _pad,
+    "truncate": _truncate,
+    "print": lambda *values: "".join(to_text(value) for value in values),
+    "println": lambda *values: " ".join(to_text(value) for value in values) + "\n",
+    "printf": _printf,
+    "len": len,
+    "index": _index,
+    "slice": _slice,
+    "not": lambda value: not _truth(value),
+    "eq": _equal,
+    "ne": lambda one, other: one != other,
+    "lt": lambda one, other: one < other,
+    "le": lambda one, other: one <= other,
+    "gt": lambda one, other: one > other,
+    "ge": lambda one, other: one >= other,
+    "and": lambda *values: values[-1],
+    "or": lambda *values: values[-1],
+}
