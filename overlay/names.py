@@ -19,10 +19,9 @@ from flota.v1.types_pb2 import EndpointSpec
 
 
 class NameTable:
-    """The names of one network. Without `balanced`, virtual addresses are not answered with but tasks' own ones."""
+    """The names of one network."""
 
-    def __init__(self, balanced: bool = False) -> None:
-        self._balanced = balanced
+    def __init__(self) -> None:
         self._tasks: dict[str, dict[str, tuple[str, ...]]] = {}
         self._virtual: dict[str, dict[str, str]] = {}
         self._reverse: dict[str, dict[str, str]] = {}
@@ -61,7 +60,7 @@ class NameTable:
 
     def add_service(self, service: NetworkService) -> None:
         """Take a service's common address in."""
-        address = self._virtual_address(service)
+        address = _virtual_address(service)
         for name in _service_names(service.service_name, service.aliases):
             self._virtual.setdefault(name, {})[service.service_id] = address
         if address:
@@ -71,14 +70,13 @@ class NameTable:
         """Forget a service as it was added."""
         for name in _service_names(service.service_name, service.aliases):
             _drop(self._virtual, name, service.service_id)
-        address = self._virtual_address(service)
+        address = _virtual_address(service)
         if address:
             _drop(self._reverse, address, service.service_id)
 
-    def _virtual_address(self, service: NetworkService) -> str:
-        if not self._balanced or service.mode == EndpointSpec.MODE_DNSRR:
-            return ""
-        return service.virtual_ip.partition("/")[0]
+
+def _virtual_address(service: NetworkService) -> str:
+    return "" if service.mode == EndpointSpec.MODE_DNSRR else service.virtual_ip.partition("/")[0]
 
 
 def _service_names(name: str, aliases: Iterable[str]) -> set[str]:

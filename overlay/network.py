@@ -17,9 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 
-from flota.overlay import attachments, firewall, namespaces
+from flota.overlay import attachments, balance, firewall, namespaces
 from flota.overlay.addresses import exit_index, task_namespace
 from flota.overlay.attachments import InterfacePlan
+from flota.overlay.balance import Balance
+from flota.overlay.balancer import Balancer
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
@@ -78,6 +80,7 @@ class Network:
         self._kernel = KernelThread()
         self._upstream = Upstream()
         self._underlay = await self._kernel.call(self._find_underlay)
+        self._balancer = Balancer(self._run_directory, self._underlay.home, SystemRandom())
         self._programmer = asyncio.create_task(self._program(), name="overlay-programmer")
 
     async def stop(self) -> None:
@@ -90,6 +93,7 @@ class Network:
         self._servers.clear()
         await self._kernel.call(self._let_go)
         self._kernel.stop()
+        self._balancer.stop()
         os.close(self._underlay.home)
 
     def apply(self, changes: Iterable[AssignmentChange], complete: bool) -> None:
@@ -113,6 +117,12 @@ class Network:
                 networks = {one.network_id: self._model.networks[one.network_id] for one in plans}
                 forwardings = {network_id: self._forwarding(network_id) for network_id in networks}
                 sockets = await self._kernel.call(self._build, task, plans, networks, forwardings)
+                try:
+                    await self._balancer.add(task.id, self._balance(networks))
+                except BaseException:
+                    sockets.close()
+                    await self._kernel.call(self._demolish, task.id)
+                    raise
                 self._serve(task, sockets)
                 # Entries that came in while it was made.
                 self._touch(networks)
@@ -123,6 +133,7 @@ class Network:
         async with self._locks.setdefault(task_id, asyncio.Lock()):
             server = self._servers.pop(task_id, None)
             self._tasks.pop(task_id, None)
+            self._balancer.forget(task_id)
             if server is not None:
                 await server.close()
             await self._kernel.call(self._demolish, task_id)
@@ -143,6 +154,10 @@ class Network:
         reopened = await self._kernel.call(self._take_over, keep, self._in_use(keep.values()), set(self._servers))
         for task_id, sockets in reopened.items():
             self._serve(keep[task_id], sockets)
+            try:
+                await self._balancer.adopt(task_id)
+            except (OverlayError, OSError) as error:
+                log.warning("task %s: virtual addresses cannot be served again: %s", task_id, error)
         self._touch(self._in_use())
 
     def _serve(self, task: Task, sockets: Sockets) -> None:
@@ -181,6 +196,13 @@ class Network:
     def _forwarding(self, network_id: str) -> Forwarding:
         return wanted(self._model.peers(network_id), self._node_id, self._local_address)
 
+    def _balance(self, network_ids: Iterable[str]) -> Balance:
+        """Virtual addresses of some networks together."""
+        result: Balance = {}
+        for network_id in network_ids:
+            result |= balance.wanted(self._model.services(network_id), self._model.peers(network_id))
+        return result
+
     async def _program(self) -> None:
         """Bring the kernel's forwarding entries after the model's, as long as the worker runs."""
         while True:
@@ -189,16 +211,49 @@ class Network:
             # Until a manager has spoken the model is empty, and the entries of before a restart are the best there are.
             networks, self._dirty = self._dirty & self._in_use(), set()
             refused: set[str] = set()
-            for network_id in networks if self._model.complete else ():
-                try:
-                    await self._kernel.call(self._program_segment, network_id, self._forwarding(network_id))
-                except (OverlayError, OSError) as error:
-                    log.warning("network %s: %s", network_id, error)
-                    refused.add(network_id)
+            if self._model.complete:
+                for network_id in networks:
+                    refused |= await self._program_network(network_id)
+                refused |= await self._program_balance(networks)
             if refused:
                 asyncio.get_running_loop().call_later(_RETRY, self._touch, refused)
             if not self._wake.is_set():
                 self._idle.set()
+
+    async def _program_network(self, network_id: str) -> set[str]:
+        """Forwarding entries of one network; returns it if the kernel refused."""
+        try:
+            await self._kernel.call(self._program_segment, network_id, self._forwarding(network_id))
+        except (OverlayError, OSError) as error:
+            log.warning("network %s: %s", network_id, error)
+            return {network_id}
+        return set()
+
+    async def _program_balance(self, networks: set[str]) -> set[str]:
+        """Virtual addresses for every task on one of `networks`; returns those of tasks where the kernel refused."""
+        of_network = {network_id: self._balance([network_id]) for network_id in self._in_use()}
+        alive = {
+            address.partition("/")[0]
+            for network_id in of_network
+            for peer in self._model.peers(network_id)
+            for address in peer.addresses
+        }
+        updates = {}
+        for task in self._tasks.values():
+            on = {attachment.network_id for attachment in task.networks}
+            if on & networks:
+                wanted = {address: behind for one in on for address, behind in of_network[one].items()}
+                updates[task.id] = (on, self._balancer.update(task.id, wanted, alive))
+        results = await asyncio.gather(*(update for _, update in updates.values()), return_exceptions=True)
+        refused: set[str] = set()
+        for (task_id, (on, _)), result in zip(updates.items(), results, strict=True):
+            # A task that was detached meanwhile has no namespace to be changed.
+            if isinstance(result, OverlayError | OSError) and task_id in self._tasks:
+                log.warning("task %s: %s", task_id, result)
+                refused |= on
+            elif isinstance(result, BaseException) and not isinstance(result, OverlayError | OSError):
+                raise result
+        return refused
 
     def _touch(self, networks: Iterable[str]) -> None:
         """Have the kernel's entries of these networks compared with the model's."""

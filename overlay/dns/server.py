@@ -16,7 +16,8 @@ from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
 
 ADDRESS = "127.0.0.11"
-PORT = 53
+# Where it listens; asked at port 53, which balance.base_rules leads here. Above the ports programs are given.
+PORT = 61053
 # Questions taken from a socket before others get their turn.
 _BURST = 32
 _IDLE = 10.0

@@ -86,7 +86,7 @@ def test_two_services_with_one_alias_share_it_until_one_goes() -> None:
 
 
 def test_a_virtual_address_stands_before_tasks_unless_dnsrr() -> None:
-    table = NameTable(balanced=True)
+    table = NameTable()
     service = NetworkService(network_id="n1", service_id="s", service_name="shop_web", virtual_ip="10.0.1.99/24")
     table.add_peer(a_peer(1))
     table.add_service(service)
