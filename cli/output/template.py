@@ -7,6 +7,7 @@ Values print as Go prints them (lists as [a b], maps as map[k:v], nothing as <no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from flota.cli.output.template_parser import (
 from flota.stacks.errors import did_you_mean
 
 _NOTHING = object()
+_PRINTF = re.compile(r"%([-+ #0]*\d*(?:\.\d+)?)([vsdqfgx%])")
 
 
 class Template:
@@ -228,8 +230,20 @@ def _slice(value: Any, *bounds: int) -> object:
 
 
 def _printf(form: str, *arguments: object) -> str:
-    form = form.replace("%v", "%s").replace("%q", '"%s"')
-    return form % tuple(each if isinstance(each, int | float) else to_text(each) for each in arguments)
+    left = list(arguments)
+
+    def one(match: re.Match[str]) -> str:
+        flags, verb = match.groups()
+        if verb == "%":
+            return "%"
+        if not left:
+            raise TemplateError(f"printf: nothing is left for {match[0]}")
+        value = left.pop(0)
+        if verb == "q":
+            return json.dumps(to_text(value), ensure_ascii=False)
+        return f"%{flags}s" % to_text(value) if verb in "vs" else f"%{flags}{verb}" % (value,)
+
+    return _PRINTF.sub(one, form)
 
 
 def _pad(text: object, before: int, after: int) -> str:

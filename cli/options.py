@@ -1,0 +1,63 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def format_option(function: F) -> F:
+    """--format for lists."""
+    return click.option(
+        "--format", "form", metavar="FORMAT", help="table, table TEMPLATE, json, or a Go template such as '{{.Name}}'."
+    )(function)
+
+
+def inspect_format_option(function: F) -> F:
+    """--format for inspect."""
+    return click.option(
+        "-f", "--format", "form", metavar="FORMAT", help="json, or a Go template such as '{{.Spec.Name}}'."
+    )(function)
+
+
+def pretty_option(function: F) -> F:
+    """--pretty for inspect."""
+    return click.option("--pretty", is_flag=True, help="For people instead of JSON.")(function)
+
+
+def filter_option(*keys: str) -> Callable[[F], F]:
+    """--filter with the keys it knows."""
+    return click.option(
+        "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help=f"Only what matches: {', '.join(keys)}."
+    )
+
+
+def quiet_option(text: str = "Only ids.") -> Callable[[F], F]:
+    """-q/--quiet"""
+    return click.option("-q", "--quiet", is_flag=True, help=text)
+
+
+def no_trunc_option(function: F) -> F:
+    """--no-trunc"""
+    return click.option("--no-trunc", is_flag=True, help="Whole ids, images and messages.")(function)
+
+
+def no_resolve_option(function: F) -> F:
+    """--no-resolve"""
+    return click.option("--no-resolve", is_flag=True, help="Ids instead of names.")(function)
+
+
+def detach_option(function: F) -> F:
+    """-d/--detach"""
+    return click.option(
+        "-d", "--detach/--no-detach", default=False, help="Return at once, do not wait until the tasks run."
+    )(function)
+
+
+def label_option(function: F) -> F:
+    """-l/--label"""
+    return click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")(function)

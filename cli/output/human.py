@@ -1,0 +1,65 @@
+"""Times and ids as people read them: `3 minutes ago`, `Running 5 seconds ago`, 12 characters of an id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+SHORT_ID = 12
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def short_id(identifier: str, no_trunc: bool = False) -> str:
+    """The first characters of an id, or all of it."""
+    return identifier if no_trunc else identifier[:SHORT_ID]
+
+
+def duration_in_words(seconds: float) -> str:
+    """About how long, in Docker's words."""
+    count = int(seconds)
+    if count < 1:
+        return "Less than a second"
+    if count < _MINUTE:
+        return "1 second" if count == 1 else f"{count} seconds"
+    if count < 2 * _MINUTE:
+        return "About a minute"
+    if count < _HOUR:
+        return f"{count // _MINUTE} minutes"
+    hours = round(seconds / _HOUR)
+    if hours <= 1:
+        return "About an hour"
+    for limit, unit, length in (
+        (48, "hours", 1),
+        (24 * 14, "days", 24),
+        (24 * 60, "weeks", 168),
+        (24 * 730, "months", 720),
+    ):
+        if hours < limit:
+            return f"{hours // length} {unit}"
+    return f"{hours // 24 // 365} years"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in words."""
+    return f"{duration_in_words(max(0.0, seconds))} ago"
+
+
+def seconds_of(timestamp: Timestamp) -> float:
+    """A protobuf timestamp as seconds since 1970."""
+    return timestamp.seconds + timestamp.nanos / 1e9
+
+
+def iso_time(timestamp: Timestamp) -> str:
+    """RFC 3339 in UTC with nanoseconds, as Docker's API writes times."""
+    import datetime
+
+    moment = datetime.datetime.fromtimestamp(timestamp.seconds, datetime.UTC)
+    fraction = f".{timestamp.nanos:09d}".rstrip("0").rstrip(".") if timestamp.nanos else ""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def ellipsis(text: str, length: int) -> str:
+    """At most `length` characters; the last one says that some are missing."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
