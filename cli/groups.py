@@ -28,6 +28,10 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = list(examples)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; flags may be written --flag=true and --flag=false, as Docker's may."""
+        return super().parse_args(ctx, _plain_flags(self, ctx, args))
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples below the options, as they are."""
         super().format_epilog(ctx, formatter)
@@ -35,6 +39,30 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for line in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def _plain_flags(command: click.Command, ctx: click.Context, args: list[str]) -> list[str]:
+    """`args` with --flag=true written --flag and --flag=false written --no-flag, up to the container's own arguments."""
+    options = {name: option for option in command.params if isinstance(option, click.Option) for name in option.opts}
+    plain: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        name, equals, value = arg.partition("=")
+        option = options.get(name)
+        if arg == "--" or (not arg.startswith("-") and not ctx.allow_interspersed_args):
+            plain.append(arg)
+            break
+        if option is None:
+            plain.append(arg)
+        elif not option.is_flag:
+            plain += [arg] if equals else [arg, *([following] if (following := next(rest, None)) is not None else [])]
+        elif not equals or value.lower() not in ("true", "false", "1", "0"):
+            plain.append(arg)
+        elif value.lower() in ("true", "1"):
+            plain.append(name)
+        elif option.secondary_opts:
+            plain.append(option.secondary_opts[0])
+    return plain + list(rest)
 
 
 class Group(click.Group):

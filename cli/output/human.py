@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 SHORT_ID = 12
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MINUTE, _HOUR = 60, 3600
+# Up to so many hours: this unit, of so many hours.
+_LONG = ((48, "hours", 1), (24 * 14, "days", 24), (24 * 60, "weeks", 168), (24 * 730, "months", 720))
 
 
 def short_id(identifier: str, no_trunc: bool = False) -> str:
@@ -30,12 +32,7 @@ def duration_in_words(seconds: float) -> str:
     hours = round(seconds / _HOUR)
     if hours <= 1:
         return "About an hour"
-    for limit, unit, length in (
-        (48, "hours", 1),
-        (24 * 14, "days", 24),
-        (24 * 60, "weeks", 168),
-        (24 * 730, "months", 720),
-    ):
+    for limit, unit, length in _LONG:
         if hours < limit:
             return f"{hours // length} {unit}"
     return f"{hours // 24 // 365} years"
