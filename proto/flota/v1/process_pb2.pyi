@@ -3,11 +3,16 @@
 isort:skip_file
 How the daemon tells its children what they are. A child is started warm (imports done, waiting); the daemon writes
 one line of JSON (this message) to its standard input. When that input ends, the daemon is gone and the child stops.
-When it is able to serve, a child writes the line "ready" to its standard output. Logs go to standard error.
+When it is able to serve, a child writes the line "ready" to its standard output; when it cannot, "failed " and one
+sentence for people, and ends. Logs go to standard error.
+
+A worker whose machine is in no cluster goes on reading: the next line makes it a member in place, and it writes
+"ready" again. Leaving is a new process: a worker that starts without an identity removes the tasks it finds.
 """
 
 from collections import abc as _abc
 from flota.v1 import local_pb2 as _local_pb2
+from flota.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -172,3 +177,42 @@ class WorkerConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerConfig: _TypeAlias = WorkerConfig  # noqa: Y015
+
+@_typing.final
+class NodeRecord(_message.Message):
+    """NodeRecord is STATE/node.json, what the daemon remembers of its membership beside the identity. The machine is part
+    of a cluster exactly when the file is there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTEN_ADDRESS_FIELD_NUMBER: _builtins.int
+    ADVERTISE_ADDRESS_FIELD_NUMBER: _builtins.int
+    DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
+    DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
+    MANAGERS_FIELD_NUMBER: _builtins.int
+    listen_address: _builtins.str
+    """host:port"""
+    advertise_address: _builtins.str
+    data_path_address: _builtins.str
+    data_path_port: _builtins.int
+    @_builtins.property
+    def managers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Peer]:
+        """The cluster's managers, as last heard of."""
+
+    def __init__(
+        self,
+        *,
+        listen_address: _builtins.str = ...,
+        advertise_address: _builtins.str = ...,
+        data_path_address: _builtins.str = ...,
+        data_path_port: _builtins.int = ...,
+        managers: _abc.Iterable[_types_pb2.Peer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "listen_address", b"listen_address", "managers", b"managers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRecord: _TypeAlias = NodeRecord  # noqa: Y015

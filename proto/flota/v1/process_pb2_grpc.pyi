@@ -3,7 +3,11 @@
 isort:skip_file
 How the daemon tells its children what they are. A child is started warm (imports done, waiting); the daemon writes
 one line of JSON (this message) to its standard input. When that input ends, the daemon is gone and the child stops.
-When it is able to serve, a child writes the line "ready" to its standard output. Logs go to standard error.
+When it is able to serve, a child writes the line "ready" to its standard output; when it cannot, "failed " and one
+sentence for people, and ends. Logs go to standard error.
+
+A worker whose machine is in no cluster goes on reading: the next line makes it a member in place, and it writes
+"ready" again. Leaving is a new process: a worker that starts without an identity removes the tasks it finds.
 """
 
 from collections import abc as _abc
