@@ -6,8 +6,7 @@ scheduler only checks that it fits. Semantics: SwarmKit's manager/orchestrator/g
 
 from flota.manager.constraint import node_fits
 from flota.manager.orchestrator import update
-from flota.manager.orchestrator.changes import Group
-from flota.manager.orchestrator.slots import Decision, World, by_slot, drop, fresh, tend
+from flota.manager.orchestrator.slots import Decision, World, by_slot, drop, fill, tend
 from flota.manager.orchestrator.tasks import must_leave
 from flota.v1.objects_pb2 import Service
 from flota.v1.types_pb2 import NodeAvailability, TaskState
@@ -32,8 +31,7 @@ def decide(service: Service, world: World) -> Decision:
                 tend(service, slot, world, decision)
             continue
         if slot is None or not slot.live:
-            task = fresh(service, node.id, world, TaskState.TASK_STATE_RUNNING, node.id)
-            decision.groups.append(Group(service.id, create=[task]))
+            decision.groups.append(fill(service, node.id, world, node.id))
             continue
         live.append(slot)
         if not tend(service, slot, world, decision):

@@ -6,9 +6,8 @@ numbered from 1. Semantics otherwise: SwarmKit's manager/orchestrator/jobs.
 """
 
 from flota.manager.constraint import node_fits
-from flota.manager.orchestrator.changes import Group
 from flota.manager.orchestrator.replicated import lowest_free
-from flota.manager.orchestrator.slots import Decision, Key, Slot, World, by_slot, drop, fresh, tend
+from flota.manager.orchestrator.slots import Decision, Key, Slot, World, by_slot, drop, fill, tend
 from flota.manager.orchestrator.tasks import must_leave
 from flota.v1.objects_pb2 import Service, Task
 from flota.v1.types_pb2 import NodeAvailability, TaskState
@@ -30,7 +29,7 @@ def decide_replicated(service: Service, world: World) -> Decision:
     missing = total - len(complete) - len(going) - given_up
     taken = {slot.key for slot in complete + open_slots}
     for key in lowest_free(taken, max(0, min(room, missing))):
-        decision.groups.append(Group(service.id, create=[_fresh(service, key, world)]))
+        decision.groups.append(fill(service, key, world))
     return decision
 
 
@@ -48,7 +47,7 @@ def decide_global(service: Service, world: World) -> Decision:
         elif slot is not None and slot.live:
             tend(service, slot, world, decision)
         elif node.spec.availability == NodeAvailability.NODE_AVAILABILITY_ACTIVE:
-            decision.groups.append(Group(service.id, create=[_fresh(service, node.id, world, node.id)]))
+            decision.groups.append(fill(service, node.id, world, node.id))
     for slot in slots.values():
         decision.groups += drop(service, slot.tasks, TaskState.TASK_STATE_REMOVE, world)
     return decision
@@ -67,7 +66,3 @@ def _slots(service: Service, world: World, decision: Decision, per_node: bool) -
 
 def _is_complete(slot: Slot) -> bool:
     return any(task.status.state == TaskState.TASK_STATE_COMPLETE for task in slot.tasks)
-
-
-def _fresh(service: Service, key: Key, world: World, node_id: str = "") -> Task:
-    return fresh(service, key, world, TaskState.TASK_STATE_COMPLETE, node_id)

@@ -5,8 +5,7 @@ manager/orchestrator/replicated.
 """
 
 from flota.manager.orchestrator import update
-from flota.manager.orchestrator.changes import Group
-from flota.manager.orchestrator.slots import Decision, Key, Slot, World, by_slot, drop, fresh, tend
+from flota.manager.orchestrator.slots import Decision, Key, Slot, World, by_slot, drop, fill, tend
 from flota.v1.objects_pb2 import Service
 from flota.v1.types_pb2 import TaskState
 
@@ -27,8 +26,7 @@ def decide(service: Service, world: World) -> Decision:
     if missing > 0:
         for key in lowest_free({slot.key for slot in live}, missing):
             dead.pop(key, None)
-            task = fresh(service, key, world, TaskState.TASK_STATE_RUNNING)
-            decision.groups.append(Group(service.id, create=[task]))
+            decision.groups.append(fill(service, key, world))
     elif missing < 0:
         ordered = keep_order(live)
         live, cut = ordered[:missing], ordered[missing:]

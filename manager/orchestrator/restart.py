@@ -2,8 +2,8 @@
 
 A task is never restarted. Its successor is made at once, wanted READY (so that its image and network can be prepared),
 and names the one it `replaces` and the time it may not start `not_before`. It becomes wanted RUNNING when that time
-has come and its predecessor has stopped, is on a node that is down, or has had a minute to stop. All of it stands in
-the tasks, so a new leader carries on where the old one was.
+has come and the slot's former tasks have stopped, are on nodes that are down, or have had a minute to stop. All of it
+stands in the tasks, so a new leader carries on where the old one was.
 
 Pure functions. Semantics: SwarmKit's manager/orchestrator/restart; the history it keeps in memory is counted here from
 the tasks that are kept (the reaper keeps enough of them).
@@ -82,15 +82,27 @@ def schedule(successor: Task, task: Task, node: Node | None, now: float) -> None
     successor.not_before.CopyFrom(timestamp(now + delay))
 
 
-def may_start_at(task: Task, predecessor: Task | None, node_of: NodeOf) -> float:
+def may_start_at(task: Task, slot: Iterable[Task], node_of: NodeOf) -> float:
     """When a task that is wanted READY may become wanted RUNNING (wall seconds; 0 = at once).
 
-    It is an upper bound: the predecessor's end may come first.
+    It waits for every task of its slot that is to stop: the one it replaces may itself never have run, and have
+    waited for yet another. The time is an upper bound: they may have stopped before.
     """
     earliest = seconds(task.not_before) if task.HasField("not_before") else 0.0
-    if predecessor is None or is_gone(predecessor, node_of(predecessor.node_id)):
-        return earliest
-    return max(earliest, seconds(task.meta.created_at) + STOP_TIMEOUT)
+    if stopping(task.id, slot, node_of):
+        return max(earliest, seconds(task.meta.created_at) + STOP_TIMEOUT)
+    return earliest
+
+
+def stopping(task_id: str, slot: Iterable[Task], node_of: NodeOf) -> list[Task]:
+    """The other tasks of a slot that are not wanted any longer and may still run."""
+    return [
+        other
+        for other in slot
+        if other.id != task_id
+        and other.desired_state > TaskState.TASK_STATE_COMPLETE
+        and not is_gone(other, node_of(other.node_id))
+    ]
 
 
 def waits(task: Task, now: float) -> bool:

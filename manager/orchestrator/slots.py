@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from flota.manager.orchestrator.changes import Group
-from flota.manager.orchestrator.restart import is_job, may_start_at, schedule, should_restart, waits
+from flota.manager.orchestrator.restart import is_job, may_start_at, schedule, should_restart, stopping, waits
 from flota.manager.orchestrator.tasks import Desired, is_dirty, must_leave, new_task, wanted
 from flota.manager.store import ReadTables
 from flota.v1.objects_pb2 import Cluster, Node, Service, Task
@@ -33,6 +33,10 @@ class World:
     @property
     def cluster(self) -> Cluster | None:
         return next(iter(self.tables.clusters), None)
+
+    def in_slot(self, service_id: str, key: Key) -> list[Task]:
+        """All tasks of a slot, also those that are to be deleted."""
+        return self.tables.tasks.by("slot", (service_id, key))
 
     def node(self, node_id: str) -> Node | None:
         """A node by its id; None when it is gone."""
@@ -117,7 +121,7 @@ def tend(service: Service, slot: Slot, world: World, decision: Decision) -> bool
             busy = True
             decision.groups.append(_succeed(service, slot, task, world))
         elif task.desired_state == TaskState.TASK_STATE_READY:
-            at = may_start_at(task, world.tables.tasks.get(task.replaces) if task.replaces else None, world.node)
+            at = may_start_at(task, world.in_slot(service.id, slot.key), world.node)
             if at <= world.now:
                 busy = True
                 decision.groups.append(Group(service.id, update=[wanted(task, running, world.now)]))
@@ -147,6 +151,16 @@ def fresh(service: Service, key: Key, world: World, desired: Desired, node_id: s
     """A new task for a slot."""
     number = key if isinstance(key, int) else 0
     return new_task(world.cluster, service, number, node_id, desired, world.now, world.rng)
+
+
+def fill(service: Service, key: Key, world: World, node_id: str = "") -> Group:
+    """Make the first task of a slot that has none; it waits if tasks that were here before still run."""
+    running = TaskState.TASK_STATE_COMPLETE if is_job(service) else TaskState.TASK_STATE_RUNNING
+    before = stopping("", world.in_slot(service.id, key), world.node)
+    task = fresh(service, key, world, TaskState.TASK_STATE_READY if before else running, node_id)
+    if before:
+        task.replaces = before[-1].id
+    return Group(service.id, create=[task])
 
 
 def drop(service: Service, tasks: Iterable[Task], desired: Desired, world: World) -> list[Group]:

@@ -145,13 +145,20 @@ def _busy(touched: dict[int | str, Task], plan: Plan, world: World, decision: De
     for key, first in touched.items():
         reached = _reached(first, world)
         if reached is None:
-            busy.add(key)
+            if not _had_no_node(first, world):
+                busy.add(key)
             continue
         last = max(last, reached)
         if reached + plan.delay > world.now:
             busy.add(key)
             decision.wake(reached + plan.delay)
     return busy, last
+
+
+def _had_no_node(first: Task, world: World) -> bool:
+    """Whether a new task took the place of one that waited for a node: nothing was lost, so nobody waits for it."""
+    old = world.tables.tasks.get(first.replaces) if first.replaces else None
+    return old is not None and not old.node_id and first.status.state == TaskState.TASK_STATE_PENDING
 
 
 def _best_clean(service: Service, slot: Slot, world: World) -> Task | None:
@@ -206,7 +213,7 @@ def _finish(
     service: Service, touched: dict[int | str, Task], busy: set[int | str], last: float, plan: Plan, world: World,
     decision: Decision,
 ) -> None:  # fmt: skip
-    if busy:
+    if busy or any(_reached(first, world) is None for first in touched.values()):
         return
     done = last + plan.monitor if touched else world.now
     if done > world.now:

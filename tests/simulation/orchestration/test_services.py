@@ -34,3 +34,450 @@ def test_a_service_gets_its_replicas_spread_over_nodes_with_addresses() -> None:
             assert world.store.services.get(web_id).endpoint.virtual_ips[0].address.endswith("/24")
 
     run(story())
+
+
+def test_scaling_down_removes_the_tasks_and_the_reaper_deletes_them() -> None:
+    async def story() -> None:
+        async with World(2).alive(3) as world:
+            web_id = await world.create(web(6))
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            await world.update(web_id, lambda spec: setattr(spec.replicated, "replicas", 2))
+            await world.until(lambda: len(world.tasks(web_id)) == 2)
+            assert len({t.node_id for t in world.tasks(web_id)}) == 2
+            assert len(world.up(web_id)) == 2
+
+    run(story())
+
+
+def test_removing_a_service_leaves_no_task() -> None:
+    async def story() -> None:
+        async with World(3).alive(3) as world:
+            web_id = await world.create(web(5))
+            await world.until(lambda: len(world.up(web_id)) == 5)
+            await world.remove(web_id)
+            await world.until(lambda: len(world.store.tasks) == 0)
+            assert not any(agent.running for agent in world.agents.values())
+
+    run(story())
+
+
+def test_a_dead_nodes_tasks_run_elsewhere_after_the_restart_delay() -> None:
+    async def story() -> None:
+        async with World(4).alive(3) as world:
+            web_id = await world.create(web(6))
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            dead = next(iter(world.agents))
+            began = world.clock.now()
+            await world.kill(dead)
+            await world.until(lambda: len([t for t in world.up(web_id) if t.node_id != dead]) == 6)
+            assert 5.0 <= world.clock.now() - began <= 8.0
+
+    run(story())
+
+
+def test_a_drained_nodes_tasks_move_without_delay() -> None:
+    async def story() -> None:
+        async with World(5, Faults(stop=(0.1, 0.2))).alive(3) as world:
+            web_id = await world.create(web(6))
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            drained = next(iter(world.agents))
+            began = world.clock.now()
+            await world.set_availability(drained, NodeAvailability.NODE_AVAILABILITY_DRAIN)
+            await world.until(lambda: len([t for t in world.up(web_id) if t.node_id != drained]) == 6)
+            assert world.clock.now() - began < 3.0
+            assert not world.agents[drained].running
+
+    run(story())
+
+
+def test_a_paused_node_keeps_its_tasks_and_takes_no_new_ones() -> None:
+    async def story() -> None:
+        async with World(6).alive(2) as world:
+            first, second = world.agents
+            await world.set_availability(first, NodeAvailability.NODE_AVAILABILITY_PAUSE)
+            web_id = await world.create(web(4))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            assert {t.node_id for t in world.up(web_id)} == {second}
+            await world.set_availability(first, NodeAvailability.NODE_AVAILABILITY_ACTIVE)
+            await world.set_availability(second, NodeAvailability.NODE_AVAILABILITY_PAUSE)
+            await world.update(web_id, lambda spec: setattr(spec.replicated, "replicas", 6))
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            assert len([t for t in world.up(web_id) if t.node_id == second]) == 4
+
+    run(story())
+
+
+def test_a_global_service_follows_the_nodes() -> None:
+    async def story() -> None:
+        async with World(7).alive(2) as world:
+            spec = web(name="agent")
+            getattr(spec, "global").SetInParent()
+            spec.task.placement.constraints.append("node.labels.disk==ssd")
+            service_id = await world.create(spec)
+            ssd = await world.add_node({"disk": "ssd"})
+            await world.until(lambda: {t.node_id for t in world.up(service_id)} == {ssd})
+            other = await world.add_node({"disk": "SSD"})
+            await world.until(lambda: {t.node_id for t in world.up(service_id)} == {ssd, other})
+            await world.change_node(ssd, lambda node: node.spec.annotations.labels.clear())
+            await world.until(lambda: {t.node_id for t in world.up(service_id)} == {other})
+            await world.until(lambda: not world.agents[ssd].running)
+            await world.set_availability(other, NodeAvailability.NODE_AVAILABILITY_DRAIN)
+            await world.until(lambda: not world.agents[other].running)
+            await world.set_availability(other, NodeAvailability.NODE_AVAILABILITY_ACTIVE)
+            await world.until(lambda: {t.node_id for t in world.up(service_id)} == {other})
+
+    run(story())
+
+
+def test_a_task_no_node_can_take_says_why_and_starts_when_one_can() -> None:
+    async def story() -> None:
+        async with World(8).alive(2) as world:
+            spec = web(1)
+            spec.task.placement.constraints.append("node.labels.gpu==yes")
+            web_id = await world.create(spec)
+            why = "no suitable node (scheduling constraints not satisfied on 2 nodes)"
+            await world.until(lambda: any(t.status.message == why for t in world.tasks(web_id)))
+            assert world.tasks(web_id)[0].status.state == TaskState.TASK_STATE_PENDING
+            with_gpu = await world.add_node({"gpu": "yes"})
+            await world.until(lambda: {t.node_id for t in world.up(web_id)} == {with_gpu})
+            assert world.up(web_id)[0].status.error == ""
+
+    run(story())
+
+
+def test_reservations_are_kept_and_free_room_is_used_as_soon_as_there_is_some() -> None:
+    async def story() -> None:
+        async with World(9).alive(2, cpus=4) as world:
+            spec = web(8)
+            spec.task.resources.reservations.nano_cpus = 10**9
+            big = await world.create(spec)
+            await world.until(lambda: len(world.up(big)) == 8)
+            late = web(1, "late")
+            late.task.resources.reservations.nano_cpus = 10**9
+            late_id = await world.create(late)
+            why = "no suitable node (insufficient resources on 2 nodes)"
+            await world.until(lambda: any(t.status.message == why for t in world.tasks(late_id)))
+            await world.update(big, lambda spec: setattr(spec.replicated, "replicas", 7))
+            await world.until(lambda: len(world.up(late_id)) == 1)
+
+    run(story())
+
+
+def test_a_node_that_loses_its_label_loses_the_task() -> None:
+    async def story() -> None:
+        async with World(10).alive(0) as world:
+            east = await world.add_node({"zone": "east"})
+            also_east = await world.add_node({"zone": "east"})
+            spec = web(1)
+            spec.task.placement.constraints.append("node.labels.zone == east")
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.up(web_id)) == 1)
+            here = world.up(web_id)[0].node_id
+            there = also_east if here == east else east
+            await world.change_node(here, lambda node: node.spec.annotations.labels.clear())
+            await world.until(lambda: [t.node_id for t in world.up(web_id)] == [there])
+            rejected = [t for t in world.tasks(web_id) if t.status.state == TaskState.TASK_STATE_REJECTED]
+            assert rejected[0].status.error == "assigned node no longer meets constraints"
+
+    run(story())
+
+
+def test_restarts_stop_after_max_attempts() -> None:
+    async def story() -> None:
+        async with World(11).alive(2) as world:
+            world.crashing = lambda task: 0.5
+            spec = web(1)
+            spec.task.restart.max_attempts = 2
+            spec.task.restart.delay.seconds = 1
+            web_id = await world.create(spec)
+            await world.until(
+                lambda: len([t for t in world.tasks(web_id) if t.status.state == TaskState.TASK_STATE_FAILED]) == 3
+            )
+            with pytest.raises(AssertionError, match="not within"):
+                await world.until(lambda: len(world.tasks(web_id)) > 3, within=600)
+            assert all(t.desired_state == TaskState.TASK_STATE_SHUTDOWN for t in world.tasks(web_id))
+
+    run(story())
+
+
+def test_history_is_kept_to_the_limit() -> None:
+    async def story() -> None:
+        async with World(12).alive(2) as world:
+            world.crashing = lambda task: 1.0
+            web_id = await world.create(web(1))
+            most = 0
+            for _ in range(30):
+                before = world.store.index
+                await world.until(lambda before=before: world.store.index > before + 8)  # type: ignore[misc]
+                most = max(most, len(world.tasks(web_id)))
+            assert 5 <= most <= 6
+            assert len(world.tasks(web_id)) >= 4
+
+    run(story())
+
+
+def test_a_new_leader_carries_on_with_a_restart_that_was_waiting() -> None:
+    async def story() -> None:
+        async with World(13).alive(2) as world:
+            world.crashing = lambda task: 1.0 if len(world.tasks(task.service_id)) == 1 else None
+            spec = web(1)
+            spec.task.restart.delay.seconds = 60
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.tasks(web_id)) == 2)
+            failed_at = world.clock.now()
+            world.stop_leader()
+            await world.add_node()
+            world.start_leader()
+            await world.until(lambda: len(world.up(web_id)) == 1)
+            assert 60 <= world.clock.now() - failed_at <= 64
+
+    run(story())
+
+
+def test_a_rolling_update_replaces_all_and_never_runs_more_or_fewer_than_it_may() -> None:
+    async def story() -> None:
+        async with World(14).alive(3) as world:
+            spec = web(6)
+            spec.update.parallelism = 2
+            spec.update.delay.seconds = 3
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            fewest = 6
+
+            def done() -> bool:
+                nonlocal fewest
+                fewest = min(fewest, len(world.up(web_id)))
+                service = world.store.services.get(web_id)
+                return service.update_status.state == UpdateStatus.STATE_COMPLETED
+
+            began = world.clock.now()
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "app:2"))
+            await world.until(done)
+            assert fewest == 4
+            assert {t.spec.container.image for t in world.up(web_id)} == {"app:2"}
+            assert len(world.up(web_id)) == 6
+            # Three rounds of two with two delays between, and the monitor afterwards.
+            assert world.clock.now() - began >= 2 * 3 + 5
+            assert world.most_running[web_id] == 6
+
+    run(story())
+
+
+def test_start_first_never_runs_fewer() -> None:
+    async def story() -> None:
+        async with World(15).alive(3) as world:
+            spec = web(4)
+            spec.update.parallelism = 2
+            spec.update.order = UpdateConfig.ORDER_START_FIRST
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            fewest = 4
+
+            def done() -> bool:
+                nonlocal fewest
+                slots = {t.slot for t in world.tasks(web_id) if t.status.state == RUNNING}
+                fewest = min(fewest, len(slots))
+                return world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_COMPLETED
+
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "app:2"))
+            await world.until(done)
+            assert fewest == 4
+            assert {t.spec.container.image for t in world.up(web_id)} == {"app:2"}
+
+    run(story())
+
+
+def failing_update(action: "UpdateConfig.FailureAction.ValueType", ratio: float = 0.0) -> ServiceSpec:
+    spec = web(4)
+    spec.update.failure_action = action
+    spec.update.max_failure_ratio = ratio
+    spec.update.monitor.seconds = 4
+    spec.update.delay.seconds = 2
+    spec.rollback.parallelism = 2
+    return spec
+
+
+def test_a_failing_update_pauses_and_touches_no_more_slots() -> None:
+    async def story() -> None:
+        async with World(16).alive(3) as world:
+            world.crashing = lambda task: 1.0 if task.spec.container.image == "bad" else None
+            web_id = await world.create(failing_update(UpdateConfig.FAILURE_ACTION_PAUSE))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "bad"))
+            await world.until(lambda: world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_PAUSED)
+            assert "update paused due to failure" in world.store.services.get(web_id).update_status.message
+            with pytest.raises(AssertionError, match="not within"):
+                await world.until(lambda: len([t for t in world.up(web_id) if t.spec.container.image != "bad"]) < 3, 60)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "app:3"))
+            await world.until(lambda: [t.spec.container.image for t in world.up(web_id)] == ["app:3"] * 4)
+
+    run(story())
+
+
+def test_a_failing_update_rolls_back() -> None:
+    async def story() -> None:
+        async with World(17).alive(3) as world:
+            world.crashing = lambda task: 1.0 if task.spec.container.image == "bad" else None
+            web_id = await world.create(failing_update(UpdateConfig.FAILURE_ACTION_ROLLBACK))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "bad"))
+            await world.until(
+                lambda: world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_ROLLBACK_COMPLETED
+            )
+            assert [t.spec.container.image for t in world.up(web_id)] == ["app:1"] * 4
+            assert not world.store.services.get(web_id).HasField("previous_spec")
+
+    run(story())
+
+
+def test_a_rollback_that_fails_pauses() -> None:
+    async def story() -> None:
+        async with World(18).alive(3) as world:
+            healthy = {"app:1"}
+            world.crashing = lambda task: None if task.spec.container.image in healthy else 1.0
+            web_id = await world.create(failing_update(UpdateConfig.FAILURE_ACTION_ROLLBACK))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            healthy.clear()
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "bad"))
+            await world.until(
+                lambda: world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_ROLLBACK_PAUSED
+            )
+
+    run(story())
+
+
+def test_an_update_that_continues_ignores_failures() -> None:
+    async def story() -> None:
+        async with World(19).alive(3) as world:
+            world.crashing = lambda task: 1.0 if task.spec.container.image == "bad" else None
+            web_id = await world.create(failing_update(UpdateConfig.FAILURE_ACTION_CONTINUE))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "bad"))
+            await world.until(
+                lambda: world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_COMPLETED
+            )
+
+    run(story())
+
+
+def test_failures_up_to_the_ratio_are_borne() -> None:
+    async def story() -> None:
+        async with World(20).alive(3) as world:
+            world.crashing = lambda task: 1.0 if task.spec.container.image == "bad" and task.slot == 2 else None
+            web_id = await world.create(failing_update(UpdateConfig.FAILURE_ACTION_PAUSE, ratio=0.25))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "bad"))
+            await world.until(
+                lambda: world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_COMPLETED
+            )
+
+    run(story())
+
+
+def test_a_newer_spec_supersedes_the_update_in_progress() -> None:
+    async def story() -> None:
+        async with World(21).alive(3) as world:
+            spec = web(6)
+            spec.update.delay.seconds = 10
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "app:2"))
+            await world.until(lambda: any(t.spec.container.image == "app:2" for t in world.up(web_id)))
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "app:3"))
+            await world.until(lambda: [t.spec.container.image for t in world.up(web_id)] == ["app:3"] * 6)
+            assert len({t.slot for t in world.tasks(web_id) if t.spec.container.image == "app:2"}) <= 2
+
+    run(story())
+
+
+def test_a_manual_rollback_goes_back_and_a_second_one_returns() -> None:
+    async def story() -> None:
+        async with World(22).alive(3) as world:
+            web_id = await world.create(web(3))
+            await world.until(lambda: len(world.up(web_id)) == 3)
+            await world.update(web_id, lambda spec: setattr(spec.task.container, "image", "app:2"))
+            await world.until(lambda: [t.spec.container.image for t in world.up(web_id)] == ["app:2"] * 3)
+            for image in ("app:1", "app:2"):
+                await world.roll_back(web_id)
+                await world.until(
+                    lambda: (
+                        world.store.services.get(web_id).update_status.state == UpdateStatus.STATE_ROLLBACK_COMPLETED
+                    )
+                )
+                assert [t.spec.container.image for t in world.up(web_id)] == [image] * 3
+
+    run(story())
+
+
+def test_force_update_restarts_all_and_a_mere_change_of_replicas_none() -> None:
+    async def story() -> None:
+        async with World(23).alive(3) as world:
+            web_id = await world.create(web(3))
+            await world.until(lambda: len(world.up(web_id)) == 3)
+            first = {t.id for t in world.up(web_id)}
+            await world.update(web_id, lambda spec: setattr(spec.replicated, "replicas", 4))
+            await world.until(lambda: len(world.up(web_id)) == 4)
+            assert first < {t.id for t in world.up(web_id)}
+            await world.update(web_id, lambda spec: setattr(spec.task, "force_update", 1))
+            await world.until(
+                lambda: len(world.up(web_id)) == 4 and not first & {t.id for t in world.up(web_id)}, within=120
+            )
+
+    run(story())
+
+
+def test_a_replicated_job_completes_so_many_times_and_no_more_at_once_than_allowed() -> None:
+    async def story() -> None:
+        async with World(24).alive(3) as world:
+            world.crashing = lambda task: 2.0
+            spec = web(name="job")
+            spec.replicated_job.total_completions = 7
+            spec.replicated_job.max_concurrent = 3
+            job_id = await world.create(spec)
+
+            def complete() -> int:
+                going = [t for t in world.tasks(job_id) if t.status.state == RUNNING]
+                assert len(going) <= 3
+                return len([t for t in world.tasks(job_id) if t.status.state == TaskState.TASK_STATE_COMPLETE])
+
+            await world.until(lambda: complete() == 7)
+            with pytest.raises(AssertionError, match="not within"):
+                await world.until(lambda: len(world.tasks(job_id)) > 7, within=100)
+            await world.update(job_id, lambda spec: setattr(spec.task, "force_update", 1))
+            await world.until(lambda: {t.job_iteration.index for t in world.tasks(job_id)} == {1} and complete() == 7)
+
+    run(story())
+
+
+def test_a_global_job_runs_once_on_every_node_and_on_those_that_come_later() -> None:
+    async def story() -> None:
+        async with World(25).alive(3) as world:
+            world.crashing = lambda task: 2.0
+            spec = web(name="job")
+            spec.global_job.SetInParent()
+            job_id = await world.create(spec)
+
+            def complete() -> set[str]:
+                return {t.node_id for t in world.tasks(job_id) if t.status.state == TaskState.TASK_STATE_COMPLETE}
+
+            await world.until(lambda: complete() == set(world.agents))
+            await world.add_node()
+            await world.until(lambda: complete() == set(world.agents))
+            assert len(world.tasks(job_id)) == 4
+
+    run(story())
+
+
+def test_host_ports_put_one_task_on_a_node() -> None:
+    async def story() -> None:
+        async with World(26).alive(3) as world:
+            spec = web(4)
+            spec.endpoint.ports.add(target_port=80, published_port=8080, publish_mode=1)
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.up(web_id)) == 3)
+            why = "no suitable node (host-mode port already in use on 3 nodes)"
+            await world.until(lambda: any(t.status.message == why for t in world.tasks(web_id)))
+            await world.add_node()
+            await world.until(lambda: len(world.up(web_id)) == 4)
+
+    run(story())

@@ -254,9 +254,7 @@ class World:
         cluster.spec.annotations.name = "default"
         return cluster
 
-    async def add_node(
-        self, labels: dict[str, str] | None = None, cpus: int = 64, memory: int = 1 << 40
-    ) -> str:
+    async def add_node(self, labels: dict[str, str] | None = None, cpus: int = 64, memory: int = 1 << 40) -> str:
         """A node joins and is ready."""
         node = Node(id=new_id(self.rng))
         node.spec.annotations.labels.update(labels or {})
@@ -451,9 +449,11 @@ class World:
                 for port in task.endpoint.ports:
                     if port.publish_mode == PortConfig.PUBLISH_MODE_HOST:
                         ports[port.protocol, port.published_port] += 1
-                if task.status.state == TaskState.TASK_STATE_ASSIGNED and not node_fits(
-                    task.spec.placement.constraints, node
-                ) and task.meta.version.index > node.meta.version.index:
+                if (
+                    task.status.state == TaskState.TASK_STATE_ASSIGNED
+                    and not node_fits(task.spec.placement.constraints, node)
+                    and task.meta.version.index > node.meta.version.index
+                ):
                     raise BrokenRule(f"task {task.id} was put where its constraints fail\n{self.picture()}")
             if cpus < 0:
                 raise BrokenRule(f"node {node.id} is overcommitted by {-cpus} nano CPUs\n{self.picture()}")
