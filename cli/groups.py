@@ -42,7 +42,7 @@ class Command(click.Command):
 
 
 def _plain_flags(command: click.Command, ctx: click.Context, args: list[str]) -> list[str]:
-    """`args` with --flag=true written --flag and --flag=false written --no-flag, up to the container's own arguments."""
+    """--flag=true written --flag, --flag=false written --no-flag; the container's own arguments stay as they are."""
     options = {name: option for option in command.params if isinstance(option, click.Option) for name in option.opts}
     plain: list[str] = []
     rest = iter(args)
