@@ -247,6 +247,11 @@ class AgentStub:
                 request_serializer=flota_dot_v1_dot_local__pb2.AgentStatusRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_local__pb2.AgentStatusResponse.FromString,
                 _registered_method=True)
+        self.RemoveAllTasks = channel.unary_unary(
+                '/flota.v1.Agent/RemoveAllTasks',
+                request_serializer=flota_dot_v1_dot_local__pb2.RemoveAllTasksRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.RemoveAllTasksResponse.FromString,
+                _registered_method=True)
         self.LoadImage = channel.stream_unary(
                 '/flota.v1.Agent/LoadImage',
                 request_serializer=flota_dot_v1_dot_local__pb2.LoadImageRequest.SerializeToString,
@@ -287,6 +292,14 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveAllTasks(self, request, context):
+        """For a node that leaves: ends the session, stops all tasks and removes whatever they left. Returns when it is done;
+        the worker takes no tasks from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LoadImage(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -323,6 +336,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=flota_dot_v1_dot_local__pb2.AgentStatusRequest.FromString,
                     response_serializer=flota_dot_v1_dot_local__pb2.AgentStatusResponse.SerializeToString,
+            ),
+            'RemoveAllTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveAllTasks,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.RemoveAllTasksRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.RemoveAllTasksResponse.SerializeToString,
             ),
             'LoadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.LoadImage,
@@ -400,6 +418,33 @@ class Agent:
             '/flota.v1.Agent/Status',
             flota_dot_v1_dot_local__pb2.AgentStatusRequest.SerializeToString,
             flota_dot_v1_dot_local__pb2.AgentStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveAllTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/RemoveAllTasks',
+            flota_dot_v1_dot_local__pb2.RemoveAllTasksRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.RemoveAllTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -90,6 +90,10 @@ class AgentStub:
     a certificate to rotate means a new certificate, a changed list of managers is kept for the next start.
     """
     Status: _grpc.UnaryUnaryMultiCallable[_local_pb2.AgentStatusRequest, _local_pb2.AgentStatusResponse]
+    RemoveAllTasks: _grpc.UnaryUnaryMultiCallable[_local_pb2.RemoveAllTasksRequest, _local_pb2.RemoveAllTasksResponse]
+    """For a node that leaves: ends the session, stops all tasks and removes whatever they left. Returns when it is done;
+    the worker takes no tasks from then on.
+    """
     LoadImage: _grpc.StreamUnaryMultiCallable[_local_pb2.LoadImageRequest, _local_pb2.LoadImageResponse]
     ImportImage: _grpc.StreamUnaryMultiCallable[_local_pb2.ImportImageRequest, _local_pb2.ImportImageResponse]
     ListImages: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListImagesRequest, _local_pb2.ListImagesResponse]
@@ -105,6 +109,10 @@ class AgentAsyncStub(AgentStub):
     a certificate to rotate means a new certificate, a changed list of managers is kept for the next start.
     """
     Status: _aio.UnaryUnaryMultiCallable[_local_pb2.AgentStatusRequest, _local_pb2.AgentStatusResponse]  # type: ignore[assignment]
+    RemoveAllTasks: _aio.UnaryUnaryMultiCallable[_local_pb2.RemoveAllTasksRequest, _local_pb2.RemoveAllTasksResponse]  # type: ignore[assignment]
+    """For a node that leaves: ends the session, stops all tasks and removes whatever they left. Returns when it is done;
+    the worker takes no tasks from then on.
+    """
     LoadImage: _aio.StreamUnaryMultiCallable[_local_pb2.LoadImageRequest, _local_pb2.LoadImageResponse]  # type: ignore[assignment]
     ImportImage: _aio.StreamUnaryMultiCallable[_local_pb2.ImportImageRequest, _local_pb2.ImportImageResponse]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_local_pb2.ListImagesRequest, _local_pb2.ListImagesResponse]  # type: ignore[assignment]
@@ -129,6 +137,16 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request: _local_pb2.AgentStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.AgentStatusResponse, _abc.Awaitable[_local_pb2.AgentStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveAllTasks(
+        self,
+        request: _local_pb2.RemoveAllTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.RemoveAllTasksResponse, _abc.Awaitable[_local_pb2.RemoveAllTasksResponse]]:
+        """For a node that leaves: ends the session, stops all tasks and removes whatever they left. Returns when it is done;
+        the worker takes no tasks from then on.
+        """
 
     @_abc_1.abstractmethod
     def LoadImage(
