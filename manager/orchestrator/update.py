@@ -190,12 +190,13 @@ def _replace(service: Service, slot: Slot, plan: Plan, world: World) -> Group:
     new = fresh(service, slot.key, world, desired, node_id)
     new.replaces = old.id
     group = Group(service.id, create=[new])
-    if not plan.start_first:
-        group.update += [
-            wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now)
-            for task in slot.live
-            if task.desired_state < TaskState.TASK_STATE_SHUTDOWN
-        ]
+    group.update += [
+        wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now)
+        for task in slot.live
+        if task.desired_state < TaskState.TASK_STATE_SHUTDOWN
+        # What has no node serves nobody: start-first need not keep it.
+        and (not plan.start_first or task.status.state < TaskState.TASK_STATE_ASSIGNED)
+    ]
     return group
 
 

@@ -162,10 +162,9 @@ def converged(world: World, service: Service) -> bool:
         return False
     if service.spec.HasField("replicated"):
         slots = [t.slot for t in up] + [t.slot for t in waiting]
-        return len(slots) == len(set(slots)) == service.spec.replicated.replicas
-    return {t.node_id for t in up} | {t.node_id for t in waiting} == eligible and len(up) + len(waiting) == len(
-        eligible
-    )
+        # A start-first update that waits for room has two wanted tasks in a slot.
+        return len(set(slots)) == service.spec.replicated.replicas and bool(waiting or len(slots) == len(set(slots)))
+    return {t.node_id for t in up + waiting} == eligible and bool(waiting or len(up) == len(eligible))
 
 
 async def storm(seed: int) -> None:

@@ -427,7 +427,8 @@ class World:
                 if task is None or task.status.state == TaskState.TASK_STATE_REJECTED:
                     continue
                 service = self.store.services.get(task.service_id)
-                if service is None or service.spec.update.order == UpdateConfig.ORDER_START_FIRST:
+                start_first = UpdateConfig.ORDER_START_FIRST
+                if service is None or start_first in (service.spec.update.order, service.spec.rollback.order):
                     continue
                 containers[task.service_id, task.slot or task.node_id] += 1
                 if containers[task.service_id, task.slot or task.node_id] > 1:
