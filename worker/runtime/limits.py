@@ -1,0 +1,70 @@
+"""What a container may use, in the words of the OCI runtime specification (linux.resources, process.rlimits). Pure.
+
+Docker's rules: a quota per 100 ms for cpu, memory with as much swap again unless the spec says otherwise.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flota.v1.types_pb2 import ResourceRequirements, Ulimit
+
+_CPU_PERIOD_US = 100_000
+_MIN_CPU_QUOTA_US = 1000
+MIN_MEMORY_BYTES = 4 << 20
+_RLIMITS = frozenset(
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+)
+# Soft as every program expects it (select), hard for those that raise it.
+_NOFILE = {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}
+_UNLIMITED = (1 << 64) - 1
+
+
+def resources(wanted: ResourceRequirements, *, swap_accounting: bool) -> dict[str, Any]:
+    """linux.resources. Raises ValueError naming the field."""
+    result: dict[str, Any] = {"devices": [{"allow": False, "access": "rwm"}]}
+    if wanted.limits.nano_cpus:
+        quota = wanted.limits.nano_cpus * _CPU_PERIOD_US // 10**9
+        if quota < _MIN_CPU_QUOTA_US:
+            raise ValueError(f"invalid cpu limit {wanted.limits.nano_cpus / 1e9:g}: at least 0.01")
+        result["cpu"] = {"quota": quota, "period": _CPU_PERIOD_US}
+    memory = _memory(wanted, swap_accounting)
+    if memory:
+        result["memory"] = memory
+    if wanted.pids_limit > 0:
+        result["pids"] = {"limit": wanted.pids_limit}
+    return result
+
+
+def _memory(wanted: ResourceRequirements, swap_accounting: bool) -> dict[str, int]:
+    limit, swap = wanted.limits.memory_bytes, wanted.memory_swap_bytes
+    memory: dict[str, int] = {}
+    if limit:
+        if limit < MIN_MEMORY_BYTES:
+            raise ValueError(f"invalid memory limit {limit}: at least {MIN_MEMORY_BYTES} bytes (4 MiB)")
+        memory["limit"] = limit
+        if swap > 0 and swap < limit:
+            raise ValueError(f"invalid memory and swap limit {swap}: at least the memory limit, {limit} bytes")
+        if swap_accounting:
+            memory["swap"] = -1 if swap < 0 else swap or 2 * limit
+    elif swap > 0:
+        raise ValueError(f"invalid memory and swap limit {swap}: a memory limit is needed with it")
+    if wanted.reservations.memory_bytes:
+        memory["reservation"] = wanted.reservations.memory_bytes
+    if wanted.HasField("memory_swappiness"):
+        memory["swappiness"] = wanted.memory_swappiness
+    return memory
+
+
+def rlimits(ulimits: Iterable[Ulimit]) -> list[dict[str, Any]]:
+    """process.rlimits; -1 = unlimited. Raises ValueError."""
+    result = {"nofile": _NOFILE}
+    for one in ulimits:
+        name = one.name.lower()
+        if name not in _RLIMITS:
+            raise ValueError(f"unknown ulimit {one.name!r}: one of {', '.join(sorted(_RLIMITS))}")
+        hard = one.hard or one.soft
+        soft, hard = (_UNLIMITED if value < 0 else value for value in (one.soft, hard))
+        if soft > hard:
+            raise ValueError(f"invalid ulimit {one.name}={one.soft}:{one.hard}: the soft limit is above the hard one")
+        result[name] = {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+    return list(result.values())
