@@ -33,12 +33,13 @@ _ALL = "CAP_ALL"
 
 
 def effective(add: Iterable[str], drop: Iterable[str]) -> list[str]:
-    """Sorted names. ALL stands for every one; `drop` wins over a single `add`, `add` over drop ALL. Raises ValueError."""
+    """Sorted names. ALL stands for every one; drop ALL leaves what is added. Raises ValueError."""
     added, dropped = set(map(_name, add)), set(map(_name, drop))
-    start = set(KNOWN) if _ALL in added else set() if _ALL in dropped else set(DEFAULT)
+    if _ALL in added:
+        return sorted(set(KNOWN) - dropped)
     if _ALL in dropped:
-        return sorted((start | added) - {_ALL} if _ALL not in added else set())
-    return sorted((start | added) - dropped - {_ALL})
+        return sorted(added)
+    return sorted((set(DEFAULT) | added) - dropped)
 
 
 def _name(text: str) -> str:

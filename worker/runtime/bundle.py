@@ -1,0 +1,166 @@
+"""config.json: a container in the words of the OCI runtime specification. Pure.
+
+Kernel defaults follow Docker's: masked and read-only paths of /proc, /sys read-only, a 64 MiB /dev/shm.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flota.worker.runtime import limits
+from flota.worker.runtime.accounts import Account
+from flota.worker.runtime.capabilities import effective
+from flota.worker.runtime.container import BadContainer, Container
+
+INIT = "/dev/init"
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MASKED = (
+    "/proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list"
+    " /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap"
+).split()
+_READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+
+
+@dataclass(frozen=True)
+class HostMount:
+    """A mount of the container as config.json wants it."""
+
+    target: str
+    kind: str
+    source: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine has, as far as containers depend on it."""
+
+    cgroup_parent: str
+    unified_cgroups: bool
+    swap_accounting: bool
+    # The small init; empty when the machine has none.
+    init: str
+
+
+_KERNEL_MOUNTS = (
+    HostMount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
+    HostMount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+    HostMount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+    HostMount("/dev/shm", "tmpfs", "shm", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536k")),
+    HostMount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
+    HostMount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "ro")),
+)
+_CGROUP_MOUNT = HostMount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", "relatime", "ro"))
+
+
+def arguments(container: Container) -> list[str]:
+    """What the container runs: the spec's command and args over the image's. Raises BadContainer."""
+    spec, image = container.task.spec.container, container.image
+    if spec.command:
+        # A command of one's own takes nothing of the image's arguments.
+        result = [*spec.command, *spec.args]
+    else:
+        result = [*image.entrypoint, *(spec.args or image.cmd)]
+    if not result:
+        raise BadContainer("no command: neither the service nor the image says what to run")
+    return result
+
+
+def environment(container: Container) -> list[str]:
+    """KEY=VALUE, the spec's over the image's over the defaults. A name alone in the spec takes it away."""
+    spec = container.task.spec.container
+    wanted = [_PATH, f"HOSTNAME={container.hostname}", *(["TERM=xterm"] if spec.tty else []), *container.image.env]
+    values = {name: value for name, _, value in (entry.partition("=") for entry in wanted)}
+    for entry in spec.env:
+        name, has_value, value = entry.partition("=")
+        if has_value:
+            values[name] = value
+        else:
+            values.pop(name, None)
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def directory(container: Container) -> str:
+    """The working directory, absolute."""
+    wanted = container.task.spec.container.dir or container.image.working_dir or "/"
+    return wanted if wanted.startswith("/") else f"/{wanted}"
+
+
+def process(container: Container, account: Account, command: list[str]) -> dict[str, Any]:
+    """The `process` part, also for commands run in the container later. Raises BadContainer."""
+    spec = container.task.spec.container
+    env = environment(container)
+    if not any(entry.startswith("HOME=") for entry in env):
+        env.append(f"HOME={account.home}")
+    try:
+        capabilities = effective(spec.capability_add, spec.capability_drop)
+        rlimits = limits.rlimits(spec.ulimits)
+    except ValueError as error:
+        raise BadContainer(str(error)) from None
+    # As Docker has it: another user than root keeps only what was asked for by name.
+    held = capabilities if account.uid == 0 else []
+    result: dict[str, Any] = {
+        "terminal": spec.tty,
+        "user": {"uid": account.uid, "gid": account.gid, "additionalGids": list(account.groups)},
+        "args": command,
+        "env": env,
+        "cwd": directory(container),
+        "capabilities": {"bounding": capabilities, "effective": held, "permitted": held},
+        "rlimits": rlimits,
+        "noNewPrivileges": False,
+    }
+    if spec.oom_score_adj:
+        result["oomScoreAdj"] = spec.oom_score_adj
+    return result
+
+
+def configuration(
+    container: Container, account: Account, mounts: list[HostMount], rootfs: Path, machine: Machine
+) -> dict[str, Any]:
+    """The whole of config.json. Raises BadContainer."""
+    spec = container.task.spec.container
+    command = arguments(container)
+    everything = [*_KERNEL_MOUNTS, *([_CGROUP_MOUNT] if machine.unified_cgroups else [])]
+    if spec.init:
+        if not machine.init:
+            raise BadContainer("init is asked for, and this node has no catatonit")
+        command = [INIT, "--", *command]
+        everything.append(HostMount(INIT, "bind", machine.init, ("bind", "ro", "nosuid", "nodev")))
+    everything += mounts
+    try:
+        resources = limits.resources(container.task.spec.resources, swap_accounting=machine.swap_accounting)
+    except ValueError as error:
+        raise BadContainer(str(error)) from None
+    # The sandbox's namespace carries the network's own settings; these are the user's.
+    linux: dict[str, Any] = {
+        "cgroupsPath": f"{machine.cgroup_parent}/{container.id}",
+        "resources": resources,
+        "namespaces": [
+            {"type": "pid"},
+            {"type": "ipc"},
+            {"type": "uts"},
+            {"type": "mount"},
+            {"type": "network", "path": str(container.sandbox.netns)},
+            *([{"type": "cgroup"}] if machine.unified_cgroups else []),
+        ],
+        "maskedPaths": _MASKED,
+        "readonlyPaths": _READ_ONLY,
+    }
+    if spec.sysctls:
+        linux["sysctl"] = dict(spec.sysctls)
+    propagation = {option for mount in mounts for option in mount.options if option in ("rshared", "shared")}
+    following = {option for mount in mounts for option in mount.options if option in ("rslave", "slave")}
+    if propagation or following:
+        linux["rootfsPropagation"] = "rshared" if propagation else "rslave"
+    return {
+        "ociVersion": "1.0.2",
+        "process": process(container, account, command),
+        "root": {"path": str(rootfs), "readonly": spec.read_only},
+        "hostname": container.hostname,
+        "mounts": [
+            {"destination": one.target, "type": one.kind, "source": one.source, "options": list(one.options)}
+            for one in everything
+        ],
+        "annotations": {**container.image.labels, **spec.labels},
+        "linux": linux,
+    }
