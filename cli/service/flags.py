@@ -1,4 +1,4 @@
-"""`spec_of_flags`: flags of `service create` → a new spec. `changed_spec`: old spec and flags of `service update` → new.
+"""Flags of `service create` to a new spec; an old spec and flags of `service update` to a changed one.
 
 Both are pure; flags are a mapping from names (as click has them) to values, and what was not given is None or empty.
 """

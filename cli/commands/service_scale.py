@@ -1,0 +1,115 @@
+"""`flota service scale` and `rollback`, and what an update does after it was accepted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from flota.cli import lookup
+from flota.cli.failures import BadFlag, CommandFailed
+from flota.cli.groups import Command
+from flota.cli.options import detach_option
+from flota.cli.session import Session, failure_of, talks
+
+if TYPE_CHECKING:
+    from flota.v1.control_pb2 import UpdateServiceRequest, UpdateServiceResponse
+    from flota.v1.objects_pb2 import Task
+
+
+async def tasks_of(session: Session, *service_ids: str) -> list[Task]:
+    """The tasks there are before a change: what failed among them is history."""
+    from flota.v1.control_pb2 import ListFilters, ListTasksRequest
+
+    request = ListTasksRequest(filters=ListFilters(service_ids=service_ids))
+    return list((await session.control.ListTasks(request)).tasks)
+
+
+async def follow(
+    session: Session,
+    service_id: str,
+    request: UpdateServiceRequest,
+    shown: str,
+    detach: bool,
+    quiet: bool,
+    rollback_wanted: bool = False,
+) -> None:
+    """Send an update, print what the person named, wait."""
+    from flota.cli.waiting import wait_for
+
+    history = [] if detach else await tasks_of(session, service_id)
+    answer: UpdateServiceResponse = await session.control.UpdateService(request)
+    for warning in answer.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(shown)
+    if not detach:
+        await wait_for(session, [answer.service], quiet, history, rollback_wanted=rollback_wanted)
+
+
+async def go_back(session: Session, service: str, detach: bool, quiet: bool) -> None:
+    """Roll a service back and wait."""
+    from flota.v1.control_pb2 import UpdateServiceRequest
+
+    found = await lookup.service(session, service)
+    if not found.HasField("previous_spec"):
+        raise CommandFailed(f"service {service} has no previous spec to go back to: it was never updated")
+    request = UpdateServiceRequest(
+        service_id=found.id,
+        version=found.meta.version,
+        spec=found.spec,
+        rollback=UpdateServiceRequest.ROLLBACK_PREVIOUS,
+    )
+    await follow(session, found.id, request, service, detach, quiet, rollback_wanted=True)
+
+
+@click.command(cls=Command, examples=["flota service rollback web"])
+@detach_option
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@click.argument("service")
+@talks
+async def rollback(session: Session, service: str, detach: bool, quiet: bool) -> None:
+    """Go back to the spec that SERVICE had before its last change."""
+    await go_back(session, service, detach, quiet)
+
+
+@click.command(cls=Command, examples=["flota service scale web=10 worker=4"])
+@detach_option
+@click.argument("scales", nargs=-1, required=True, metavar="SERVICE=REPLICAS...")
+@talks
+async def scale(session: Session, scales: tuple[str, ...], detach: bool) -> None:
+    """Set the number of replicas of one or more services. All are checked before any is changed."""
+    import grpc
+
+    from flota.cli.service.flags import set_replicas
+    from flota.cli.waiting import wait_for
+    from flota.v1.control_pb2 import UpdateServiceRequest
+
+    wanted = [_scale(text) for text in scales]
+    found = await lookup.services(session, [name for name, _ in wanted])
+    for (name, replicas), service in zip(wanted, found, strict=True):
+        try:
+            set_replicas(service.spec, replicas)
+        except BadFlag as error:
+            raise CommandFailed(f"{name}: {error}") from None
+    history = [] if detach else await tasks_of(session, *(service.id for service in found))
+    changed, failed = [], ""
+    for (name, replicas), service in zip(wanted, found, strict=True):
+        request = UpdateServiceRequest(service_id=service.id, version=service.meta.version, spec=service.spec)
+        try:
+            answer = await session.control.UpdateService(request)
+        except grpc.aio.AioRpcError as error:
+            failed = f"{name}: {failure_of(error, session.host)}"
+            break
+        changed.append(answer.service)
+        click.echo(f"{name} scaled to {replicas}")
+    if not detach:
+        await wait_for(session, changed, history=history)
+    if failed:
+        raise CommandFailed(failed)
+
+
+def _scale(text: str) -> tuple[str, int]:
+    name, equals, count = text.partition("=")
+    if not equals or not name or not count.isascii() or not count.isdigit():
+        raise BadFlag(f"invalid scale {text!r}: SERVICE=REPLICAS is needed, such as web=3")
+    return name, int(count)

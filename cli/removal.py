@@ -1,0 +1,33 @@
+"""Removing several things: each is tried, each failure gets its line, and any failure makes the exit status 1."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from flota.cli.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from flota.cli.session import Session
+
+
+async def remove_each(session: Session, wanted: Iterable[str], remove: Callable[[str], Awaitable[None]]) -> None:
+    """Call `remove` for each and print its name. Raises CommandFailed with all that went wrong."""
+    import grpc
+
+    from flota.cli.session import failure_of
+
+    failures = []
+    for each in wanted:
+        try:
+            await remove(each)
+        except CommandFailed as failure:
+            failures.append(str(failure))
+        except grpc.aio.AioRpcError as error:
+            failures.append(str(failure_of(error, session.host)))
+        else:
+            click.echo(each)
+    if failures:
+        raise CommandFailed("\nflota: ".join(failures))
