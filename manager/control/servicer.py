@@ -1,30 +1,16 @@
 """The Control service on the leader, put together from one module per kind."""
 
-import asyncio
-from collections.abc import Callable
-from random import Random
+from flota.manager.control.cluster import ClusterCalls
+from flota.manager.control.configs import Configs
+from flota.manager.control.networks import Networks
+from flota.manager.control.nodes import Nodes
+from flota.manager.control.secrets import Secrets
+from flota.manager.control.services import Services
+from flota.manager.control.tasks import Tasks
+from flota.manager.control.watch import Watch
 
-from flota.manager.clock import Clock
-from flota.manager.raft.interface import MemberStatus
-from flota.manager.store import Store
-from flota.v1 import control_pb2_grpc
 
-
-class Control(control_pb2_grpc.ControlServicer):
-    """Register it with a gRPC server; run `run` while this manager leads."""
+class Control(Services, Tasks, Nodes, Networks, Secrets, Configs, ClusterCalls, Watch):
+    """Register it with a gRPC server, and run `run` while this manager leads. ControlBase has the constructor."""
 
     name = "control"
-
-    def __init__(
-        self, store: Store, clock: Clock, rng: Random, members: Callable[[], list[MemberStatus]], own_node_id: str = ""
-    ) -> None:
-        """`members` is Raft's view of its group; `rng` makes ids and tokens."""
-        self._store = store
-        self._clock = clock
-        self._rng = rng
-        self._members = members
-        self._own_node_id = own_node_id
-
-    async def run(self) -> None:
-        """Runs until cancelled; then open Watch streams end with Unavailable."""
-        await asyncio.get_running_loop().create_future()

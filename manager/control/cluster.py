@@ -1,0 +1,95 @@
+"""The cluster: its spec, its join tokens."""
+
+from typing import Any
+
+from flota.manager.bootstrap import default_spec
+from flota.manager.control.base import ControlBase, check_version
+from flota.manager.control.names import check_annotations, check_duration
+from flota.manager.control.shown import shown_cluster
+from flota.manager.store import Transaction
+from flota.rpc.errors import FailedPrecondition, InvalidArgument, Unsupported
+from flota.rpc.tokens import JoinToken
+from flota.v1.control_pb2 import (
+    GetClusterRequest,
+    GetClusterResponse,
+    GetJoinTokensRequest,
+    GetJoinTokensResponse,
+    UpdateClusterRequest,
+    UpdateClusterResponse,
+)
+from flota.v1.objects_pb2 import Cluster
+from flota.v1.specs_pb2 import ClusterSpec
+
+# SwarmKit's minimum; renewal happens between half and four fifths of it.
+MIN_CERTIFICATE_SECONDS = 3600
+MIN_HEARTBEAT_SECONDS = 0.1
+MAX_HEARTBEAT_SECONDS = 3600.0
+
+
+class ClusterCalls(ControlBase):
+    """The calls about the cluster as a whole."""
+
+    async def GetCluster(self, request: GetClusterRequest, context: Any) -> GetClusterResponse:
+        """The cluster, without keys and tokens."""
+        await self._fresh()
+        return GetClusterResponse(cluster=shown_cluster(self._the_cluster()))
+
+    async def UpdateCluster(self, request: UpdateClusterRequest, context: Any) -> UpdateClusterResponse:
+        """Another spec, new join tokens, or both. Raises OutOfSequence, InvalidArgument, Unsupported."""
+        if request.HasField("spec"):
+            check_cluster_spec(request.spec)
+        elif not request.rotate_worker_token and not request.rotate_manager_token:
+            raise InvalidArgument("the request has neither a cluster spec nor a token to rotate")
+
+        def change(tx: Transaction) -> None:
+            stored = next(iter(tx.clusters), None)
+            if stored is None:
+                raise FailedPrecondition("this swarm is not set up yet")
+            check_version("the cluster", request.version, stored.meta.version)
+            changed = Cluster()
+            changed.CopyFrom(stored)
+            if request.HasField("spec"):
+                name = request.spec.annotations.name
+                if name and name != stored.spec.annotations.name:
+                    raise Unsupported(f"the cluster cannot be renamed to {name!r}")
+                changed.spec.CopyFrom(default_spec(request.spec))
+            tokens, root = changed.root_ca.join_tokens, changed.root_ca.certificate
+            if request.rotate_worker_token:
+                tokens.worker = str(JoinToken.make(root))
+            if request.rotate_manager_token:
+                tokens.manager = str(JoinToken.make(root))
+            tx.update(changed)
+
+        await self._commit(change)
+        return UpdateClusterResponse(cluster=shown_cluster(self._the_cluster()))
+
+    async def GetJoinTokens(self, request: GetJoinTokensRequest, context: Any) -> GetJoinTokensResponse:
+        """The tokens, and where to join; the leader's address first."""
+        await self._fresh()
+        members = sorted(self._members(), key=lambda member: (not member.leader, not member.reachable, member.raft_id))
+        return GetJoinTokensResponse(
+            tokens=self._the_cluster().root_ca.join_tokens,
+            addresses=[member.address for member in members if member.address],
+        )
+
+    def _the_cluster(self) -> Cluster:
+        cluster = self._store.cluster
+        if cluster is None:
+            raise FailedPrecondition("this swarm is not set up yet")
+        return cluster
+
+
+def check_cluster_spec(spec: ClusterSpec) -> None:
+    """Raises InvalidArgument, Unsupported."""
+    check_annotations(spec.annotations)
+    heartbeat, expiry = spec.dispatcher.heartbeat_period, spec.ca.node_cert_expiry
+    check_duration("dispatcher heartbeat", heartbeat)
+    check_duration("certificate expiry", expiry)
+    if spec.dispatcher.HasField("heartbeat_period"):
+        length = heartbeat.seconds + heartbeat.nanos / 1e9
+        if not MIN_HEARTBEAT_SECONDS <= length <= MAX_HEARTBEAT_SECONDS:
+            raise InvalidArgument.of("dispatcher heartbeat", f"{length:g}s", "allowed is 100 ms to 1 hour")
+    if spec.ca.HasField("node_cert_expiry") and expiry.seconds < MIN_CERTIFICATE_SECONDS:
+        raise InvalidArgument.of("certificate expiry", f"{expiry.seconds}s", "at least 1 hour is needed")
+    if spec.encryption.auto_lock_managers:
+        raise Unsupported("autolock is not supported yet")

@@ -1,0 +1,87 @@
+"""References of a service to networks, secrets and configs: names become ids, and what is named must exist.
+
+Works within a transaction: what a service refers to is required at its version, so that it cannot have gone by the
+time the service is there.
+"""
+
+from typing import TypeVar
+
+from flota.manager.bootstrap import DEFAULT_NETWORK
+from flota.manager.control.claims import Claim
+from flota.manager.control.container_rules import check_file
+from flota.manager.control.names import check_unique
+from flota.manager.store import Transaction, View
+from flota.rpc.errors import InvalidArgument, NotFound, Unsupported
+from flota.v1.objects_pb2 import Config, Network, Secret
+from flota.v1.specs_pb2 import ServiceSpec, TaskSpec
+from flota.v1.types_pb2 import FileTarget
+
+M = TypeVar("M", Network, Secret, Config)
+# Docker's mode of secrets and configs: everybody in the container may read them.
+_FILE_MODE = 0o444
+# Docker's networks of one machine, which a service may be on there.
+_MACHINE_NETWORKS = frozenset({"host", "none", "bridge"})
+
+
+def resolve(tx: Transaction, spec: ServiceSpec, claim: Claim) -> None:
+    """Fill ids (and names) into `spec`. Raises NotFound, InvalidArgument, Unsupported; then `spec` is half filled."""
+    _resolve_files(tx, spec.task, claim)
+    _resolve_networks(tx, spec.task, claim)
+
+
+def _find(tx: Transaction, view: View[M], word: str, id: str, name: str, claim: Claim) -> M:
+    found = view.get(id) if id else None
+    if found is None and name:
+        found = view.by_name(name)
+    if found is None and id:
+        found = view.by_name(id)
+    if found is None:
+        raise NotFound(f"{word} {name or id} not found")
+    tx.require(found)
+    claim.add(found.id)
+    return found
+
+
+def _resolve_files(tx: Transaction, task: TaskSpec, claim: Claim) -> None:
+    for reference in task.container.secrets:
+        secret = _find(tx, tx.secrets, "secret", reference.secret_id, reference.secret_name, claim)
+        reference.secret_id, reference.secret_name = secret.id, secret.spec.annotations.name
+        if not reference.HasField("file"):
+            reference.file.mode = _FILE_MODE
+        _fill_file(reference.file, reference.secret_name)
+        check_file("secret", reference.file)
+    for mention in task.container.configs:
+        config = _find(tx, tx.configs, "config", mention.config_id, mention.config_name, claim)
+        mention.config_id, mention.config_name = config.id, config.spec.annotations.name
+        if not mention.HasField("file"):
+            mention.file.mode = _FILE_MODE
+        _fill_file(mention.file, f"/{mention.config_name}")
+        check_file("config", mention.file)
+    check_unique("secret target", (reference.file.name for reference in task.container.secrets))
+    check_unique("config target", (mention.file.name for mention in task.container.configs))
+
+
+def _fill_file(file: FileTarget, name: str) -> None:
+    file.name = file.name or name
+    file.uid = file.uid or "0"
+    file.gid = file.gid or "0"
+
+
+def _resolve_networks(tx: Transaction, task: TaskSpec, claim: Claim) -> None:
+    if not task.networks:
+        default = tx.networks.by_name(DEFAULT_NETWORK)
+        if default is not None:
+            task.networks.add(target=default.id)
+    seen: set[str] = set()
+    for attachment in task.networks:
+        if attachment.target in _MACHINE_NETWORKS and tx.networks.by_name(attachment.target) is None:
+            raise Unsupported(f"network {attachment.target} is not supported: tasks run on overlay networks only")
+        network = _find(tx, tx.networks, "network", attachment.target, "", claim)
+        if network.spec.ingress:
+            raise InvalidArgument.of(
+                "network", attachment.target, "the ingress network is for published ports, services cannot be put on it"
+            )
+        if network.id in seen:
+            raise InvalidArgument.of("network", network.spec.annotations.name, "it is given twice")
+        seen.add(network.id)
+        attachment.target = network.id

@@ -1,0 +1,85 @@
+"""Secrets: create, look, remove. They do not change; a new content is a new secret."""
+
+from typing import Any
+
+from flota.manager.control.base import ControlBase
+from flota.manager.control.lookup import find, matching
+from flota.manager.control.names import check_annotations, check_object_name
+from flota.manager.control.shown import shown_secret
+from flota.manager.control.usage import check_unused
+from flota.manager.store import Transaction
+from flota.rpc.errors import AlreadyExists, InvalidArgument, Unsupported
+from flota.v1.control_pb2 import (
+    CreateSecretRequest,
+    CreateSecretResponse,
+    GetSecretRequest,
+    GetSecretResponse,
+    ListSecretsRequest,
+    ListSecretsResponse,
+    RemoveSecretRequest,
+    RemoveSecretResponse,
+)
+from flota.v1.ids import new_id
+from flota.v1.objects_pb2 import Secret
+from flota.v1.specs_pb2 import SecretSpec
+
+# SwarmKit's limit: less than this.
+MAX_BYTES = 500 << 10
+
+
+class Secrets(ControlBase):
+    """The calls about secrets. Their data is never in an answer."""
+
+    async def GetSecret(self, request: GetSecretRequest, context: Any) -> GetSecretResponse:
+        """One secret by id or name."""
+        store = await self._fresh()
+        return GetSecretResponse(secret=shown_secret(find(store.secrets, "secret", request.secret_id)))
+
+    async def ListSecrets(self, request: ListSecretsRequest, context: Any) -> ListSecretsResponse:
+        """All secrets that fulfil the filters."""
+        store = await self._fresh()
+        return ListSecretsResponse(secrets=map(shown_secret, matching(store.secrets, request.filters)))
+
+    async def CreateSecret(self, request: CreateSecretRequest, context: Any) -> CreateSecretResponse:
+        """A new secret. Raises InvalidArgument, AlreadyExists, Unsupported."""
+        if not request.HasField("spec"):
+            raise InvalidArgument("the request has no secret spec")
+        check_secret(request.spec)
+        id = new_id(self._rng)
+
+        def change(tx: Transaction) -> None:
+            name = request.spec.annotations.name
+            holder = tx.secrets.by_name(name)
+            if holder is not None:
+                raise AlreadyExists(f"secret name {name!r} is taken by secret {holder.id}")
+            tx.create(Secret(id=id, spec=request.spec))
+
+        await self._commit(change)
+        created = self._store.secrets.get(id)
+        assert created is not None
+        return CreateSecretResponse(secret=shown_secret(created))
+
+    async def RemoveSecret(self, request: RemoveSecretRequest, context: Any) -> RemoveSecretResponse:
+        """Forget a secret that no service uses. Raises NotFound, FailedPrecondition that names the users."""
+
+        def change(tx: Transaction) -> None:
+            secret = find(tx.secrets, "secret", request.secret_id)
+            users = tx.services.by("secret", secret.id)
+            check_unused("secret", secret.spec.annotations.name, secret.id, users, self._claims)
+            tx.remove(secret)
+
+        await self._commit(change)
+        return RemoveSecretResponse()
+
+
+def check_secret(spec: SecretSpec) -> None:
+    """Name, labels, size. Raises InvalidArgument, Unsupported."""
+    check_object_name("secret", spec.annotations.name)
+    check_annotations(spec.annotations)
+    if not 0 < len(spec.data) < MAX_BYTES:
+        raise InvalidArgument(
+            f"invalid size of secret {spec.annotations.name!r}: it has {len(spec.data):,} bytes, "
+            f"1 to {MAX_BYTES - 1:,} are allowed"
+        )
+    if spec.template_driver:
+        raise Unsupported(f"template driver {spec.template_driver!r} is not supported yet")

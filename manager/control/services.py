@@ -1,0 +1,185 @@
+"""Services: create, update, roll back, remove, list, and how many of their tasks run."""
+
+from typing import Any
+
+from flota.manager.clock import timestamp
+from flota.manager.control.base import ControlBase, check_version
+from flota.manager.control.claims import Claim
+from flota.manager.control.defaults import with_defaults
+from flota.manager.control.lookup import find, matching
+from flota.manager.control.references import resolve
+from flota.manager.control.service_rules import check_service, mode_of
+from flota.manager.control.shown import shown_service
+from flota.manager.control.statuses import status_of
+from flota.manager.control.task_rules import unknown_keys
+from flota.manager.store import Transaction
+from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unsupported
+from flota.v1.control_pb2 import (
+    CreateServiceRequest,
+    CreateServiceResponse,
+    GetServiceRequest,
+    GetServiceResponse,
+    ListServicesRequest,
+    ListServicesResponse,
+    ListServiceStatusesRequest,
+    ListServiceStatusesResponse,
+    RemoveServiceRequest,
+    RemoveServiceResponse,
+    UpdateServiceRequest,
+    UpdateServiceResponse,
+)
+from flota.v1.ids import new_id
+from flota.v1.objects_pb2 import Service
+from flota.v1.specs_pb2 import ServiceSpec
+from flota.v1.types_pb2 import UpdateStatus
+
+_JOBS = ("replicated_job", "global_job")
+
+
+class Services(ControlBase):
+    """The calls about services."""
+
+    async def GetService(self, request: GetServiceRequest, context: Any) -> GetServiceResponse:
+        """One service by id or name."""
+        store = await self._fresh()
+        return GetServiceResponse(service=shown_service(find(store.services, "service", request.service_id)))
+
+    async def ListServices(self, request: ListServicesRequest, context: Any) -> ListServicesResponse:
+        """All services that fulfil the filters."""
+        store = await self._fresh()
+        return ListServicesResponse(services=map(shown_service, matching(store.services, request.filters)))
+
+    async def CreateService(self, request: CreateServiceRequest, context: Any) -> CreateServiceResponse:
+        """A new service. Raises InvalidArgument, NotFound (a reference), AlreadyExists (the name), Unsupported."""
+        if not request.HasField("spec"):
+            raise InvalidArgument("the request has no service spec")
+        check_service(request.spec)
+        spec = with_defaults(request.spec)
+        id = new_id(self._rng)
+
+        def change(tx: Transaction) -> Service:
+            holder = tx.services.by_name(spec.annotations.name)
+            if holder is not None:
+                raise AlreadyExists(f"service name {spec.annotations.name!r} is taken by service {holder.id}")
+            service = Service(id=id, spec=spec)
+            resolve(tx, service.spec, claim)
+            service.spec_version.index = self._next_version()
+            if mode_of(spec) in _JOBS:
+                self._begin_run(service)
+            tx.create(service)
+            return service
+
+        with self._claims.open() as claim:
+            await self._commit(change)
+        created = self._store.services.get(id)
+        assert created is not None
+        return CreateServiceResponse(service=shown_service(created), warnings=_warnings(created.spec))
+
+    async def UpdateService(self, request: UpdateServiceRequest, context: Any) -> UpdateServiceResponse:
+        """Another spec for a service, or back to the one before.
+
+        Raises OutOfSequence, NotFound, InvalidArgument, Unsupported (another name or mode), FailedPrecondition.
+        """
+        rollback = request.rollback == UpdateServiceRequest.ROLLBACK_PREVIOUS
+        if not rollback and not request.HasField("spec"):
+            raise InvalidArgument("the request has no service spec")
+        if not rollback:
+            check_service(request.spec)
+
+        def change(tx: Transaction) -> str:
+            stored = find(tx.services, "service", request.service_id)
+            check_version(f"service {stored.spec.annotations.name}", request.version, stored.meta.version)
+            changed = self._rolled_back(stored) if rollback else self._updated(tx, stored, request.spec, claim)
+            if changed is not None:
+                tx.update(changed)
+            return stored.id
+
+        with self._claims.open() as claim:
+            id = await self._commit(change)
+        after = self._store.services.get(id)
+        if after is None:
+            raise FailedPrecondition(f"service {request.service_id} was removed in the meantime")
+        return UpdateServiceResponse(service=shown_service(after), warnings=_warnings(after.spec))
+
+    async def RemoveService(self, request: RemoveServiceRequest, context: Any) -> RemoveServiceResponse:
+        """Forget a service; the orchestrators then stop and delete its tasks."""
+
+        def change(tx: Transaction) -> None:
+            tx.remove(find(tx.services, "service", request.service_id))
+
+        await self._commit(change)
+        return RemoveServiceResponse()
+
+    async def ListServiceStatuses(
+        self, request: ListServiceStatusesRequest, context: Any
+    ) -> ListServiceStatusesResponse:
+        """How many tasks shall be and are; no ids = all services. Services that do not exist are left out."""
+        store = await self._fresh()
+        asked = [store.services.get(id) for id in request.service_ids] if request.service_ids else store.services
+        return ListServiceStatusesResponse(
+            statuses=[
+                status_of(service, store.tasks.by("service", service.id)) for service in asked if service is not None
+            ]
+        )
+
+    def _next_version(self) -> int:
+        """For spec_version: larger than any before, although the entry's own index is not known yet."""
+        return self._store.index + 1
+
+    def _begin_run(self, service: Service) -> None:
+        service.job_status.iteration.index += 1
+        service.job_status.last_execution.CopyFrom(timestamp(self._clock.now()))
+
+    def _updated(self, tx: Transaction, stored: Service, asked: ServiceSpec, claim: Claim) -> Service | None:
+        """The service with the spec that was asked for; None when nothing would change."""
+        name = stored.spec.annotations.name
+        if asked.annotations.name != name:
+            raise Unsupported(f"service {name} cannot be renamed to {asked.annotations.name!r}: create another one")
+        if mode_of(asked) != mode_of(stored.spec):
+            raise Unsupported(f"the mode of service {name} cannot be changed: it is {mode_of(stored.spec)}")
+        spec = with_defaults(asked)
+        if not spec.task.container.registry_auth:
+            # Credentials are never shown, so a client that reads, changes and writes cannot give them again.
+            spec.task.container.registry_auth = stored.spec.task.container.registry_auth
+        resolve(tx, spec, claim)
+        paused = stored.update_status.state in (UpdateStatus.STATE_PAUSED, UpdateStatus.STATE_ROLLBACK_PAUSED)
+        if spec == stored.spec and not paused:
+            return None
+        changed = Service()
+        changed.CopyFrom(stored)
+        changed.ClearField("update_status")
+        if spec == stored.spec:
+            return changed
+        changed.previous_spec.CopyFrom(stored.spec)
+        changed.previous_spec_version.CopyFrom(stored.spec_version)
+        changed.spec.CopyFrom(spec)
+        changed.spec_version.index = self._next_version()
+        if mode_of(spec) in _JOBS and spec.task != stored.spec.task:
+            self._begin_run(changed)
+        return changed
+
+    def _rolled_back(self, stored: Service) -> Service:
+        if not stored.HasField("previous_spec"):
+            raise FailedPrecondition(f"service {stored.spec.annotations.name} has no previous spec to go back to")
+        changed = Service()
+        changed.CopyFrom(stored)
+        changed.spec.CopyFrom(stored.previous_spec)
+        changed.spec_version.CopyFrom(stored.previous_spec_version)
+        changed.previous_spec.CopyFrom(stored.spec)
+        changed.previous_spec_version.CopyFrom(stored.spec_version)
+        if mode_of(stored.spec) in _JOBS:
+            changed.ClearField("update_status")
+            self._begin_run(changed)
+            return changed
+        changed.ClearField("update_status")
+        changed.update_status.state = UpdateStatus.STATE_ROLLBACK_STARTED
+        changed.update_status.started_at.CopyFrom(timestamp(self._clock.now()))
+        changed.update_status.message = "manually requested rollback"
+        return changed
+
+
+def _warnings(spec: ServiceSpec) -> list[str]:
+    return [
+        f"constraint {expression!r} has a key that no node has: no task will ever be scheduled"
+        for expression in unknown_keys(spec.task.placement)
+    ]
