@@ -53,8 +53,10 @@ class DockerNode:
         )
         with (self.root / "log").open("w") as log:
             self.process = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "-m", "-u", "--propagation", "private"]
-                + ["sh", "-c", script],
+                [
+                    *("nsenter", f"--net=/run/netns/{self.name}"),
+                    *("unshare", "-m", "-u", "--propagation", "private", "sh", "-c", script),
+                ],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self._api: Any = None

@@ -1,1 +1,1 @@
-"""flota.node: the daemon of one machine: identity, role, local socket, the manager and worker processes; and the lab."""
+"""flota.node: the daemon of one machine (identity, role, sockets, manager and worker processes), and the lab."""

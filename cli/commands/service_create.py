@@ -26,7 +26,7 @@ from flota.cli.session import Session, talks
 @click.argument("image")
 @click.argument("arguments", nargs=-1, metavar="[COMMAND] [ARG]...")
 @talks
-async def create(session: Session, image: str, arguments: tuple[str, ...], **flags: Any) -> None:
+async def create(session: Session, /, image: str, arguments: tuple[str, ...], **flags: Any) -> None:
     """Create a service from IMAGE, which runs COMMAND (or the image's) in each of its tasks."""
     from flota.cli.service.flags import spec_of_flags
     from flota.cli.service.references import fill_in

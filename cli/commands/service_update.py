@@ -28,7 +28,7 @@ _MANNERS = {"detach", "quiet", "rollback", "with_registry_auth", "no_resolve_ima
 @update_options
 @click.argument("service")
 @talks
-async def update(session: Session, service: str, **flags: Any) -> None:
+async def update(session: Session, /, service: str, **flags: Any) -> None:
     """Change SERVICE; tasks that no longer fit are replaced in a rolling way."""
     from flota.cli.commands.service_scale import follow, go_back
     from flota.cli.service.flags import changed_spec

@@ -27,7 +27,7 @@ from flota.v1.ca_pb2_grpc import NodeCaStub
 from flota.v1.types_pb2 import NodeAvailability, NodeRole
 
 if TYPE_CHECKING:
-    pass
+    from flota.v1.ca_pb2_grpc import NodeCaAsyncStub
 
 DEFAULT_PORT = 2377
 _PATIENCE = 5.0

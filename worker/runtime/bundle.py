@@ -14,11 +14,21 @@ from flota.worker.runtime.container import BadContainer, Container
 
 INIT = "/dev/init"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MASKED = (
-    "/proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list"
-    " /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap"
-).split()
-_READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+_MASKED = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,9 @@ class Machine:
 _KERNEL_MOUNTS = (
     HostMount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
     HostMount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
-    HostMount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+    HostMount(
+        "/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+    ),
     HostMount("/dev/shm", "tmpfs", "shm", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536k")),
     HostMount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
     HostMount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "ro")),
@@ -56,11 +68,8 @@ _CGROUP_MOUNT = HostMount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noex
 def arguments(container: Container) -> list[str]:
     """What the container runs: the spec's command and args over the image's. Raises BadContainer."""
     spec, image = container.task.spec.container, container.image
-    if spec.command:
-        # A command of one's own takes nothing of the image's arguments.
-        result = [*spec.command, *spec.args]
-    else:
-        result = [*image.entrypoint, *(spec.args or image.cmd)]
+    # A command of one's own takes nothing of the image's arguments.
+    result = [*spec.command, *spec.args] if spec.command else [*image.entrypoint, *(spec.args or image.cmd)]
     if not result:
         raise BadContainer("no command: neither the service nor the image says what to run")
     return result

@@ -73,7 +73,7 @@ class Exit:
 
 
 def signal_number(name: str, default: int = signal.SIGTERM) -> int:
-    """"TERM", "SIGTERM" or "15"; empty = default. Raises ValueError."""
+    """ "TERM", "SIGTERM" or "15"; empty = default. Raises ValueError."""
     if not name:
         return default
     if name.isdigit():

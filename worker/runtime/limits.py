@@ -12,7 +12,23 @@ _CPU_PERIOD_US = 100_000
 _MIN_CPU_QUOTA_US = 1000
 MIN_MEMORY_BYTES = 4 << 20
 _RLIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 # Soft as every program expects it (select), hard for those that raise it.
 _NOFILE = {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}

@@ -21,11 +21,16 @@ class Completed:
     output: str
 
 
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
 async def readable(descriptor: int) -> None:
     """Wait until `descriptor` is readable (for a pidfd: until the process has ended)."""
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    loop.add_reader(descriptor, lambda: done.done() or done.set_result(None))
+    done: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _settle, done)
     try:
         await done
     finally:
@@ -36,17 +41,20 @@ async def run(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30,
+    limit: float = 30,
     pass_fds: Sequence[int] = (),
 ) -> Completed:
-    """Run a command to its end. Raises TimeoutError (the command is killed), OSError when it cannot be started."""
+    """Run a command to its end, for at most `limit` seconds.
+
+    Raises TimeoutError (the command is killed), OSError when it cannot be started.
+    """
     output = os.memfd_create("output", os.MFD_CLOEXEC)
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; what takes time is the wait below
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, pass_fds=pass_fds
         )
         try:
-            await finished(process, timeout)
+            await finished(process, limit)
         except BaseException:
             process.kill()
             process.wait()
@@ -57,11 +65,11 @@ async def run(
         os.close(output)
 
 
-async def finished(process: subprocess.Popen[bytes], timeout: float) -> None:
+async def finished(process: subprocess.Popen[bytes], limit: float) -> None:
     """Wait for a child's end and take its exit code. Raises TimeoutError."""
     descriptor = os.pidfd_open(process.pid)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(limit):
             await readable(descriptor)
     finally:
         os.close(descriptor)
