@@ -6,6 +6,7 @@ manager's certificate (servers.py). When the caller gives up, the call that was 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from flota.rpc.errors import FlotaError
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CALLER_KEY = "flota-caller"
 REQUEST_ID_KEY = "flota-request-id"
+DROPPED = "the manager that was asked leads no longer: try again"
 
 
 def rpc_handler(method: Method, one: Any, many: Any, deserializer: Any, serializer: Any) -> Handler:
@@ -42,8 +44,14 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
         return getattr(channel, kind)(method.path)(request, metadata=metadata, timeout=context.time_remaining())
 
     async def one(request: Any, context: Any) -> Any:
+        call: Any = None
         try:
-            return await begin(request, context)
+            call = begin(request, context)
+            return await call
+        except asyncio.CancelledError:
+            if not _was_dropped(call):
+                raise
+            return await context.abort(grpc.StatusCode.UNAVAILABLE, DROPPED)
         except FlotaError as error:
             return await context.abort(error.code, str(error))
         except grpc.aio.AioRpcError as error:
@@ -55,6 +63,10 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
             call = begin(request, context)
             async for message in call:
                 yield message
+        except asyncio.CancelledError:
+            if not _was_dropped(call):
+                raise
+            await context.abort(grpc.StatusCode.UNAVAILABLE, DROPPED)
         except FlotaError as error:
             await context.abort(error.code, str(error))
         except grpc.aio.AioRpcError as error:
@@ -64,6 +76,12 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
                 call.cancel()
 
     return rpc_handler(method, one, many, None, None)
+
+
+def _was_dropped(call: Any) -> bool:
+    """Whether the call ended because the channel below it was closed, and not because our own caller gave up."""
+    task = asyncio.current_task()
+    return call is not None and call.done() and task is not None and not task.cancelling()
 
 
 class Passing(grpc.GenericRpcHandler):

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL, crypto
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+from OpenSSL import SSL
 
 from flota.manager.ca.certificates import create_request
 from flota.rpc.channels import MANAGER_NAME, join_channel, node_channel
@@ -70,6 +72,12 @@ def _with_patience(connection: SSL.Connection, raw: socket.socket, step: Callabl
             raise TimeoutError("no answer")
 
 
+def _private_key(key_pem: bytes) -> EllipticCurvePrivateKey:
+    key = load_pem_private_key(key_pem, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    return key
+
+
 def probe(address: str, token: JoinToken, certificate_pem: bytes, key_pem: bytes) -> bytes:
     """Find out whether the manager at `address` (host:port) is of the token's cluster and takes the token.
 
@@ -87,8 +95,8 @@ def probe(address: str, token: JoinToken, certificate_pem: bytes, key_pem: bytes
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
         context.set_alpn_protos([b"h2"])
-        context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, certificate_pem))
-        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem))
+        context.use_certificate(load_pem_x509_certificate(certificate_pem))
+        context.use_privatekey(_private_key(key_pem))
         connection = SSL.Connection(context, raw)
         connection.set_tlsext_host_name(MANAGER_NAME.encode())
         connection.set_connect_state()

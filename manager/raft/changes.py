@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("raft.membership")
 _LOOK = 0.1
+# While somebody waits to become a voter.
+_LOOK_OFTEN = 0.01
 # A learner this close to the leader's log is caught up.
 _CLOSE = 100
 _ATTEMPTS = 20
@@ -51,7 +53,7 @@ class GroupChanges:
     async def run(self) -> None:
         """Make voters of learners that have caught up, for ever; keep our address in the group true."""
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_LOOK_OFTEN if self._node.raft.conf.learners else _LOOK)
             try:
                 if self._node.is_leader:
                     await self._promote()

@@ -260,6 +260,39 @@ class RaftNode:
                 continue
             await changed.wait()
 
+    async def leaders(self) -> AsyncIterator[str]:
+        """Address of whoever leads ("" for nobody): now, and whenever that changes. Ends when the node stops."""
+        seen: str | None = None
+        while not self._stopping:
+            changed, address = self._changed, self.leader_address
+            if address != seen:
+                seen = address
+                yield address
+                continue
+            await changed.wait()
+
+    async def wait_for_leader(self) -> str:
+        """Address of the member that leads; "" once we lead ourselves and are up to date. Raises NoQuorum.
+
+        Gives an election that is going on the time it needs.
+        """
+        try:
+            async with asyncio.timeout(self.config.patience):
+                while not self._stopping:
+                    if self.is_leader:
+                        return ""
+                    if self.raft.role is not Role.LEADER and self.leader_address:
+                        return self.leader_address
+                    await self._changed.wait()
+        except TimeoutError:
+            raise self._stuck() from None
+        raise RaftError("this manager is stopping")
+
+    async def wait_until_voter(self) -> None:
+        """Return once this member has caught up and counts in elections."""
+        while not membership.may_vote(self.raft.conf, self.raft_id) and not self._stopping:
+            await self._changed.wait()
+
     async def propose(self, data: bytes) -> object:
         """Commit `data`; gives back what the state machine's `apply` returned for it here.
 
@@ -537,6 +570,7 @@ class RaftNode:
             result: object = None
             if entry.type == Entry.TYPE_CONF_CHANGE:
                 result = self.raft.apply_conf_change(entry)
+                self._notify()
                 self.transport.set_peers(self.raft.conf.members)
                 if self.was_removed(self.raft_id):
                     self.told_removed("removed by a change of the membership")

@@ -1,0 +1,58 @@
+"""Where calls go that only the leader answers (rpc.servers.Router), and what becomes of them when the leader changes.
+
+A call that was passed on to a leader that lost power would wait for TCP to give up. As soon as this manager knows
+another leader, the channel to the old one is closed, and what waits on it fails with "try again".
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import grpc.aio
+
+from flota.manager.raft.node import RaftNode
+from flota.rpc.errors import Unavailable
+
+
+class LeaderRouter:
+    """One per manager process. Calls are refused with Unavailable until `use` says which Raft member this is."""
+
+    def __init__(self, channel_for: Callable[[str], grpc.aio.Channel]) -> None:
+        self._channel_for = channel_for
+        self._raft: RaftNode | None = None
+        self._address = ""
+        self._channel: grpc.aio.Channel | None = None
+
+    def use(self, raft: RaftNode) -> None:
+        """The member has started."""
+        self._raft = raft
+
+    async def leader_channel(self) -> grpc.aio.Channel | None:
+        """None when this manager leads. Raises Unavailable when it is starting or stopping, NoQuorum."""
+        if self._raft is None:
+            raise Unavailable("this manager is starting: try again in a moment")
+        if self._raft.removed.is_set():
+            raise Unavailable("this node was removed from the swarm's managers")
+        address = await self._raft.wait_for_leader()
+        if not address:
+            return None
+        if address != self._address:
+            await self._forget()
+        if self._channel is None:
+            self._address, self._channel = address, self._channel_for(address)
+        return self._channel
+
+    async def run(self) -> None:
+        """Let go of leaders that lead no longer, until cancelled."""
+        assert self._raft is not None
+        try:
+            async for address in self._raft.leaders():
+                if address != self._address:
+                    await self._forget()
+        finally:
+            await self._forget()
+
+    async def _forget(self) -> None:
+        channel, self._channel, self._address = self._channel, None, ""
+        if channel is not None:
+            # Not awaited by whoever needs the new leader: closing waits for what it cancels.
+            await asyncio.shield(channel.close())
