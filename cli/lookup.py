@@ -1,12 +1,13 @@
 """From what a person typed (id, name or the beginning of an id) to the one object meant.
 
-Order as Docker's: an id, then a name, then a unique prefix of an id. One call asks for all of them at once.
+The daemon decides what matches, in Docker's order: an id, then a name, then a unique prefix of an id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from flota.cli.failures import CommandFailed
 
@@ -14,104 +15,153 @@ if TYPE_CHECKING:
     from flota.cli.session import Session
     from flota.v1.objects_pb2 import Config, Network, Node, Secret, Service, Task
 
-
-class _Named(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-T = TypeVar("T", bound=_Named)
+T = TypeVar("T")
+# Look-ups that are on their way at the same time.
+_AT_ONCE = 20
 
 
 class Missing(CommandFailed):
     """There is no such thing."""
 
 
-def choose(kind: str, wanted: str, objects: Iterable[T], names: dict[str, str] | None = None) -> T:
-    """The object that `wanted` means. `names` maps ids to names (default: the spec's). Raises CommandFailed."""
-    found = list(objects)
+async def _asked(kind: str, wanted: str, call: Awaitable[T]) -> T:
+    import grpc
 
-    def name_of(each: Any) -> str:
-        return names[each.id] if names is not None else each.spec.annotations.name
-
-    for matching in (
-        [each for each in found if each.id == wanted],
-        [each for each in found if name_of(each) == wanted],
-        [each for each in found if wanted and each.id.startswith(wanted)],
-    ):
-        if len(matching) == 1:
-            return matching[0]
-        if matching:
-            ids = ", ".join(each.id[:12] for each in matching)
-            raise CommandFailed(f"{kind} {wanted} is ambiguous ({len(matching)} matches found: {ids})")
-    raise Missing(f"no such {kind}: {wanted}")
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            raise Missing(f"no such {kind}: {wanted}") from None
+        raise
 
 
-async def services(session: Session, wanted: Iterable[str]) -> list[Service]:
-    """The services meant, in order. Raises CommandFailed."""
-    from flota.v1.control_pb2 import ListServicesRequest
+async def _all(find: Callable[[str], Awaitable[T]], wanted: Iterable[str]) -> list[T]:
+    """What is meant by each, in order. Raises the first failure."""
+    found: list[T] = []
+    words = list(wanted)
+    for start in range(0, len(words), _AT_ONCE):
+        found += await asyncio.gather(*map(find, words[start : start + _AT_ONCE]))
+    return found
 
-    answer = await session.control.ListServices(ListServicesRequest())
-    return [choose("service", each, answer.services) for each in wanted]
+
+async def each(
+    session: Session, find: Callable[[Session, str], Awaitable[T]], wanted: Iterable[str]
+) -> tuple[list[T], list[str]]:
+    """What is there of `wanted`, in order, and a line for each that is not."""
+    import grpc
+
+    from flota.cli.session import failure_of
+
+    async def one(word: str) -> T | str:
+        try:
+            return await find(session, word)
+        except CommandFailed as failure:
+            return str(failure)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNAVAILABLE:
+                raise
+            return str(failure_of(error, session.host))
+
+    answers = await _all(one, wanted)
+    found = [answer for answer in answers if not isinstance(answer, str)]
+    return found, [answer for answer in answers if isinstance(answer, str)]
+
+
+def fail_with(failures: Iterable[str]) -> None:
+    """Raise CommandFailed with a line for each failure, if there are any."""
+    if lines := list(failures):
+        raise CommandFailed("\nflota: ".join(lines))
 
 
 async def service(session: Session, wanted: str) -> Service:
-    """The service meant. Raises CommandFailed."""
-    return (await services(session, [wanted]))[0]
+    """The service meant. Raises Missing."""
+    from flota.v1.control_pb2 import GetServiceRequest
+
+    request = GetServiceRequest(service_id=wanted)
+    return (await _asked("service", wanted, session.control.GetService(request))).service
+
+
+async def services(session: Session, wanted: Iterable[str]) -> list[Service]:
+    """The services meant, in order. Raises Missing."""
+    return await _all(lambda word: service(session, word), wanted)
+
+
+async def node(session: Session, wanted: str) -> Node:
+    """The node meant, by id, hostname or prefix of an id; `self` is this one. Raises Missing."""
+    from flota.v1.control_pb2 import GetNodeRequest
+
+    request = GetNodeRequest(node_id=await own_node_id(session) if wanted == "self" else wanted)
+    return (await _asked("node", wanted, session.control.GetNode(request))).node
 
 
 async def nodes(session: Session, wanted: Iterable[str]) -> list[Node]:
-    """The nodes meant, by id, hostname or prefix of an id; `self` is this one. Raises CommandFailed."""
-    from flota.v1.control_pb2 import ListNodesRequest
-
-    words = list(wanted)
-    self_id = await own_node_id(session) if "self" in words else ""
-    answer = await session.control.ListNodes(ListNodesRequest())
-    names = {node.id: node.description.hostname for node in answer.nodes}
-    return [choose("node", self_id if each == "self" else each, answer.nodes, names) for each in words]
+    """The nodes meant, in order. Raises Missing."""
+    return await _all(lambda word: node(session, word), wanted)
 
 
 async def own_node_id(session: Session) -> str:
-    """The id of the node whose daemon this is; empty when it is in no swarm."""
+    """The id of the node whose daemon this is. Raises CommandFailed when it is in no swarm."""
     from flota.v1.local_pb2 import InfoRequest
 
-    return (await session.local.Info(InfoRequest())).node_id
+    node_id = (await session.local.Info(InfoRequest())).node_id
+    if not node_id:
+        raise CommandFailed("this node is not part of a swarm (flota swarm init, flota swarm join)")
+    return node_id
+
+
+async def network(session: Session, wanted: str) -> Network:
+    """The network meant. Raises Missing."""
+    from flota.v1.control_pb2 import GetNetworkRequest
+
+    request = GetNetworkRequest(network_id=wanted)
+    return (await _asked("network", wanted, session.control.GetNetwork(request))).network
 
 
 async def networks(session: Session, wanted: Iterable[str]) -> list[Network]:
-    """The networks meant. Raises CommandFailed."""
-    from flota.v1.control_pb2 import ListNetworksRequest
+    """The networks meant, in order. Raises Missing."""
+    return await _all(lambda word: network(session, word), wanted)
 
-    answer = await session.control.ListNetworks(ListNetworksRequest())
-    return [choose("network", each, answer.networks) for each in wanted]
+
+async def secret(session: Session, wanted: str) -> Secret:
+    """The secret meant. Raises Missing."""
+    from flota.v1.control_pb2 import GetSecretRequest
+
+    request = GetSecretRequest(secret_id=wanted)
+    return (await _asked("secret", wanted, session.control.GetSecret(request))).secret
 
 
 async def secrets(session: Session, wanted: Iterable[str]) -> list[Secret]:
-    """The secrets meant. Raises CommandFailed."""
-    from flota.v1.control_pb2 import ListSecretsRequest
+    """The secrets meant, in order. Raises Missing."""
+    return await _all(lambda word: secret(session, word), wanted)
 
-    answer = await session.control.ListSecrets(ListSecretsRequest())
-    return [choose("secret", each, answer.secrets) for each in wanted]
+
+async def config(session: Session, wanted: str) -> Config:
+    """The config meant. Raises Missing."""
+    from flota.v1.control_pb2 import GetConfigRequest
+
+    request = GetConfigRequest(config_id=wanted)
+    return (await _asked("config", wanted, session.control.GetConfig(request))).config
 
 
 async def configs(session: Session, wanted: Iterable[str]) -> list[Config]:
-    """The configs meant. Raises CommandFailed."""
-    from flota.v1.control_pb2 import ListConfigsRequest
+    """The configs meant, in order. Raises Missing."""
+    return await _all(lambda word: config(session, word), wanted)
 
-    answer = await session.control.ListConfigs(ListConfigsRequest())
-    return [choose("config", each, answer.configs) for each in wanted]
+
+async def task(session: Session, wanted: str) -> Task:
+    """The task meant, by id, whole name or prefix of an id. Raises Missing."""
+    from flota.v1.control_pb2 import GetTaskRequest
+
+    request = GetTaskRequest(task_id=wanted)
+    return (await _asked("task", wanted, session.control.GetTask(request))).task
 
 
 async def task_or_service(session: Session, wanted: str) -> Service | Task:
-    """What `service logs` takes: a service, or one task. Raises CommandFailed."""
-    from flota.v1.control_pb2 import ListTasksRequest
-
+    """What `service logs` takes: a service, or one task. Raises Missing."""
     try:
         return await service(session, wanted)
     except Missing:
-        answer = await session.control.ListTasks(ListTasksRequest())
-        names = {task.id: "" for task in answer.tasks}
         try:
-            return choose("task", wanted, answer.tasks, names)
+            return await task(session, wanted)
         except Missing:
             raise Missing(f"no such task or service: {wanted}") from None

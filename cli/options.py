@@ -24,6 +24,13 @@ def inspect_format_option(function: F) -> F:
     )(function)
 
 
+def result_format_option(function: F) -> F:
+    """--format for commands that do something and say what came of it."""
+    return click.option(
+        "--format", "form", metavar="FORMAT", help="What came of it: json, or a Go template such as '{{.ID}}'."
+    )(function)
+
+
 def pretty_option(function: F) -> F:
     """--pretty for inspect."""
     return click.option("--pretty", is_flag=True, help="For people instead of JSON.")(function)

@@ -6,8 +6,8 @@ import click
 
 from flota.cli import lookup
 from flota.cli.groups import Command
-from flota.cli.removal import remove_each
 from flota.cli.session import Session, talks
+from flota.cli.several import remove_each
 
 
 @click.command(cls=Command, examples=["flota service rm web worker"])

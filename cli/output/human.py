@@ -1,7 +1,9 @@
-"""Times and ids as people read them: `3 minutes ago`, `Running 5 seconds ago`, 12 characters of an id."""
+"""Times, ids and names as people read them: `3 minutes ago`, 12 characters of an id, web.2 before web.10."""
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ def ago(seconds: float) -> str:
     return f"{duration_in_words(max(0.0, seconds))} ago"
 
 
+def since(timestamp: Timestamp) -> str:
+    """How long ago a protobuf timestamp was, in words."""
+    return ago(time.time() - seconds_of(timestamp))
+
+
 def seconds_of(timestamp: Timestamp) -> float:
     """A protobuf timestamp as seconds since 1970."""
     return timestamp.seconds + timestamp.nanos / 1e9
@@ -60,3 +67,19 @@ def iso_time(timestamp: Timestamp) -> str:
 def ellipsis(text: str, length: int) -> str:
     """At most `length` characters; the last one says that some are missing."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def capital(text: str) -> str:
+    """Running, Drain: Docker's words in tables begin with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A key that sorts numbers within names by their value: web.2 before web.10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def short_image(image: str, no_trunc: bool = False) -> str:
+    """An image without the digest, when it has a tag, too."""
+    name, at, _ = image.partition("@")
+    return name if at and ":" in name.rpartition("/")[2] and not no_trunc else image

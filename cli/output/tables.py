@@ -56,7 +56,7 @@ def _print_formatted(
 
     if form == "json":
         for row in rows:
-            click.echo(to_json(row))
+            click.echo(to_json({field: row[field] for field in sorted(row) if not callable(row[field])}))
         return
     known = {column.field: column.header for column in columns} | dict(more_headers)
     table = form.startswith("table ")

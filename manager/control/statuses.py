@@ -1,4 +1,8 @@
-"""How many tasks of a service shall run, and how many do. Pure."""
+"""How many tasks of a service shall run, and how many do. Pure.
+
+For a job these are the tasks of its current run that are under way; what has completed is counted apart. So Docker's
+`2/2 (3/10 completed)` can be said of a job of ten of which two run at a time.
+"""
 
 from collections.abc import Iterable
 
@@ -14,7 +18,9 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
     job = mode in ("replicated_job", "global_job")
     iteration = service.job_status.iteration.index
     running = completed = 0
+    # By node: a global service's task and the one that takes its place are one.
     places: set[str] = set()
+    under_way = 0
     for task in tasks:
         if job and task.job_iteration.index != iteration:
             continue
@@ -24,12 +30,12 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
             running += 1
         if job and state == TaskState.TASK_STATE_COMPLETE:
             completed += 1
+        if wanted and state < TaskState.TASK_STATE_COMPLETE:
+            under_way += 1
         if wanted:
             places.add(task.node_id)
     if mode == "replicated":
         desired = service.spec.replicated.replicas
-    elif mode == "replicated_job":
-        desired = service.spec.replicated_job.total_completions
     else:
-        desired = len(places)
+        desired = under_way if job else len(places)
     return ServiceStatus(service_id=service.id, desired_tasks=desired, running_tasks=running, completed_tasks=completed)

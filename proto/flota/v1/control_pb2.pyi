@@ -582,7 +582,7 @@ class ServiceStatus(_message.Message):
     COMPLETED_TASKS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     desired_tasks: _builtins.int
-    """Tasks (or completions) that shall be and that are."""
+    """Tasks that shall run (of a job: those of its current run that are under way), that run, that have completed."""
     running_tasks: _builtins.int
     completed_tasks: _builtins.int
     def __init__(

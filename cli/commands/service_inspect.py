@@ -1,0 +1,40 @@
+"""`flota service inspect`."""
+
+from __future__ import annotations
+
+import click
+
+from flota.cli import lookup
+from flota.cli.groups import Command
+from flota.cli.inspection import inspect_each
+from flota.cli.options import inspect_format_option, pretty_option
+from flota.cli.session import Session, talks
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flota service inspect web",
+        "flota service inspect --pretty web",
+        "flota service inspect --format '{{.Spec.TaskTemplate.ContainerSpec.Image}}' web",
+    ],
+)
+@inspect_format_option
+@pretty_option
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@talks
+async def inspect(session: Session, services: tuple[str, ...], form: str | None, pretty: bool) -> None:
+    """Show services as JSON in the shape of Docker's API, or for people."""
+    from flota.cli.output import docker_api
+
+    if not pretty:
+        await inspect_each(session, services, lookup.service, docker_api.service, form)
+        return
+    from flota.cli.output.pretty_service import pretty_service
+    from flota.v1.control_pb2 import ListNetworksRequest
+
+    answer = await session.control.ListNetworks(ListNetworksRequest())
+    names = {network.id: network.spec.annotations.name for network in answer.networks}
+    await inspect_each(
+        session, services, lookup.service, docker_api.service, form, lambda service: pretty_service(service, names)
+    )

@@ -1,0 +1,49 @@
+"""Prints objects rather than rows: as indented JSON, as JSON on one line, or each through a Go template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from flota.cli.failures import BadFlag
+
+
+def print_objects(objects: Iterable[Any], form: str | None) -> None:
+    """Print what `inspect` found, always as a list: Docker's `inspect` and all that is built on it do so.
+
+    Raises BadFlag for a bad template.
+    """
+    found = list(objects)
+    if not form:
+        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
+    elif form == "json":
+        from flota.cli.output.template import to_json
+
+        click.echo(to_json(found))
+    else:
+        _print_through(form, found)
+
+
+def print_object(thing: Any, form: str) -> None:
+    """Print one object as JSON ("json") or through a Go template. Raises BadFlag for a bad template."""
+    if form == "json":
+        from flota.cli.output.template import to_json
+
+        click.echo(to_json(thing))
+    else:
+        _print_through(form, [thing])
+
+
+def _print_through(form: str, things: Iterable[Any]) -> None:
+    from flota.cli.output.template import Template
+    from flota.cli.output.template_parser import TemplateError
+
+    try:
+        template = Template(form)
+        for thing in things:
+            click.echo(template.render(thing))
+    except TemplateError as error:
+        raise BadFlag(f"invalid --format {form!r}: {error}") from None

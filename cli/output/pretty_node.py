@@ -1,0 +1,52 @@
+"""A node for people: `node inspect --pretty`."""
+
+from __future__ import annotations
+
+import base64
+
+from flota.cli.output.docker_api import availability, reachability, role, word
+from flota.cli.output.human import capital, iso_time
+from flota.cli.output.pretty import Lines
+from flota.stacks.units import format_cpus, format_size
+from flota.v1.objects_pb2 import Node
+from flota.v1.types_pb2 import NodeState
+
+
+def pretty_node(node: Node) -> str:
+    """The lines."""
+    lines, description = Lines(), node.description
+    lines.field("ID", node.id)
+    lines.some("Name", node.spec.annotations.name)
+    lines.mapping("Labels", node.spec.annotations.labels, mark="- ")
+    lines.field("Hostname", description.hostname)
+    lines.field("Joined at", iso_time(node.meta.created_at))
+    lines.title("Status")
+    lines.field("State", capital(word(NodeState.Name(node.status.state), "NODE_STATE_")), 1)
+    lines.some("Message", node.status.message, 1)
+    lines.field("Availability", capital(availability(node.spec.availability)), 1)
+    lines.some("Address", node.status.address, 1)
+    if node.role != node.spec.desired_role:
+        lines.field("Role", f"{role(node.role)}, becoming {role(node.spec.desired_role)}", 1)
+    if node.HasField("manager_status"):
+        lines.title("Manager Status")
+        lines.field("Address", node.manager_status.address, 1)
+        lines.field("Raft Status", capital(reachability(node.manager_status.reachability)), 1)
+        lines.field("Leader", "Yes" if node.manager_status.leader else "No", 1)
+    lines.title("Platform")
+    lines.field("Operating System", description.platform.os, 1)
+    lines.field("Architecture", description.platform.architecture, 1)
+    lines.title("Resources")
+    lines.field("CPUs", format_cpus(description.resources.nano_cpus), 1)
+    lines.field("Memory", format_size(description.resources.memory_bytes), 1)
+    for each in description.resources.generic:
+        lines.field(each.kind, each.name or each.count, 1)
+    lines.field("Engine Version", description.engine.version)
+    lines.mapping("Engine Labels", description.engine.labels, mark="- ")
+    if description.HasField("tls_info"):
+        tls = description.tls_info
+        lines.title("TLS Info")
+        lines.title("TrustRoot", 1)
+        lines.text(tls.trust_root.decode(errors="replace"))
+        lines.field("Issuer Subject", base64.b64encode(tls.issuer_subject).decode(), 1)
+        lines.field("Issuer Public Key", base64.b64encode(tls.issuer_public_key).decode(), 1)
+    return str(lines)

@@ -1,0 +1,56 @@
+"""`flota` runs a command line against `daemon`, a real server on a unix socket."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flota.cli.main import main
+from tests.unit.cli.daemon import Daemon
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Standard output, line by line."""
+        return self.out.splitlines()
+
+
+Flota = Callable[..., Ran]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def swarm(daemon: Daemon) -> Daemon:
+    """A daemon that is the first manager of a swarm, on node m1."""
+    daemon.begin()
+    return daemon
+
+
+@pytest.fixture
+def flota(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Flota:
+    """Run a command line; everything it prints is caught. It talks to the daemon of the test, if there is one."""
+    monkeypatch.setenv("FLOTA_HOST", f"unix://{tmp_path}/flota.sock")
+    monkeypatch.delenv("FLOTA_DEBUG", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*argv: str) -> Ran:
+        capfd.readouterr()
+        status = main(list(argv))
+        caught = capfd.readouterr()
+        return Ran(status, caught.out, caught.err)
+
+    return run

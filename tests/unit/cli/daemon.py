@@ -1,0 +1,167 @@
+"""A daemon without machines, on a unix socket: the real control API over a store with a consensus of one.
+
+`Local`, `Logs` and `Agent`, which need machines, answer what a test told them to. The server runs in a thread with an
+event loop of its own, because the command line runs one, too.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound
+from flota.rpc.servers import local_server
+from flota.rpc.tokens import JoinToken
+from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc
+from flota.v1.local_pb2 import Image, InfoResponse
+from flota.v1.types_pb2 import NodeRole, Peer
+from tests.unit.control.cluster import Cluster
+
+R = TypeVar("R")
+
+
+class Local(local_pb2_grpc.LocalServicer):
+    """Becoming and ceasing to be a node; the requests are kept."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.requests: list[Any] = []
+        self.refusal: FlotaError | None = None
+        self.info = InfoResponse(version="0.1.0", state_directory="/var/lib/flota", runtime="crun")
+
+    def _refuse(self, request: Any) -> None:
+        self.requests.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def Init(self, request: Any, context: Any) -> local_pb2.InitResponse:
+        self._refuse(request)
+        if self.info.state == InfoResponse.STATE_ACTIVE:
+            raise FailedPrecondition("this node is already part of a swarm: leave it first (flota swarm leave)")
+        await self.cluster.begin()
+        self.activate()
+        stored = self.cluster.store.cluster
+        assert stored is not None
+        return local_pb2.InitResponse(
+            node_id=self.cluster.own_id, tokens=stored.root_ca.join_tokens, address="10.0.0.1:2377"
+        )
+
+    def activate(self) -> None:
+        """This node is the swarm's first manager."""
+        stored = self.cluster.store.cluster
+        assert stored is not None
+        self.info.state = InfoResponse.STATE_ACTIVE
+        self.info.role = NodeRole.NODE_ROLE_MANAGER
+        self.info.node_id, self.info.cluster_id = self.cluster.own_id, stored.id
+        self.info.node_address = "10.0.0.1"
+        self.info.managers.append(Peer(node_id=self.cluster.own_id, address="10.0.0.1:2377"))
+        self.info.description.CopyFrom(self.cluster.node("m1").description)
+
+    async def Join(self, request: Any, context: Any) -> local_pb2.JoinResponse:
+        self._refuse(request)
+        JoinToken.parse(request.token)
+        return local_pb2.JoinResponse(node_id="n" * 25, role=NodeRole.NODE_ROLE_WORKER)
+
+    async def Leave(self, request: Any, context: Any) -> local_pb2.LeaveResponse:
+        self._refuse(request)
+        return local_pb2.LeaveResponse()
+
+    async def Info(self, request: Any, context: Any) -> InfoResponse:
+        return self.info
+
+
+class Logs(logs_pb2_grpc.LogsServicer):
+    """Lines that are there, then (when followed) lines that come, then the end or an error."""
+
+    def __init__(self) -> None:
+        self.requests: list[logs_pb2.SubscribeLogsRequest] = []
+        self.answers: list[list[logs_pb2.SubscribeLogsMessage | FlotaError]] = []
+        self.subscribed = threading.Event()
+
+    async def SubscribeLogs(self, request: Any, context: Any) -> AsyncIterator[logs_pb2.SubscribeLogsMessage]:
+        self.requests.append(request)
+        for answer in self.answers.pop(0) if self.answers else ():
+            if isinstance(answer, FlotaError):
+                raise answer
+            yield answer
+        self.subscribed.set()
+        if request.options.follow:
+            await asyncio.get_running_loop().create_future()
+
+
+class Agent(local_pb2_grpc.AgentServicer):
+    """A worker's images."""
+
+    def __init__(self) -> None:
+        self.images: list[Image] = []
+        self.received = b""
+        self.options: local_pb2.ImportImageRequest.Options | None = None
+
+    async def ListImages(self, request: Any, context: Any) -> local_pb2.ListImagesResponse:
+        return local_pb2.ListImagesResponse(images=self.images)
+
+    async def LoadImage(self, requests: Any, context: Any) -> local_pb2.LoadImageResponse:
+        self.received = b"".join([request.data async for request in requests])
+        if not self.received.startswith(b"tar"):
+            raise InvalidArgument("the file is not a tar archive with an image")
+        return local_pb2.LoadImageResponse(images=self.images)
+
+    async def ImportImage(self, requests: Any, context: Any) -> local_pb2.ImportImageResponse:
+        async for request in requests:
+            if request.HasField("options"):
+                self.options = request.options
+            self.received += request.data
+        return local_pb2.ImportImageResponse(image=Image(id="sha256:" + "ab" * 32))
+
+    async def RemoveImage(self, request: Any, context: Any) -> local_pb2.RemoveImageResponse:
+        for image in self.images:
+            if request.reference in image.references:
+                return local_pb2.RemoveImageResponse(untagged=[request.reference], deleted=[image.id])
+        raise NotFound(f"no such image: {request.reference}")
+
+
+class Daemon:
+    """The server; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "flota.sock"
+        self.host = f"unix://{self.path}"
+        self.cluster = Cluster()
+        self.local, self.logs, self.agent = Local(self.cluster), Logs(), Agent()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
+
+    def run(self, what: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine where the store lives."""
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+
+    def begin(self) -> None:
+        """Begin a swarm without asking the command line."""
+        self.run(self.cluster.begin())
+        self.local.activate()
+
+    async def _start(self) -> None:
+        self._server = local_server(self.path)
+        control_pb2_grpc.add_ControlServicer_to_server(self.cluster.control, self._server)
+        local_pb2_grpc.add_LocalServicer_to_server(self.local, self._server)
+        local_pb2_grpc.add_AgentServicer_to_server(self.agent, self._server)
+        logs_pb2_grpc.add_LogsServicer_to_server(self.logs, self._server)
+        await self._server.start()
+
+    def __enter__(self) -> "Daemon":
+        # The calls' log lines would stand between what the command line prints.
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+        self._thread.start()
+        self.run(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._server.stop(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        structlog.reset_defaults()
