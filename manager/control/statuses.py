@@ -34,8 +34,11 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
             under_way += 1
         if wanted:
             places.add(task.node_id)
-    if mode == "replicated":
-        desired = service.spec.replicated.replicas
-    else:
-        desired = under_way if job else len(places)
+    match mode:
+        case "replicated":
+            desired = service.spec.replicated.replicas
+        case "global":
+            desired = len(places)
+        case _:
+            desired = under_way
     return ServiceStatus(service_id=service.id, desired_tasks=desired, running_tasks=running, completed_tasks=completed)
