@@ -37,7 +37,7 @@ soak: setup ## the long simulations: make soak SEEDS=20000
 	@FLOTA_SEEDS=$(SEEDS) $(PYTHON) -m pytest -n $(JOBS) -m soak --timeout 0
 
 vm-test: setup ## the provisioning script and systemd unit in a virtual machine made from Debian packages
-	@vagrant/vm-test
+	@vagrant/vm-test --transcript docs/vm-test.txt
 
 fmt: setup ## format and fix what ruff can fix
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .

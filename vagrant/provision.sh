@@ -80,7 +80,7 @@ place() { # SOURCE TARGET: true when the target changed
 if place "$here/60-flota.conf" /etc/sysctl.d/60-flota.conf; then
   say "setting the kernel's parameters"
   # A container as a test machine may not set all of them; a real machine does at its next boot at the latest.
-  sysctl -q -e -p /etc/sysctl.d/60-flota.conf || true
+  sysctl -q -e -p /etc/sysctl.d/60-flota.conf 2>/dev/null || true
 fi
 if place "$here/flota.service" /etc/systemd/system/flota.service; then
   systemctl daemon-reload
