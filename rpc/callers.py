@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -22,22 +23,26 @@ from flota.v1.types_pb2 import NodeRole
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever makes a call. `node_id` is empty for local callers and joiners; `role` is a joiner's token's role."""
+    """Whoever makes a call. `node_id` is empty for local callers and joiners; `role` is a joiner's token's role.
+
+    `address` is where the call came from (no port), as the manager saw it that it reached first; empty for sockets.
+    """
 
     kind: "Kind.ValueType"
     node_id: str = ""
     role: "NodeRole.ValueType" = NodeRole.NODE_ROLE_WORKER
+    address: str = ""
 
     def to_metadata(self) -> str:
         """For a manager that passes a call on to the leader."""
-        return f"{int(self.kind)} {int(self.role)} {self.node_id}"
+        return f"{int(self.kind)} {int(self.role)} {self.node_id} {self.address}"
 
     @classmethod
     def from_metadata(cls, text: str) -> "Caller":
         """Read what `to_metadata` wrote. Raises Unauthenticated."""
         try:
-            kind, role, node_id = text.split(" ")
-            return cls(Kind.ValueType(int(kind)), node_id, NodeRole.ValueType(int(role)))
+            kind, role, node_id, *rest = text.split(" ")
+            return cls(Kind.ValueType(int(kind)), node_id, NodeRole.ValueType(int(role)), "".join(rest))
         except ValueError:
             raise Unauthenticated(f"malformed forwarded caller {text!r}") from None
 
@@ -54,6 +59,14 @@ def current_caller() -> Caller:
 def set_caller(caller: Caller) -> None:
     """Used by the interceptor before it runs a handler."""
     _current.set(caller)
+
+
+def host_of_peer(peer: str) -> str:
+    """The address in gRPC's name for the other end ("ipv4:10.0.0.1:4711", "ipv6:%5B::1%5D:4711"); empty for sockets."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return ""
+    return unquote(rest).rpartition(":")[0].strip("[]")
 
 
 class Authenticator(Protocol):

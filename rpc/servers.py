@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,15 @@ import grpc
 import grpc.aio
 import structlog
 
-from flota.rpc.callers import LOCAL, Authenticator, Caller, CertificateAuthenticator, Trust, set_caller
+from flota.rpc.callers import (
+    LOCAL,
+    Authenticator,
+    Caller,
+    CertificateAuthenticator,
+    Trust,
+    host_of_peer,
+    set_caller,
+)
 from flota.rpc.channels import MAX_MESSAGE_BYTES
 from flota.rpc.contract import Method, methods
 from flota.rpc.errors import FlotaError, PermissionDenied, Unauthenticated
@@ -94,7 +103,7 @@ class Gate(grpc.aio.ServerInterceptor):
             if caller.kind != Kind.CALLER_MANAGER:
                 raise PermissionDenied("only managers may pass calls on for others")
             return Caller.from_metadata(forwarded)
-        return caller
+        return replace(caller, address=host_of_peer(context.peer()))
 
 
 Check = Callable[[Method, Any, dict[str, Any]], Caller]

@@ -1,12 +1,30 @@
-"""The Dispatcher service on the leader."""
+"""The Dispatcher service on the leader: calls, passed to the state of the term (term.py)."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from random import Random
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
 
 from flota.manager.clock import Clock
+from flota.manager.dispatcher.term import Term
 from flota.manager.store import Store
+from flota.rpc.callers import current_caller
+from flota.rpc.errors import Unavailable
 from flota.v1 import dispatcher_pb2_grpc
+from flota.v1.dispatcher_pb2 import (
+    AssignmentsMessage,
+    AssignmentsRequest,
+    EndSessionRequest,
+    EndSessionResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    SessionMessage,
+    SessionRequest,
+    UpdateTaskStatusRequest,
+    UpdateTaskStatusResponse,
+)
 from flota.v1.types_pb2 import Peer
 
 
@@ -25,13 +43,49 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         own_node_id: str = "",
     ) -> None:
         """`managers` are the addresses workers may turn to, `root_ca` PEM of the roots they shall trust."""
-        self._store = store
-        self._clock = clock
-        self._rng = rng
-        self._managers = managers
-        self._root_ca = root_ca
-        self._own_node_id = own_node_id
+        self._make_term = partial(Term, store, clock, rng, managers, root_ca, own_node_id)
+        self._term: Term | None = None
 
     async def run(self) -> None:
         """Runs until cancelled; then all sessions end with Unavailable."""
-        await asyncio.get_running_loop().create_future()
+        self._term = term = self._make_term()
+        try:
+            await term.run()
+        finally:
+            self._term = None
+            term.end(Unavailable("this manager does not lead any longer: try again"))
+
+    def _now(self) -> Term:
+        if self._term is None:
+            raise Unavailable("this manager does not lead: try again")
+        return self._term
+
+    async def Session(self, request: SessionRequest, context: Any) -> AsyncIterator[SessionMessage]:
+        """Raises Unavailable, NotFound (the node was removed), ResourceExhausted, FailedPrecondition (it is over)."""
+        term = self._now()
+        session = term.open_session(current_caller(), request)
+        try:
+            async for message in term.session_messages(session):
+                yield message
+        finally:
+            term.close_session(session)
+
+    async def EndSession(self, request: EndSessionRequest, context: Any) -> EndSessionResponse:
+        """Raises Unavailable, FailedPrecondition (it is over)."""
+        self._now().end_session(current_caller().node_id, request.session_id)
+        return EndSessionResponse()
+
+    async def Heartbeat(self, request: HeartbeatRequest, context: Any) -> HeartbeatResponse:
+        """Raises Unavailable, FailedPrecondition (the session is over)."""
+        period = self._now().heartbeat(current_caller().node_id, request.session_id)
+        return HeartbeatResponse(period=Duration(seconds=int(period), nanos=int(period % 1 * 1e9)))
+
+    async def UpdateTaskStatus(self, request: UpdateTaskStatusRequest, context: Any) -> UpdateTaskStatusResponse:
+        """Raises Unavailable, FailedPrecondition (the session is over), PermissionDenied, InvalidArgument."""
+        await self._now().update_status(current_caller().node_id, request.session_id, request.updates)
+        return UpdateTaskStatusResponse()
+
+    async def Assignments(self, request: AssignmentsRequest, context: Any) -> AsyncIterator[AssignmentsMessage]:
+        """Raises Unavailable, FailedPrecondition (the session is over)."""
+        async for message in self._now().assignment_messages(current_caller().node_id, request.session_id):
+            yield message

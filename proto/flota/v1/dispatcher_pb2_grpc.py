@@ -39,6 +39,11 @@ class DispatcherStub:
                 request_serializer=flota_dot_v1_dot_dispatcher__pb2.SessionRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_dispatcher__pb2.SessionMessage.FromString,
                 _registered_method=True)
+        self.EndSession = channel.unary_unary(
+                '/flota.v1.Dispatcher/EndSession',
+                request_serializer=flota_dot_v1_dot_dispatcher__pb2.EndSessionRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_dispatcher__pb2.EndSessionResponse.FromString,
+                _registered_method=True)
         self.Heartbeat = channel.unary_unary(
                 '/flota.v1.Dispatcher/Heartbeat',
                 request_serializer=flota_dot_v1_dot_dispatcher__pb2.HeartbeatRequest.SerializeToString,
@@ -60,7 +65,16 @@ class DispatcherServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Session(self, request, context):
-        """Registers the caller; the stream lives as long as the session.
+        """Registers the caller; the stream lives as long as the session. When it breaks, the node is DISCONNECTED at once,
+        and DOWN when its heartbeats have run out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSession(self, request, context):
+        """The node says goodbye: it is DOWN at once and its tasks go elsewhere. For a node that leaves or stops its tasks;
+        a worker that merely restarts, and leaves its containers running, does not call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,13 +87,16 @@ class DispatcherServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTaskStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Answers when the store has it. Only tasks of the calling node.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Assignments(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What the node shall have: first a complete set, then changes, for as long as the session lives. One stream per
+        session: a second one ends the first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -91,6 +108,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=flota_dot_v1_dot_dispatcher__pb2.SessionRequest.FromString,
                     response_serializer=flota_dot_v1_dot_dispatcher__pb2.SessionMessage.SerializeToString,
+            ),
+            'EndSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSession,
+                    request_deserializer=flota_dot_v1_dot_dispatcher__pb2.EndSessionRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_dispatcher__pb2.EndSessionResponse.SerializeToString,
             ),
             'Heartbeat': grpc.unary_unary_rpc_method_handler(
                     servicer.Heartbeat,
@@ -135,6 +157,33 @@ class Dispatcher:
             '/flota.v1.Dispatcher/Session',
             flota_dot_v1_dot_dispatcher__pb2.SessionRequest.SerializeToString,
             flota_dot_v1_dot_dispatcher__pb2.SessionMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Dispatcher/EndSession',
+            flota_dot_v1_dot_dispatcher__pb2.EndSessionRequest.SerializeToString,
+            flota_dot_v1_dot_dispatcher__pb2.EndSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

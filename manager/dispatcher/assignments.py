@@ -1,0 +1,294 @@
+"""What every node needs to know, kept up to date from the store's events. No I/O; the tables are only read.
+
+A node needs its own tasks; the secrets, configs and networks that those of them need which have not ended; and, for
+each such network, every peer and service on it, wherever they are. Each of these things has a key:
+
+    ("task", id)  ("secret", id)  ("config", id)  ("network", id)  ("service", network, id)  ("peer", network, task)
+
+An event is turned into `touch(nodes, key)` for just the nodes whose need it concerns. What becomes of a key is read
+from here when it is sent (`change`), not when it is touched: a slow worker costs a set of keys, and gets the newest
+state of each. Nodes are said to *hold* a key for as long as one of their tasks needs it; counting those makes the work
+of an event proportional to what it changes and to the nodes that hold it, and to nothing else.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from flota.manager.dispatcher.peers import is_ready, peers_of, services_of, underlay_address
+from flota.manager.store import Event, ReadTables
+from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer, NetworkService
+from flota.v1.objects_pb2 import Config, Network, Node, Secret, Service, Task
+from flota.v1.store_pb2 import StoreAction
+from flota.v1.types_pb2 import TaskState
+
+Key = tuple[str, ...]
+
+
+class Urgency(Enum):
+    """How soon the worker should hear of a change."""
+
+    # It decides what this node does.
+    OWN = 0
+    # A peer is not to be used any longer.
+    WITHDRAWN = 1
+    # There is one more to be used, or one less that nobody used.
+    SPREAD = 2
+
+
+Touch = Callable[[Collection[str], Key, Urgency], None]
+
+
+class _Placement(NamedTuple):
+    """Of a task that is on a node and has not ended: what it needs there, and what others see of it."""
+
+    node_id: str
+    needs: tuple[Key, ...]
+    ready: bool
+
+
+_UPDATE, _REMOVE = AssignmentChange.ACTION_UPDATE, AssignmentChange.ACTION_REMOVE
+
+
+class Assignments:
+    """See the module's docstring. `touch` hears of everything that nodes have to be told."""
+
+    def __init__(self, tables: ReadTables, touch: Touch) -> None:
+        self._tables = tables
+        self._touch = touch
+        self._placements: dict[str, _Placement] = {}
+        # Secrets, configs and networks → the nodes that need them, and for how many tasks.
+        self._holders: dict[Key, dict[str, int]] = {}
+        # Network → task (service) → the change that tells of it, made once for all nodes.
+        self._peers: dict[str, dict[str, AssignmentChange]] = {}
+        self._services: dict[str, dict[str, AssignmentChange]] = {}
+        self._networks_of_service: dict[str, set[str]] = {}
+        self._addresses: dict[str, str] = {}
+        for node in tables.nodes:
+            self._addresses[node.id] = underlay_address(node)
+        for service in tables.services:
+            self._set_service(service)
+        for task in tables.tasks:
+            self._set_task(None, task)
+
+    # What is so now.
+
+    def complete(self, node_id: str) -> Iterator[AssignmentChange]:
+        """Everything the node needs, in an order in which nothing comes before what it rests on."""
+        tasks = [task for task in self._tables.tasks.by("node", node_id) if _is_assigned(task)]
+        placements = (self._placements.get(task.id) for task in tasks)
+        needs = dict.fromkeys(key for placement in placements if placement is not None for key in placement.needs)
+        networks = [key for key in needs if key[0] == "network"]
+        for key in needs:
+            yield from self._update(node_id, key)
+        for _, network_id in networks:
+            yield from self._services.get(network_id, {}).values()
+            yield from self._peers.get(network_id, {}).values()
+        for task in tasks:
+            yield AssignmentChange(action=_UPDATE, task=task)
+
+    def change(self, node_id: str, key: Key) -> AssignmentChange:
+        """What the node is to be told of a key: how it is now, or that it needs it no longer."""
+        return next(self._update(node_id, key), None) or _removal(key)
+
+    def _update(self, node_id: str, key: Key) -> Iterator[AssignmentChange]:
+        """One change, or none when there is no such thing or the node does not need it."""
+        kind, id = key[0], key[1]
+        if kind == "task":
+            task = self._tables.tasks.get(id)
+            if task is not None and task.node_id == node_id and _is_assigned(task):
+                yield AssignmentChange(action=_UPDATE, task=task)
+        elif node_id not in self._holders.get(key if len(key) == 2 else ("network", id), ()):
+            return
+        elif kind == "peer" or kind == "service":
+            known = self._peers if kind == "peer" else self._services
+            found = known.get(id, {}).get(key[2])
+            if found is not None:
+                yield found
+        elif kind == "network" and (network := self._tables.networks.get(id)) is not None:
+            yield AssignmentChange(action=_UPDATE, network=network)
+        elif kind == "secret" and (secret := self._tables.secrets.get(id)) is not None:
+            yield AssignmentChange(action=_UPDATE, secret=secret)
+        elif kind == "config" and (config := self._tables.configs.get(id)) is not None:
+            yield AssignmentChange(action=_UPDATE, config=config)
+
+    # What happens.
+
+    def note(self, events: Iterable[Event]) -> None:
+        """Take over one or more transactions' events, in their order."""
+        for event in events:
+            removed = event.kind == StoreAction.KIND_REMOVE
+            match event.object:
+                case Task() as task:
+                    self._set_task(event.old if isinstance(event.old, Task) else None, None if removed else task)
+                case Node() as node:
+                    self._set_node(node, removed)
+                case Service() as service:
+                    self._set_service(Service(id=service.id) if removed else service)
+                case Secret() | Config() | Network() as thing:
+                    key = (event.word, thing.id)
+                    if key in self._holders:
+                        self._touch(self._holders[key], key, Urgency.OWN)
+                case _:
+                    pass
+
+    def _set_task(self, old: Task | None, new: Task | None) -> None:
+        task = new or old
+        assert task is not None
+        was, now = self._placements.get(task.id), None if new is None else _placement(new)
+        if was != now:
+            self._place(task, was, now)
+        was_assigned, is_assigned = old is not None and _is_assigned(old), new is not None and _is_assigned(new)
+        if is_assigned != was_assigned or (is_assigned and _differs(old, new)):
+            self._touch((task.node_id,), ("task", task.id), Urgency.OWN)
+
+    def _place(self, task: Task, was: _Placement | None, now: _Placement | None) -> None:
+        """The task came to its node, ended there, or became ready or unready."""
+        needed, needs = was.needs if was is not None else (), now.needs if now is not None else ()
+        if now is not None:
+            self._placements[task.id] = now
+            if needs != needed:
+                for key in needs:
+                    self._hold(now.node_id, key)
+            self._set_peers(task)
+        else:
+            self._placements.pop(task.id, None)
+            for key in needed:
+                if key[0] == "network":
+                    self._drop_peer(key[1], task.id)
+        if was is not None and needs != needed:
+            for key in needed:
+                self._release(was.node_id, key)
+
+    def _hold(self, node_id: str, key: Key) -> None:
+        holders = self._holders.setdefault(key, {})
+        holders[node_id] = holders.get(node_id, 0) + 1
+        if holders[node_id] == 1:
+            self._touch_with_contents(node_id, key)
+
+    def _release(self, node_id: str, key: Key) -> None:
+        holders = self._holders[key]
+        holders[node_id] -= 1
+        if holders[node_id]:
+            return
+        del holders[node_id]
+        if not holders:
+            del self._holders[key]
+        self._touch_with_contents(node_id, key)
+
+    def _touch_with_contents(self, node_id: str, key: Key) -> None:
+        node = (node_id,)
+        self._touch(node, key, Urgency.OWN)
+        if key[0] == "network":
+            network_id = key[1]
+            for service_id in self._services.get(network_id, ()):
+                self._touch(node, ("service", network_id, service_id), Urgency.OWN)
+            for task_id in self._peers.get(network_id, ()):
+                self._touch(node, ("peer", network_id, task_id), Urgency.OWN)
+
+    def _set_peers(self, task: Task) -> None:
+        address = self._addresses.get(task.node_id)
+        for peer in peers_of(task, address or ""):
+            if address is None:
+                # Its node was removed from the cluster.
+                self._drop_peer(peer.network_id, task.id)
+                continue
+            peers = self._peers.setdefault(peer.network_id, {})
+            known = peers.get(task.id)
+            if known is None or known.peer != peer:
+                peers[task.id] = AssignmentChange(action=_UPDATE, peer=peer)
+                withdrawn = known is not None and known.peer.ready and not peer.ready
+                self._touch_peer(peer.network_id, task.id, Urgency.WITHDRAWN if withdrawn else Urgency.SPREAD)
+
+    def _drop_peer(self, network_id: str, task_id: str) -> None:
+        peers = self._peers.get(network_id, {})
+        known = peers.pop(task_id, None)
+        if known is None:
+            return
+        if not peers:
+            del self._peers[network_id]
+        self._touch_peer(network_id, task_id, Urgency.WITHDRAWN if known.peer.ready else Urgency.SPREAD)
+
+    def _touch_peer(self, network_id: str, task_id: str, urgency: Urgency) -> None:
+        holders = self._holders.get(("network", network_id))
+        if holders:
+            self._touch(holders, ("peer", network_id, task_id), urgency)
+
+    def _set_node(self, node: Node, removed: bool) -> None:
+        """Its address may have changed; only then does anybody else care."""
+        address = None if removed else underlay_address(node)
+        if self._addresses.get(node.id) == address:
+            return
+        if address is None:
+            self._addresses.pop(node.id, None)
+        else:
+            self._addresses[node.id] = address
+        for task in self._tables.tasks.by("node", node.id):
+            if task.id in self._placements:
+                self._set_peers(task)
+
+    def _set_service(self, service: Service) -> None:
+        before = self._networks_of_service.pop(service.id, set())
+        now = {told.network_id: told for told in services_of(service)}
+        if now:
+            self._networks_of_service[service.id] = set(now)
+        for network_id in before - now.keys():
+            del self._services[network_id][service.id]
+            if not self._services[network_id]:
+                del self._services[network_id]
+        changed = before - now.keys()
+        for network_id, told in now.items():
+            services = self._services.setdefault(network_id, {})
+            known = services.get(service.id)
+            if known is None or known.service != told:
+                services[service.id] = AssignmentChange(action=_UPDATE, service=told)
+                changed.add(network_id)
+        for network_id in changed:
+            holders = self._holders.get(("network", network_id))
+            if holders:
+                self._touch(holders, ("service", network_id, service.id), Urgency.SPREAD)
+
+
+def _is_assigned(task: Task) -> bool:
+    return bool(task.node_id) and task.status.state >= TaskState.TASK_STATE_ASSIGNED
+
+
+def _placement(task: Task) -> _Placement | None:
+    if not _is_assigned(task) or task.status.state > TaskState.TASK_STATE_RUNNING:
+        return None
+    container = task.spec.container
+    needs = [
+        *(("network", attachment.network_id) for attachment in task.networks),
+        *(("secret", reference.secret_id) for reference in container.secrets),
+        *(("config", reference.config_id) for reference in container.configs),
+    ]
+    return _Placement(task.node_id, tuple(dict.fromkeys(needs)), is_ready(task))
+
+
+def _differs(old: Task | None, new: Task | None) -> bool:
+    """Whether a worker has to hear of it: anything but what it reported itself and what the store keeps."""
+    assert old is not None
+    assert new is not None
+    return (
+        old.desired_state != new.desired_state
+        or old.endpoint != new.endpoint
+        or old.networks != new.networks
+        or old.spec != new.spec
+    )
+
+
+def _removal(key: Key) -> AssignmentChange:
+    match key:
+        case ("task", id):
+            return AssignmentChange(action=_REMOVE, task=Task(id=id))
+        case ("secret", id):
+            return AssignmentChange(action=_REMOVE, secret=Secret(id=id))
+        case ("config", id):
+            return AssignmentChange(action=_REMOVE, config=Config(id=id))
+        case ("network", id):
+            return AssignmentChange(action=_REMOVE, network=Network(id=id))
+        case ("peer", network_id, id):
+            return AssignmentChange(action=_REMOVE, peer=NetworkPeer(network_id=network_id, task_id=id))
+        case ("service", network_id, id):
+            return AssignmentChange(action=_REMOVE, service=NetworkService(network_id=network_id, service_id=id))
+    raise AssertionError(f"no such kind of key: {key}")

@@ -1,0 +1,63 @@
+"""What others on a network are told of tasks and services: NetworkPeer and NetworkService. Pure."""
+
+from collections.abc import Iterator
+
+from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
+from flota.v1.objects_pb2 import Node, Service, Task
+from flota.v1.task_states import task_name
+from flota.v1.types_pb2 import EndpointSpec, TaskState
+
+
+def is_ready(task: Task) -> bool:
+    """Whether the task answers to its service's name.
+
+    It no longer does from the moment it is told to stop, before its worker sends the signal. (A job's task is wanted
+    COMPLETE from the start: that does not tell it to stop.)
+    """
+    return task.status.state == TaskState.TASK_STATE_RUNNING and task.desired_state <= TaskState.TASK_STATE_COMPLETE
+
+
+def underlay_address(node: Node) -> str:
+    """Where the node's VXLAN endpoint is reached."""
+    return node.description.data_path_address or node.status.address
+
+
+def peers_of(task: Task, vtep: str) -> Iterator[NetworkPeer]:
+    """The task's place on each of its networks."""
+    name, ready = task_name(task), is_ready(task)
+    for attachment in task.networks:
+        if attachment.addresses:
+            yield NetworkPeer(
+                network_id=attachment.network_id,
+                task_id=task.id,
+                task_name=name,
+                service_id=task.service_id,
+                service_name=task.service_annotations.name,
+                slot=task.slot,
+                aliases=attachment.aliases,
+                addresses=attachment.addresses,
+                node_id=task.node_id,
+                vtep=vtep,
+                ready=ready,
+            )
+
+
+def services_of(service: Service) -> Iterator[NetworkService]:
+    """The service on each network where it has an address in common or, without one (dnsrr), where its tasks are."""
+    if not service.HasField("endpoint"):
+        return
+    endpoint = service.endpoint
+    aliases = {attachment.target: attachment.aliases for attachment in service.spec.task.networks}
+    addresses = {vip.network_id: vip.address for vip in endpoint.virtual_ips}
+    if endpoint.spec.mode == EndpointSpec.MODE_DNSRR:
+        addresses = dict.fromkeys(aliases, "") | addresses
+    for network_id, address in addresses.items():
+        yield NetworkService(
+            network_id=network_id,
+            service_id=service.id,
+            service_name=service.spec.annotations.name,
+            aliases=aliases.get(network_id, ()),
+            virtual_ip=address,
+            ports=endpoint.ports,
+            mode=endpoint.spec.mode,
+        )

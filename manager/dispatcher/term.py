@@ -1,0 +1,266 @@
+"""The dispatcher's state and loops for one term of leadership. Nothing in it outlives the term.
+
+One watch on the store feeds everything: `Assignments` (and through it the outboxes of connected workers), presence
+(nodes that come and go) and the sessions' own streams. Handlers of calls read and change this state between awaits, so
+they need no locks; what has to be durable goes through the two writers.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from random import Random
+
+import structlog
+
+from flota.manager.clock import Clock
+from flota.manager.dispatcher import orphans
+from flota.manager.dispatcher.assignments import Assignments, Key, Urgency
+from flota.manager.dispatcher.metrics import REGISTRATIONS, SESSIONS
+from flota.manager.dispatcher.node_writer import NodeWriter, State, Wish
+from flota.manager.dispatcher.outbox import Outbox, gap
+from flota.manager.dispatcher.presence import Presence
+from flota.manager.dispatcher.session import Session
+from flota.manager.dispatcher.status import StatusWriter, Update
+from flota.manager.store import Event, Store, WatchClosed, Watcher
+from flota.rpc.callers import Caller
+from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, Unavailable
+from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionMessage, SessionRequest
+from flota.v1.objects_pb2 import Cluster, Node
+from flota.v1.store_pb2 import StoreAction
+from flota.v1.types_pb2 import NodeState, Peer
+
+_log = structlog.get_logger("dispatcher")
+# Seconds; only for clusters whose spec does not say.
+DEFAULT_PERIOD = 1.0
+# The group of managers is no object of the store, so it is looked at so often (seconds).
+_LOOK_AT_MANAGERS = 1.0
+_WORDS = ("task", "node", "service", "network", "secret", "config", "cluster")
+
+
+class Term:
+    """See the module's docstring. `run` it; whatever way that ends, call `end`."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        rng: Random,
+        managers: Callable[[], list[Peer]],
+        root_ca: Callable[[], bytes],
+        own_node_id: str,
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._ask_managers, self._ask_root_ca = managers, root_ca
+        self._time = asyncio.get_running_loop().time
+        self._nodes = NodeWriter(store, clock)
+        self._statuses = StatusWriter(store, clock, own_node_id)
+        self._presence = Presence(rng, self._moved)
+        self._outboxes: dict[str, Outbox] = {}
+        self._managers = managers()
+        self._root_ca = root_ca()
+        self._error: FlotaError | None = None
+        self._open_watch()
+        for node in store.nodes:
+            if node.status.state != NodeState.NODE_STATE_DOWN:
+                self._expect(node.id)
+
+    def _open_watch(self) -> None:
+        """Take everything as it is now; no await in between, so nothing is missed or taken twice."""
+        self._changes: Watcher = self._store.watch(*_WORDS)
+        self._set_period()
+        self._assignments = Assignments(self._store, self._touch)
+
+    def end(self, error: FlotaError) -> None:
+        """End all streams and calls with `error`."""
+        self._error = error
+        self._changes.__exit__(None, None, None)
+        self._nodes.end(error)
+        self._statuses.end(error)
+        for session in self._presence.sessions():
+            session.end(error)
+        SESSIONS.set(0)
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name="dispatcher: store")
+            group.create_task(self._watch_presence(), name="dispatcher: presence")
+            group.create_task(self._watch_managers(), name="dispatcher: managers")
+            group.create_task(self._nodes.run(), name="dispatcher: nodes")
+            group.create_task(self._statuses.run(), name="dispatcher: status")
+            group.create_task(orphans.run(self._store, self._clock), name="dispatcher: orphans")
+
+    # Calls.
+
+    def open_session(self, caller: Caller, request: SessionRequest) -> Session:
+        """Register the caller. Raises NotFound, ResourceExhausted."""
+        node = self._store.nodes.get(caller.node_id)
+        if node is None:
+            raise NotFound(f"node {caller.node_id} is not part of this cluster (any longer)")
+        session, replaced = self._presence.open(node.id, request.session_id, self._time())
+        if replaced is not None:
+            if replaced.id == session.id and replaced.outbox is not None:
+                session.outbox, replaced.outbox = replaced.outbox, None
+            replaced.end(FailedPrecondition("another session of this node took this one's place"))
+        description = request.description if request.HasField("description") else None
+        self._nodes.want(node.id, Wish(NodeState.NODE_STATE_READY, "", description, _address_of(caller, node) or None))
+        REGISTRATIONS.inc()
+        self._count_sessions()
+        return session
+
+    async def session_messages(self, session: Session) -> AsyncIterator[SessionMessage]:
+        """The session's stream. Raises what the session is ended with."""
+        await self._nodes.written(session.node_id)
+        sent: SessionMessage | None = None
+        while session.is_open():
+            node = self._store.nodes.get(session.node_id)
+            if node is not None and (sent is None or self._is_news(sent, node)):
+                sent = SessionMessage(session_id=session.id, node=node, managers=self._managers, root_ca=self._root_ca)
+                yield sent
+            await session.poked()
+
+    def close_session(self, session: Session) -> None:
+        """Its stream is over, whoever ended it."""
+        if self._error is None:
+            self._presence.detach(session)
+            self._count_sessions()
+
+    def end_session(self, node_id: str, session_id: str) -> None:
+        """The node says goodbye. Raises FailedPrecondition."""
+        session = self._presence.session(node_id, session_id)
+        self._presence.goodbye(session)
+        session.end(None)
+
+    def heartbeat(self, node_id: str, session_id: str) -> float:
+        """Seconds until the next one is due. Raises FailedPrecondition."""
+        return self._presence.heartbeat(node_id, session_id, self._time())
+
+    async def assignment_messages(self, node_id: str, session_id: str) -> AsyncIterator[AssignmentsMessage]:
+        """The assignments' stream. Raises FailedPrecondition, and what the session is ended with."""
+        session = self._presence.session(node_id, session_id)
+        self._catch_up()
+        outbox = Outbox(node_id, self._assignments)
+        session.attach(outbox)
+        self._outboxes[node_id] = outbox
+        try:
+            async for message in outbox.messages():
+                yield message
+        finally:
+            if self._outboxes.get(node_id) is outbox:
+                del self._outboxes[node_id]
+            if session.outbox is outbox:
+                session.outbox = None
+
+    async def update_status(self, node_id: str, session_id: str, updates: Sequence[Update]) -> None:
+        """Returns when it is committed. Raises FailedPrecondition, and what StatusWriter.submit raises."""
+        self._presence.session(node_id, session_id)
+        await self._statuses.submit(node_id, updates)
+
+    # Loops.
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for events in self._changes:
+                    self._note(events)
+            except WatchClosed:
+                # A leader's store is not replaced; should it be, everything is read anew and told anew.
+                for session in self._presence.sessions():
+                    if session.outbox is not None:
+                        session.outbox.end(Unavailable("the manager's store was replaced: open the stream again"))
+                self._open_watch()
+
+    def _catch_up(self) -> None:
+        """Be up to date with the store now."""
+        self._note(self._changes.drain())
+
+    def _note(self, events: list[Event]) -> None:
+        self._assignments.note(events)
+        for event in events:
+            if isinstance(event.object, Node):
+                self._note_node(event.object, event)
+            elif isinstance(event.object, Cluster):
+                self._set_period()
+                self._look_at_managers()
+
+    def _note_node(self, node: Node, event: Event) -> None:
+        if event.kind == StoreAction.KIND_REMOVE:
+            session = self._presence.forget(node.id)
+            if session is not None:
+                session.end(NotFound(f"node {node.id} was removed from this cluster"))
+            self._count_sessions()
+            return
+        if event.kind == StoreAction.KIND_CREATE:
+            self._expect(node.id)
+        elif (session := self._presence.current(node.id)) is not None:
+            session.poke()
+
+    async def _watch_presence(self) -> None:
+        while True:
+            period = self._presence.period
+            alarm = self._presence.next_alarm()
+            wanted = min(self._time() + period / 2, alarm if alarm is not None else float("inf"))
+            await asyncio.sleep(max(0.0, wanted - self._time()))
+            now = self._time()
+            if now - wanted > period / 2:
+                _log.warning("this process stood still: nodes get more time", seconds=round(now - wanted, 2))
+                self._presence.postpone(now)
+            for session in self._presence.expire(now):
+                session.end(FailedPrecondition("the session ran out: its heartbeats failed to come"))
+            self._count_sessions()
+
+    async def _watch_managers(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AT_MANAGERS)
+            self._look_at_managers()
+
+    def _look_at_managers(self) -> None:
+        managers, root_ca = self._ask_managers(), self._ask_root_ca()
+        if managers != self._managers or root_ca != self._root_ca:
+            self._managers, self._root_ca = managers, root_ca
+            for session in self._presence.sessions():
+                session.poke()
+
+    # What follows from it.
+
+    def _expect(self, node_id: str) -> None:
+        self._presence.expect(node_id, self._time())
+        self._nodes.want(node_id, Wish(NodeState.NODE_STATE_UNKNOWN, "not heard of since the leader changed"))
+
+    def _moved(self, node_id: str, state: State, reason: str) -> None:
+        self._nodes.want(node_id, Wish(state, reason))
+
+    def _touch(self, nodes: Collection[str], key: Key, urgency: Urgency) -> None:
+        pause = gap(urgency, len(nodes))
+        for node_id in nodes:
+            outbox = self._outboxes.get(node_id)
+            if outbox is not None:
+                outbox.touch(key, pause)
+
+    def _set_period(self) -> None:
+        cluster = self._store.cluster
+        period = 0.0
+        if cluster is not None and cluster.spec.dispatcher.HasField("heartbeat_period"):
+            period = cluster.spec.dispatcher.heartbeat_period.ToTimedelta().total_seconds()
+        self._presence.period = period or DEFAULT_PERIOD
+
+    def _count_sessions(self) -> None:
+        SESSIONS.set(self._presence.ready)
+
+    def _is_news(self, sent: SessionMessage, node: Node) -> bool:
+        """Whether the worker cares about the difference (not about its own state, say)."""
+        known = sent.node
+        return (
+            known.spec != node.spec
+            or known.role != node.role
+            or known.certificate != node.certificate
+            or list(sent.managers) != self._managers
+            or sent.root_ca != self._root_ca
+        )
+
+
+def _address_of(caller: Caller, node: Node) -> str:
+    """Where managers see the node; a manager's own worker may come in over loopback, which tells nobody anything."""
+    address = caller.address
+    if address.startswith("127.") or address in ("", "::1"):
+        return node.manager_status.address.rpartition(":")[0].strip("[]") or address
+    return address
