@@ -42,11 +42,11 @@ def _shared_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def lab(_shared_lab: Lab) -> Iterator[Lab]:
+def lab(_shared_lab: Lab) -> Lab:
     """A swarm of three managers and two workers, all READY, with nothing on it."""
     with Swarm(_shared_lab) as swarm:
         swarm.make_clean()
-    yield _shared_lab
+    return _shared_lab
 
 
 @pytest.fixture
