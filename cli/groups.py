@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Lazy(NamedTuple):
@@ -95,14 +98,26 @@ class Group(click.Group):
             raise click.exceptions.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands for the shell, without importing the lazy ones."""
+        from click.shell_completion import CompletionItem
+
+        return [
+            *(CompletionItem(name, help=text) for name, text in self._rows() if name.startswith(incomplete)),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Name and one line for each command that is not hidden."""
+        rows = [(name, entry.help) for name, entry in self.lazy.items()]
+        return rows + [
+            (name, command.get_short_help_str(80)) for name, command in self.commands.items() if not command.hidden
+        ]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing the lazy ones."""
-        rows = [(name, entry.help) for name, entry in self.lazy.items()]
-        for name, command in self.commands.items():
-            if not command.hidden:
-                rows.append((name, command.get_short_help_str(80)))
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(self._rows())
 
 
 Group.group_class = Group

@@ -16,6 +16,8 @@ from flota.cli.groups import Group, Lazy
 
 # The same as flota.rpc.channels.DEFAULT_HOST, which costs an import of gRPC.
 DEFAULT_HOST = "unix:///run/flota/flota.sock"
+# Set by the shells' completion scripts (flota completion).
+COMPLETE_VARIABLE = "_FLOTA_COMPLETE"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ def root(ctx: click.Context, host: str | None, version: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a command line (default: the process's); give the exit status."""
     try:
-        root.main(args=argv, prog_name="flota", standalone_mode=False)
+        if os.environ.get(COMPLETE_VARIABLE):
+            root.main(prog_name="flota")
+        # Not root.main, which has words of its own for interrupts and for readers that have enough.
+        with root.make_context("flota", list(sys.argv[1:] if argv is None else argv)) as ctx:
+            root.invoke(ctx)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output (head, less) has enough.

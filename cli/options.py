@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from flota.cli.completing import one_of
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -39,7 +41,13 @@ def pretty_option(function: F) -> F:
 def filter_option(*keys: str) -> Callable[[F], F]:
     """--filter with the keys it knows."""
     return click.option(
-        "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help=f"Only what matches: {', '.join(keys)}."
+        "-f",
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=f"Only what matches: {', '.join(keys)}.",
+        shell_complete=one_of([f"{key}=" for key in keys]),
     )
 
 

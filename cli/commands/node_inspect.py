@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.groups import Command
 from flota.cli.inspection import inspect_each
 from flota.cli.options import inspect_format_option, pretty_option
@@ -21,7 +21,7 @@ from flota.cli.session import Session, talks
 )
 @inspect_format_option
 @pretty_option
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=completing.nodes)
 @talks
 async def inspect(session: Session, nodes: tuple[str, ...], form: str | None, pretty: bool) -> None:
     """Show nodes as JSON in the shape of Docker's API, or for people. `self` is the node you talk to."""

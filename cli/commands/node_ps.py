@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.filters import Filters
 from flota.cli.groups import Command
 from flota.cli.options import filter_option, format_option, no_resolve_option, no_trunc_option, quiet_option
@@ -25,7 +25,7 @@ _FILTERS = ("id", "name", "label", "desired-state")
 @no_resolve_option
 @no_trunc_option
 @quiet_option()
-@click.argument("nodes", nargs=-1, metavar="[NODE...]")
+@click.argument("nodes", nargs=-1, metavar="[NODE...]", shell_complete=completing.nodes)
 @talks
 async def ps(
     session: Session,

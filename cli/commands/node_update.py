@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.failures import BadFlag, CommandFailed
 from flota.cli.groups import Command
 from flota.cli.session import Session, talks
@@ -48,7 +48,7 @@ async def change(session: Session, wanted: str, apply: Callable[[NodeSpec], None
 @click.option("--role", type=click.Choice(["worker", "manager"]), help="What it shall be.")
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add a label, or change it.")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Take a label out.")
-@click.argument("node")
+@click.argument("node", shell_complete=completing.nodes)
 @talks
 async def update(
     session: Session,
@@ -84,7 +84,7 @@ async def update(
 
 
 @click.command(cls=Command, examples=["flota node promote w1 w2"])
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=completing.nodes)
 @talks
 async def promote(session: Session, nodes: tuple[str, ...]) -> None:
     """Make nodes managers."""
@@ -102,7 +102,7 @@ async def promote(session: Session, nodes: tuple[str, ...]) -> None:
 
 
 @click.command(cls=Command, examples=["flota node demote m2 m3"])
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=completing.nodes)
 @talks
 async def demote(session: Session, nodes: tuple[str, ...]) -> None:
     """Make nodes workers."""

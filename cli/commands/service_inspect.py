@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.groups import Command
 from flota.cli.inspection import inspect_each
 from flota.cli.options import inspect_format_option, pretty_option
@@ -21,7 +21,7 @@ from flota.cli.session import Session, talks
 )
 @inspect_format_option
 @pretty_option
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=completing.services)
 @talks
 async def inspect(session: Session, services: tuple[str, ...], form: str | None, pretty: bool) -> None:
     """Show services as JSON in the shape of Docker's API, or for people."""

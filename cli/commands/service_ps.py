@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.filters import Filters
 from flota.cli.groups import Command
 from flota.cli.options import filter_option, format_option, no_resolve_option, no_trunc_option, quiet_option
@@ -29,7 +29,7 @@ _FILTERS = ("id", "name", "node", "desired-state")
 @no_resolve_option
 @no_trunc_option
 @quiet_option()
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=completing.services)
 @talks
 async def ps(
     session: Session,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.failures import BadFlag, CommandFailed
 from flota.cli.groups import Command
 from flota.cli.options import detach_option
@@ -65,7 +65,7 @@ async def go_back(session: Session, service: str, detach: bool, quiet: bool) -> 
 @click.command(cls=Command, examples=["flota service rollback web"])
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
-@click.argument("service")
+@click.argument("service", shell_complete=completing.services)
 @talks
 async def rollback(session: Session, service: str, detach: bool, quiet: bool) -> None:
     """Go back to the spec that SERVICE had before its last change."""
@@ -74,7 +74,7 @@ async def rollback(session: Session, service: str, detach: bool, quiet: bool) ->
 
 @click.command(cls=Command, examples=["flota service scale web=10 worker=4"])
 @detach_option
-@click.argument("scales", nargs=-1, required=True, metavar="SERVICE=REPLICAS...")
+@click.argument("scales", nargs=-1, required=True, metavar="SERVICE=REPLICAS...", shell_complete=completing.scales)
 @talks
 async def scale(session: Session, scales: tuple[str, ...], detach: bool) -> None:
     """Set the number of replicas of one or more services. All are checked before any is changed."""

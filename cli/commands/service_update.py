@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flota.cli import lookup
+from flota.cli import completing, lookup
 from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
 from flota.cli.service.options import update_options
@@ -26,7 +26,7 @@ _MANNERS = {"detach", "quiet", "rollback", "with_registry_auth", "no_resolve_ima
     ],
 )
 @update_options
-@click.argument("service")
+@click.argument("service", shell_complete=completing.services)
 @talks
 async def update(session: Session, /, service: str, **flags: Any) -> None:
     """Change SERVICE; tasks that no longer fit are replaced in a rolling way."""

@@ -83,3 +83,13 @@ def short_image(image: str, no_trunc: bool = False) -> str:
     """An image without the digest, when it has a tag, too."""
     name, at, _ = image.partition("@")
     return name if at and ":" in name.rpartition("/")[2] and not no_trunc else image
+
+
+def decimal_size(size: int) -> str:
+    """A number of bytes in powers of 1000, as Docker shows the sizes of images: 4.26MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}TB"

@@ -12,14 +12,15 @@ _WIDTH = 24
 
 
 class Lines:
-    """Collects lines."""
+    """Collects lines; values begin in column `width` (0: right behind their names)."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = _WIDTH) -> None:
         self._lines: list[str] = []
+        self._width = width
 
     def field(self, name: str, value: Any, depth: int = 0) -> None:
         """`name: value`, the values below each other."""
-        self._lines.append(f"{' ' * depth}{name + ':':<{_WIDTH - depth}}{value}".rstrip())
+        self._lines.append(f"{' ' * depth}{f'{name}: ':<{max(0, self._width - depth)}}{value}".rstrip())
 
     def some(self, name: str, value: Any, depth: int = 0) -> None:
         """A field, unless its value is empty."""

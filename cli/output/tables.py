@@ -28,27 +28,32 @@ def print_rows(
     form: str | None = None,
     quiet: bool = False,
     more_headers: Mapping[str, str] | None = None,
-    id_field: str = "ID",
+    labels: Sequence[Mapping[str, str]] | None = None,
 ) -> None:
     """Print `rows`: `form` is None or "table" (a table), "json", a Go template, or "table TEMPLATE".
 
-    Fields that only templates use have their headers in `more_headers`. Raises BadFlag for a bad template.
+    Fields that only templates use have their headers in `more_headers`; `labels`, one mapping per row, are what
+    `.Label "key"` asks. Raises BadFlag for a bad template.
     """
     listed = list(rows)
     if quiet and form is None:
         for row in listed:
-            click.echo(row[id_field])
+            click.echo(row["ID"])
         return
     if form in (None, "table", ""):
         lines = [[column.header for column in columns]]
         lines += [[_cell(row[column.field]) for column in columns] for row in listed]
         click.echo(align(lines), nl=False)
         return
-    _print_formatted(columns, listed, str(form), more_headers or {})
+    _print_formatted(columns, listed, str(form), more_headers or {}, labels or [{} for _ in listed])
 
 
 def _print_formatted(
-    columns: Sequence[Column], rows: list[Mapping[str, Any]], form: str, more_headers: Mapping[str, str]
+    columns: Sequence[Column],
+    rows: list[Mapping[str, Any]],
+    form: str,
+    more_headers: Mapping[str, str],
+    labels: Sequence[Mapping[str, str]],
 ) -> None:
     from flota.cli.failures import BadFlag
     from flota.cli.output.template import Row, Template, to_json
@@ -56,15 +61,18 @@ def _print_formatted(
 
     if form == "json":
         for row in rows:
-            click.echo(to_json({field: row[field] for field in sorted(row) if not callable(row[field])}))
+            click.echo(to_json(dict(sorted(row.items()))))
         return
     known = {column.field: column.header for column in columns} | dict(more_headers)
     table = form.startswith("table ")
     try:
         template = Template(form.removeprefix("table ").strip() if table else form)
-        lines = [template.render(Row(row)) for row in rows]
+        lines = [
+            template.render(Row(row, {"Label": lambda key, own=own: own.get(key, "")}))
+            for row, own in zip(rows, labels, strict=True)
+        ]
         if table:
-            header = template.render(Row(known))
+            header = template.render(Row(known, {"Label": _label_header}))
             lines.insert(0, header)
     except TemplateError as error:
         raise BadFlag(f"invalid --format {form!r}: {error}") from None
@@ -73,6 +81,11 @@ def _print_formatted(
     else:
         for line in lines:
             click.echo(line)
+
+
+def _label_header(key: str) -> str:
+    """The last part of a label's key."""
+    return key.rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
 
 
 def _cell(value: object) -> str:

@@ -17,6 +17,7 @@ from flota.cli.output.template_parser import (
     Dot,
     Field,
     Literal,
+    Method,
     Node,
     Pipeline,
     TemplateError,
@@ -135,6 +136,12 @@ class _Run:
                 return _field(self._evaluate(base, dot), names)
             case Call():
                 return self._call(part, dot, ())
+            case Method(field=Field(base=base, names=(*path, name)), arguments=arguments):
+                owner = _field(self._evaluate(base, dot), tuple(path))
+                method = getattr(owner, "methods", {}).get(name)
+                if method is None:
+                    raise TemplateError(f".{name} is not a method and takes no arguments")
+                return _applied(name, method, [self._evaluate(argument, dot) for argument in arguments])
             case Pipeline(commands=commands):
                 value = self._evaluate(commands[0], dot)
                 for command in commands[1:]:
@@ -155,13 +162,16 @@ class _Run:
         function = _FUNCTIONS.get(call.name)
         if function is None:
             raise TemplateError(f"function {call.name!r} not defined{did_you_mean(call.name, _FUNCTIONS)}")
-        arguments = [self._evaluate(argument, dot) for argument in call.arguments]
-        try:
-            return function(*arguments, *last)
-        except TemplateError:
-            raise
-        except (TypeError, ValueError, LookupError) as error:
-            raise TemplateError(f"{call.name}: {error}") from None
+        return _applied(call.name, function, [*(self._evaluate(argument, dot) for argument in call.arguments), *last])
+
+
+def _applied(name: str, function: Callable[..., object], arguments: Sequence[object]) -> object:
+    try:
+        return function(*arguments)
+    except TemplateError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise TemplateError(f"{name}: {error}") from None
 
 
 def _field(value: object, names: tuple[str, ...]) -> object:
@@ -179,9 +189,16 @@ def _field(value: object, names: tuple[str, ...]) -> object:
 
 
 class Row(dict[str, Any]):
-    """Data whose fields are all known: asking for another one is an error, as it is with Docker's structs."""
+    """Data whose fields are all known: asking for another one is an error, as it is with Docker's structs.
+
+    `methods` are asked with arguments; they are no data and stay out of JSON.
+    """
 
     closed = True
+
+    def __init__(self, fields: Mapping[str, Any], methods: Mapping[str, Callable[..., object]] | None = None) -> None:
+        super().__init__(fields)
+        self.methods = dict(methods or {})
 
 
 def _truth(value: object) -> bool:

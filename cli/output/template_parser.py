@@ -51,10 +51,18 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Method:
+    """A field that is asked with arguments: `.Label "tier"`."""
+
+    field: Field
+    arguments: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """Commands joined by `|`, perhaps given to variables."""
 
-    commands: tuple[Operand | Call, ...]
+    commands: tuple[Operand | Call | Method, ...]
     assigned: tuple[str, ...] = ()
     declares: bool = False
 
@@ -230,18 +238,24 @@ class _Expression:
             ahead += 2
         return (), False
 
-    def _command(self) -> Operand | Call:
+    def _command(self) -> Operand | Call | Method:
         kind, text = self._peek()
         if kind == "word" and text not in _LITERALS:
             self._next += 1
-            arguments = []
-            while self._peek()[0] != "end" and self._peek()[1] not in ("|", ")"):
-                arguments.append(self._operand())
-            return Call(text, tuple(arguments))
+            return Call(text, self._arguments())
         value = self._operand()
-        if self._peek()[0] != "end" and self._peek()[1] not in ("|", ")"):
+        arguments = self._arguments()
+        if not arguments:
+            return value
+        if not isinstance(value, Field):
             raise TemplateError(f"{text!r} is not a function and takes no arguments")
-        return value
+        return Method(value, arguments)
+
+    def _arguments(self) -> tuple[Operand, ...]:
+        arguments = []
+        while self._peek()[0] != "end" and self._peek() not in (("mark", "|"), ("mark", ")")):
+            arguments.append(self._operand())
+        return tuple(arguments)
 
     def _operand(self) -> Operand:
         kind, text = self._peek()

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from flota.cli import completing
+from flota.cli.completing import one_of
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _PHASES = {"update": "an update", "rollback": "a rollback"}
@@ -79,10 +82,18 @@ _RM = {
     "sysctl": "KEY",
     "generic-resource": "KIND",
 }
+_COMPLETERS = {
+    "network": completing.networks,
+    "secret": completing.secrets,
+    "config": completing.configs,
+    "placement-pref": one_of(["spread=node.labels.", "spread=engine.labels."]),
+}
 _SHORT = {"label": "-l", "env": "-e", "publish": "-p"}
 
 
 def _single(flags: str, kind: Any, text: str) -> Decorator:
+    if isinstance(kind, str) and "|" in kind:
+        return click.option(*flags.split(), metavar=kind, help=text, shell_complete=one_of(kind.split("|")))
     if isinstance(kind, str):
         return click.option(*flags.split(), metavar=kind, help=text)
     return click.option(*flags.split(), type=kind, help=text)
@@ -132,12 +143,23 @@ def _common() -> list[Decorator]:
 def create_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """All flags of `service create`."""
     lists: list[Decorator] = [
-        click.option(*filter(None, (_SHORT.get(name), f"--{name}")), multiple=True, metavar=metavar, help=text)
+        click.option(
+            *filter(None, (_SHORT.get(name), f"--{name}")),
+            multiple=True,
+            metavar=metavar,
+            help=text,
+            shell_complete=_COMPLETERS.get(name),
+        )
         for name, metavar, text in _LISTS
     ]
     own: list[Decorator] = [
         click.option("--name", metavar="NAME", help="The service's name (made up when not given)."),
-        click.option("--mode", metavar="MODE", help="replicated (default), global, replicated-job or global-job."),
+        click.option(
+            "--mode",
+            metavar="MODE",
+            help="replicated (default), global, replicated-job or global-job.",
+            shell_complete=one_of(["replicated", "global", "replicated-job", "global-job"]),
+        ),
         click.option("--env-file", multiple=True, type=click.File(), help="File with KEY=VALUE lines."),
         click.option("-t", "--tty", is_flag=True, default=None, help="Give the container a terminal."),
         click.option("-i", "--stdin", is_flag=True, default=None, help="Keep standard input open."),
@@ -151,8 +173,19 @@ def update_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """All flags of `service update`."""
     lists: list[Decorator] = []
     for name, metavar, text in _LISTS:
-        lists.append(click.option(f"--{name}-add", multiple=True, metavar=metavar, help=f"Add. {text}"))
-        lists.append(click.option(f"--{name}-rm", multiple=True, metavar=_RM.get(name, metavar), help="Take out."))
+        completer = _COMPLETERS.get(name)
+        lists += [
+            click.option(
+                f"--{name}-add", multiple=True, metavar=metavar, help=f"Add. {text}", shell_complete=completer
+            ),
+            click.option(
+                f"--{name}-rm",
+                multiple=True,
+                metavar=_RM.get(name, metavar),
+                help="Take out.",
+                shell_complete=completer,
+            ),
+        ]
     own: list[Decorator] = [
         click.option("--image", metavar="IMAGE", help="The image to run."),
         click.option("--args", metavar="COMMAND", help="Replaces the arguments."),

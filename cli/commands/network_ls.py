@@ -1,0 +1,118 @@
+"""`flota network ls`, `inspect` and `rm`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from flota.cli import completing, lookup
+from flota.cli.filters import Filters
+from flota.cli.groups import Command
+from flota.cli.inspection import inspect_each
+from flota.cli.options import filter_option, format_option, inspect_format_option, no_trunc_option, quiet_option
+from flota.cli.output.tables import Column, print_rows
+from flota.cli.session import Session, talks
+from flota.cli.several import remove_each
+
+if TYPE_CHECKING:
+    from flota.v1.objects_pb2 import Network
+
+_FILTERS = ("id", "name", "label", "driver", "scope", "type")
+_COLUMNS = (
+    Column("ID", "NETWORK ID"),
+    Column("Name", "NAME"),
+    Column("Driver", "DRIVER"),
+    Column("Scope", "SCOPE"),
+)
+_MORE = {
+    "IPv6": "IPV6",
+    "Internal": "INTERNAL",
+    "Ingress": "INGRESS",
+    "Subnets": "SUBNETS",
+    "Labels": "LABELS",
+    "CreatedAt": "CREATED AT",
+}
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flota network ls",
+        "flota network ls --filter label=team=shop",
+        "flota network ls --format '{{.Name}} {{.Subnets}}'",
+    ],
+)
+@filter_option(*_FILTERS)
+@format_option
+@no_trunc_option
+@quiet_option()
+@talks
+async def ls(session: Session, filters: tuple[str, ...], form: str | None, no_trunc: bool, quiet: bool) -> None:
+    """List networks."""
+    wanted = Filters(filters, _FILTERS)
+    wanted.one_of("scope", ("swarm",))
+    wanted.one_of("type", ("custom", "builtin"))
+    from flota.cli.output.human import natural
+    from flota.v1.control_pb2 import ListNetworksRequest
+
+    answer = await session.control.ListNetworks(ListNetworksRequest())
+    networks = [
+        network
+        for network in answer.networks
+        if wanted.starts("id", network.id)
+        and wanted.starts("name", network.spec.annotations.name)
+        and wanted.labels("label", network.spec.annotations.labels)
+        and wanted.equals("driver", network.spec.driver.name or "overlay")
+        and wanted.equals("type", "builtin" if network.spec.ingress else "custom")
+    ]
+    networks.sort(key=lambda network: natural(network.spec.annotations.name))
+    labels = [network.spec.annotations.labels for network in networks]
+    print_rows(_COLUMNS, [_row(network, no_trunc) for network in networks], form, quiet, _MORE, labels)
+
+
+def _row(network: Network, no_trunc: bool) -> dict[str, str]:
+    from flota.cli.output.docker_api import labels_text
+    from flota.cli.output.human import iso_time, short_id
+
+    spec = network.spec
+    return {
+        "ID": short_id(network.id, no_trunc),
+        "Name": spec.annotations.name,
+        "Driver": spec.driver.name or "overlay",
+        "Scope": "swarm",
+        "IPv6": str(spec.ipv6_enabled).lower(),
+        "Internal": str(spec.internal).lower(),
+        "Ingress": str(spec.ingress).lower(),
+        "Subnets": ",".join(config.subnet for config in network.ipam or spec.ipam),
+        "Labels": labels_text(spec.annotations.labels),
+        "CreatedAt": iso_time(network.meta.created_at),
+    }
+
+
+@click.command(
+    cls=Command,
+    examples=["flota network inspect backend", "flota network inspect --format '{{.IPAM.Config}}' backend"],
+)
+@inspect_format_option
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=completing.networks)
+@talks
+async def inspect(session: Session, networks: tuple[str, ...], form: str | None) -> None:
+    """Show networks as JSON in the shape of Docker's API."""
+    from flota.cli.output import docker_api
+
+    await inspect_each(session, networks, lookup.network, docker_api.network, form)
+
+
+@click.command(cls=Command, examples=["flota network rm backend"])
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=completing.networks)
+@talks
+async def rm(session: Session, networks: tuple[str, ...]) -> None:
+    """Remove networks that no service is on."""
+    from flota.v1.control_pb2 import RemoveNetworkRequest
+
+    async def remove(wanted: str) -> None:
+        found = await lookup.network(session, wanted)
+        await session.control.RemoveNetwork(RemoveNetworkRequest(network_id=found.id))
+
+    await remove_each(session, networks, remove)

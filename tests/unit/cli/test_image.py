@@ -1,0 +1,91 @@
+"""`flota image`: what goes to the node's worker, and what comes back."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from flota.manager.clock import timestamp
+from flota.v1.local_pb2 import Image
+from tests.unit.cli.conftest import Flota
+from tests.unit.cli.daemon import Daemon
+
+
+@pytest.fixture
+def images(daemon: Daemon) -> list[Image]:
+    now = daemon.cluster.clock.now()
+    new = Image(
+        id="sha256:" + "a1" * 32, references=["shop/web:1.1", "localhost:5000/shop/web:1.1"],
+        digests=["shop/web@sha256:" + "0" * 64], size_bytes=4_261_550, created_at=timestamp(now - 7200),
+        labels={"team": "shop"},
+    )  # fmt: skip
+    old = Image(id="sha256:" + "b2" * 32, size_bytes=999, created_at=timestamp(now - 20 * 86400))
+    daemon.agent.images += [old, new]
+    return [new, old]
+
+
+def test_ls_has_a_row_for_each_name(daemon: Daemon, images: list[Image], flota: Flota) -> None:
+    assert flota("image", "ls").out == (
+        "REPOSITORY                TAG       IMAGE ID       CREATED       SIZE\n"
+        "shop/web                  1.1       a1a1a1a1a1a1   2 hours ago   4.26MB\n"
+        "localhost:5000/shop/web   1.1       a1a1a1a1a1a1   2 hours ago   4.26MB\n"
+        "<none>                    <none>    b2b2b2b2b2b2   2 weeks ago   999B\n"
+    )
+    assert flota("image", "ls", "-q").lines == ["a1a1a1a1a1a1", "b2b2b2b2b2b2"]
+    assert flota("image", "ls", "--no-trunc", "-q", "shop/web").lines == [images[0].id]
+    names = ("--format", "{{.Repository}}:{{.Tag}}")
+    assert flota("image", "ls", *names, "--filter", "reference=shop/*").lines == ["shop/web:1.1"]
+    assert flota("image", "ls", *names, "--filter", "dangling=true").lines == ["<none>:<none>"]
+    assert flota("image", "ls", *names, "--filter", "label=team=other").lines == []
+    row = json.loads(flota("image", "ls", "--format", "json", "shop/web").out)
+    assert (row["ID"], row["Size"], row["Digest"]) == ("a1a1a1a1a1a1", "4.26MB", "sha256:" + "0" * 64)
+    assert flota("image", "ls", "--digests").lines[0].split() == [
+        "REPOSITORY", "TAG", "DIGEST", "IMAGE", "ID", "CREATED", "SIZE",
+    ]  # fmt: skip
+
+
+def test_load_streams_the_archive(daemon: Daemon, flota: Flota, tmp_path: Path) -> None:
+    daemon.agent.images = [Image(id="sha256:" + "a1" * 32, references=["shop/web:1.1"]), Image(id="sha256:c3")]
+    archive = tmp_path / "shop.tar"
+    content = b"tar" + bytes(range(256)) * 12_000
+    archive.write_bytes(content)
+    done = flota("image", "load", "-i", str(archive))
+    assert (done.status, done.out) == (0, "Loaded image: shop/web:1.1\nLoaded image ID: sha256:c3\n")
+    assert daemon.agent.received == content
+    assert flota("image", "load", "--quiet", "--input", str(archive)).out == ""
+    assert flota("image", "load", "-i", str(archive), "--format", "{{.References}}").lines == ["[shop/web:1.1]", "[]"]
+
+
+def test_load_says_what_is_wrong(daemon: Daemon, flota: Flota, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = flota("image", "load", "-i", str(tmp_path / "nope.tar"))
+    assert (done.status, done.err) == (1, f"flota: cannot read {tmp_path / 'nope.tar'}: No such file or directory\n")
+    done = flota("image", "load", "-i", str(tmp_path))
+    assert (done.status, done.err) == (1, f"flota: cannot read {tmp_path}: Is a directory\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nonsense")))
+    done = flota("image", "load")
+    assert done.status == 1
+    assert done.err == "flota: Error response from daemon: the file is not a tar archive with an image\n"
+
+
+def test_import_sends_options_then_data(daemon: Daemon, flota: Flota, tmp_path: Path) -> None:
+    root = tmp_path / "rootfs.tar"
+    root.write_bytes(b"files")
+    done = flota(
+        "image", "import", "--change", 'CMD ["/bin/sh"]', "-c", "ENV A=1", "--platform", "linux/arm64", str(root), "b:1"
+    )
+    assert (done.status, done.out) == (0, "sha256:" + "ab" * 32 + "\n")
+    assert daemon.agent.received == b"files"
+    options = daemon.agent.options
+    assert options is not None
+    assert (options.reference, list(options.changes)) == ("b:1", ['CMD ["/bin/sh"]', "ENV A=1"])
+    assert (options.platform.os, options.platform.architecture) == ("linux", "arm64")
+    done = flota("image", "import", "--platform", "arm64", str(root))
+    assert (done.status, done.err) == (2, "flota: invalid --platform 'arm64': OS/ARCH is needed, such as linux/amd64\n")
+
+
+def test_rm_tells_what_has_gone(daemon: Daemon, images: list[Image], flota: Flota) -> None:
+    done = flota("image", "rm", "shop/web:1.1", "nope:1")
+    assert (done.status, done.err) == (1, "flota: no such image: nope:1\n")
+    assert done.out == f"Untagged: shop/web:1.1\nDeleted: {images[0].id}\n"

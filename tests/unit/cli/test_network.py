@@ -1,0 +1,94 @@
+"""`flota network`: from the flags to the spec, and back to tables."""
+
+import json
+
+import pytest
+
+from tests.unit.cli.conftest import Flota
+from tests.unit.cli.daemon import Daemon
+
+
+def test_create_prints_the_id_and_stores_what_was_asked(swarm: Daemon, flota: Flota) -> None:
+    done = flota(
+        "network", "create", "--subnet", "10.9.0.0/24", "--subnet", "10.10.0.0/24", "--gateway", "10.10.0.254",
+        "--ip-range", "10.9.0.128/25", "--aux-address", "router=10.9.0.2", "--label", "team=shop",
+        "--opt", "com.docker.network.driver.mtu=1400", "--internal", "backend",
+    )  # fmt: skip
+    assert (done.status, done.err) == (0, "")
+    stored = swarm.cluster.store.networks.get(done.out.strip())
+    assert stored is not None
+    first, second = stored.spec.ipam
+    assert (first.subnet, first.range, first.gateway) == ("10.9.0.0/24", "10.9.0.128/25", "")
+    assert dict(first.reserved) == {"router": "10.9.0.2"}
+    assert (second.subnet, second.range, second.gateway) == ("10.10.0.0/24", "", "10.10.0.254")
+    assert stored.spec.internal
+    (shape,) = json.loads(flota("network", "inspect", "backend").out)
+    assert shape["IPAM"]["Config"][0]["AuxiliaryAddresses"] == {"router": "10.9.0.2"}
+    assert shape["Options"] == {"com.docker.network.driver.mtu": "1400"}
+
+
+def test_ls_and_rm(swarm: Daemon, flota: Flota) -> None:
+    made = flota("network", "create", "--label", "com.example.team=shop", "backend").out.strip()
+    networks = {network.spec.annotations.name: network.id for network in swarm.cluster.store.networks}
+    assert flota("network", "ls").out == (
+        "NETWORK ID     NAME      DRIVER    SCOPE\n"
+        f"{made[:12]}   backend   overlay   swarm\n"
+        f"{networks['flota'][:12]}   flota     overlay   swarm\n"
+        f"{networks['ingress'][:12]}   ingress   overlay   swarm\n"
+    )
+    assert flota("network", "ls", "-q", "--no-trunc", "--filter", "label=com.example.team=shop").lines == [made]
+    assert flota("network", "ls", "--filter", "type=builtin", "--format", "{{.Name}}").lines == ["ingress"]
+    assert flota("network", "ls", "--filter", "driver=bridge", "-q").out == ""
+    shown = flota(
+        "network", "ls", "--filter", "name=back", "--format", 'table {{.Name}}\t{{.Label "com.example.team"}}'
+    )
+    assert shown.lines == ["NAME      TEAM", "backend   shop"]
+    done = flota("network", "rm", "backend", "backend", "ingress")
+    assert (done.status, done.out) == (1, "backend\n")
+    assert done.err == (
+        "flota: no such network: backend\n"
+        "flota: Error response from daemon: network ingress is the ingress network: it cannot be removed\n"
+    )
+
+
+def test_a_network_in_use_stays(swarm: Daemon, flota: Flota) -> None:
+    flota("network", "create", "backend")
+    flota("service", "create", "-d", "--name", "web", "--network", "backend", "busybox")
+    done = flota("network", "rm", "backend")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "flota: Error response from daemon: network backend is in use by service web\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--subnet", "10.9.0.1/24"], "invalid --subnet '10.9.0.1/24': a network such as 10.9.0.0/24 is needed"),
+        (["--gateway", "10.9.0.1"], "invalid --gateway '10.9.0.1': it must lie within a --subnet (none is given)"),
+        (["--subnet", "10.9.0.0/24", "--gateway", "10.8.0.1"], "invalid --gateway '10.8.0.1': it must lie within"),
+        (["--subnet", "10.9.0.0/24", "--gateway", "x"], "invalid --gateway 'x': an address such as 10.9.0.1 is"),
+        (["--subnet", "10.9.0.0/24", "--ip-range", "10.9.1.0/25"], "invalid --ip-range '10.9.1.0/25': it must lie"),
+        (["--subnet", "10.9.0.0/24", "--aux-address", "10.9.0.2"], "invalid --aux-address '10.9.0.2': NAME=ADDRESS"),
+        (
+            ["--subnet", "10.9.0.0/24", "--gateway", "10.9.0.1", "--gateway", "10.9.0.2"],
+            "invalid --gateway '10.9.0.2': the subnet 10.9.0.0/24 has 10.9.0.1 already",
+        ),
+        (["--label", "=x"], "invalid --label '=x': KEY=VALUE is needed"),
+        (["--opt", "=x"], "invalid --opt '=x': KEY=VALUE is needed"),
+    ],
+)
+def test_bad_flags_are_one_line(swarm: Daemon, flota: Flota, flags: list[str], said: str) -> None:
+    done = flota("network", "create", *flags, "backend")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"flota: {said}")
+    assert done.err.count("\n") == 1
+
+
+def test_what_the_daemon_does_not_take_is_told_in_its_words(swarm: Daemon, flota: Flota) -> None:
+    flota("network", "create", "--subnet", "10.9.0.0/24", "backend")
+    done = flota("network", "create", "--subnet", "10.9.0.0/25", "other")
+    assert done.err == (
+        "flota: Error response from daemon: invalid subnet '10.9.0.0/25': it overlaps 10.9.0.0/24 of network backend\n"
+    )
+    assert flota("network", "create", "--driver", "macvlan", "x").err == (
+        "flota: Error response from daemon: network driver 'macvlan' is not supported: only overlay is\n"
+    )
