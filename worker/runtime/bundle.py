@@ -11,6 +11,7 @@ from flota.worker.runtime import limits
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.capabilities import effective
 from flota.worker.runtime.container import BadContainer, Container
+from flota.worker.runtime.machine import Machine
 
 INIT = "/dev/init"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,17 +40,6 @@ class HostMount:
     kind: str
     source: str
     options: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the machine has, as far as containers depend on it."""
-
-    cgroup_parent: str
-    unified_cgroups: bool
-    swap_accounting: bool
-    # The small init; empty when the machine has none.
-    init: str
 
 
 _KERNEL_MOUNTS = (
@@ -95,15 +85,15 @@ def directory(container: Container) -> str:
     return wanted if wanted.startswith("/") else f"/{wanted}"
 
 
-def process(container: Container, account: Account, command: list[str]) -> dict[str, Any]:
+def process(container: Container, account: Account, command: list[str], machine: Machine) -> dict[str, Any]:
     """The `process` part, also for commands run in the container later. Raises BadContainer."""
     spec = container.task.spec.container
     env = environment(container)
     if not any(entry.startswith("HOME=") for entry in env):
         env.append(f"HOME={account.home}")
     try:
-        capabilities = effective(spec.capability_add, spec.capability_drop)
-        rlimits = limits.rlimits(spec.ulimits)
+        capabilities = effective(spec.capability_add, spec.capability_drop, machine.capabilities)
+        rlimits = limits.rlimits(spec.ulimits, machine.ceilings)
     except ValueError as error:
         raise BadContainer(str(error)) from None
     # As Docker has it: another user than root keeps only what was asked for by name.
@@ -163,7 +153,7 @@ def configuration(
         linux["rootfsPropagation"] = "rshared" if propagation else "rslave"
     return {
         "ociVersion": "1.0.2",
-        "process": process(container, account, command),
+        "process": process(container, account, command, machine),
         "root": {"path": str(rootfs), "readonly": spec.read_only},
         "hostname": container.hostname,
         "mounts": [

@@ -2,68 +2,91 @@
 
 from collections.abc import Iterable
 
-DEFAULT = (
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
+DEFAULT = frozenset(
+    f"CAP_{name}"
+    for name in [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
 )
-KNOWN = (
-    *DEFAULT,
-    *(
-        f"CAP_{name}"
-        for name in [
-            "AUDIT_CONTROL",
-            "AUDIT_READ",
-            "BLOCK_SUSPEND",
-            "BPF",
-            "CHECKPOINT_RESTORE",
-            "DAC_READ_SEARCH",
-            "IPC_LOCK",
-            "IPC_OWNER",
-            "LEASE",
-            "LINUX_IMMUTABLE",
-            "MAC_ADMIN",
-            "MAC_OVERRIDE",
-            "NET_ADMIN",
-            "NET_BROADCAST",
-            "PERFMON",
-            "SYS_ADMIN",
-            "SYS_BOOT",
-            "SYS_MODULE",
-            "SYS_NICE",
-            "SYS_PACCT",
-            "SYS_PTRACE",
-            "SYS_RAWIO",
-            "SYS_RESOURCE",
-            "SYS_TIME",
-            "SYS_TTY_CONFIG",
-            "SYSLOG",
-            "WAKE_ALARM",
-        ]
-    ),
+# In the kernel's order: a capability's place is its bit.
+KNOWN = tuple(
+    f"CAP_{name}"
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+        "PERFMON",
+        "BPF",
+        "CHECKPOINT_RESTORE",
+    ]
 )
 _ALL = "CAP_ALL"
 
 
-def effective(add: Iterable[str], drop: Iterable[str]) -> list[str]:
-    """Sorted names. ALL stands for every one; drop ALL leaves what is added. Raises ValueError."""
+def from_mask(mask: int) -> frozenset[str]:
+    """The names of a mask's bits, as /proc/PID/status has them."""
+    return frozenset(name for bit, name in enumerate(KNOWN) if mask >> bit & 1)
+
+
+def effective(add: Iterable[str], drop: Iterable[str], available: frozenset[str]) -> list[str]:
+    """Sorted names, all of `available`. ALL stands for every one; drop ALL leaves what is added. Raises ValueError."""
     added, dropped = set(map(_name, add)), set(map(_name, drop))
+    missing = added - available - {_ALL}
+    if missing:
+        raise ValueError(f"this node itself does not have the capability {', '.join(sorted(missing))}")
     if _ALL in added:
-        return sorted(set(KNOWN) - dropped)
+        return sorted(available - dropped)
     if _ALL in dropped:
         return sorted(added)
-    return sorted((set(DEFAULT) | added) - dropped)
+    return sorted((DEFAULT & available | added) - dropped)
 
 
 def _name(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from flota.overlay import Sandbox
 from flota.v1.objects_pb2 import Task
@@ -60,7 +61,7 @@ class Exit:
         """For people; empty for a clean end."""
         if self.code is None:
             return "the container's monitor was lost, and with it the exit code"
-        if self.oom_killed:
+        if self.oom_killed and self.code:
             return f"task: non-zero exit ({self.code}): out of memory"
         if self.code == 0:
             return ""
@@ -70,6 +71,31 @@ class Exit:
             except ValueError:
                 pass
         return f"task: non-zero exit ({self.code})"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container that has been started. `pid` is its first process, as this machine sees it."""
+
+    pid: int
+    container_id: str
+
+
+class Phase(Enum):
+    """How far a container is."""
+
+    CREATED = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """A container that was found after a restart. `pid` is 0 and `exit` set exactly when it has ended."""
+
+    phase: Phase
+    pid: int = 0
+    exit: Exit | None = None
 
 
 def signal_number(name: str, default: int = signal.SIGTERM) -> int:

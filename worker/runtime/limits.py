@@ -3,7 +3,7 @@
 Docker's rules: a quota per 100 ms for cpu, memory with as much swap again unless the spec says otherwise.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flota.v1.types_pb2 import ResourceRequirements, Ulimit
@@ -11,7 +11,7 @@ from flota.v1.types_pb2 import ResourceRequirements, Ulimit
 _CPU_PERIOD_US = 100_000
 _MIN_CPU_QUOTA_US = 1000
 MIN_MEMORY_BYTES = 4 << 20
-_RLIMITS = frozenset(
+RLIMITS = frozenset(
     [
         "core",
         "cpu",
@@ -31,7 +31,7 @@ _RLIMITS = frozenset(
     ]
 )
 # Soft as every program expects it (select), hard for those that raise it.
-_NOFILE = {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}
+_NOFILE_SOFT, _NOFILE_HARD = 1024, 524288
 _UNLIMITED = (1 << 64) - 1
 
 
@@ -71,16 +71,25 @@ def _memory(wanted: ResourceRequirements, swap_accounting: bool) -> dict[str, in
     return memory
 
 
-def rlimits(ulimits: Iterable[Ulimit]) -> list[dict[str, Any]]:
-    """process.rlimits; -1 = unlimited. Raises ValueError."""
-    result = {"nofile": _NOFILE}
+def rlimits(ulimits: Iterable[Ulimit], ceilings: Mapping[str, int]) -> list[dict[str, Any]]:
+    """process.rlimits; -1 = unlimited. `ceilings` are the limits this node cannot go above. Raises ValueError."""
+    ceiling = ceilings.get("nofile", _UNLIMITED)
+    result = {"nofile": _rlimit("nofile", min(_NOFILE_SOFT, ceiling), min(_NOFILE_HARD, ceiling))}
     for one in ulimits:
         name = one.name.lower()
-        if name not in _RLIMITS:
-            raise ValueError(f"unknown ulimit {one.name!r}: one of {', '.join(sorted(_RLIMITS))}")
+        if name not in RLIMITS:
+            raise ValueError(f"unknown ulimit {one.name!r}: one of {', '.join(sorted(RLIMITS))}")
         hard = one.hard or one.soft
         soft, hard = (_UNLIMITED if value < 0 else value for value in (one.soft, hard))
         if soft > hard:
             raise ValueError(f"invalid ulimit {one.name}={one.soft}:{one.hard}: the soft limit is above the hard one")
-        result[name] = {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+        if hard > ceilings.get(name, _UNLIMITED):
+            raise ValueError(
+                f"invalid ulimit {one.name}={one.soft}:{one.hard}: this node's own limit is {ceilings[name]}"
+            )
+        result[name] = _rlimit(name, soft, hard)
     return list(result.values())
+
+
+def _rlimit(name: str, soft: int, hard: int) -> dict[str, Any]:
+    return {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}

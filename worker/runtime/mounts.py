@@ -1,8 +1,8 @@
 """Mounting through the system calls: overlay roots, tmpfs, binds; and what is mounted below a directory.
 
 An overlay's options must fit into one page however many layers there are, so layers are named relative to their
-directory and the one mounting thread has a working directory of its own (unshare(CLONE_FS)). Nothing here runs
-on the event loop's thread but `below`.
+directory and the one mounting thread has a working directory of its own (unshare(CLONE_FS)). Nothing here belongs
+on the event loop's thread.
 """
 
 import asyncio
@@ -10,18 +10,29 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Sequence
+import shutil
+import struct
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+_SYS_OPENAT2 = 437
+_RESOLVE_IN_ROOT = 0x10
 _CLONE_FS = 0x200
 _MNT_DETACH = 2
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,16 +57,88 @@ def unmount(target: Path) -> None:
             raise OSError(number, os.strerror(number), str(target))
 
 
+def secret_tmpfs(target: Path, size: int) -> None:
+    """A file system in memory that no swap ever sees, where the kernel can promise that. Raises OSError."""
+    data = f"mode=0700,size={size}"
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    try:
+        mount("tmpfs", target, "tmpfs", flags, f"{data},noswap")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        mount("tmpfs", target, "tmpfs", flags, data)
+
+
+def bind_inside(root: Path, path: str, target: Path) -> None:
+    """Bind `path` of a directory that others may change meanwhile: no symlink leads out of it. Raises OSError.
+
+    `target` is made, as a file or a directory as `path` is one.
+    """
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+        found = _libc.syscall(_SYS_OPENAT2, top, os.fsencode(path), how, len(how))
+        _check(min(found, 0), Path(path))
+    finally:
+        os.close(top)
+    try:
+        if os.path.isdir(f"/proc/self/fd/{found}"):
+            target.mkdir(parents=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+        mount(f"/proc/self/fd/{found}", target, "", _MS_BIND | _MS_REC)
+        mount("", target, "", _MS_PRIVATE | _MS_REC)
+    finally:
+        os.close(found)
+
+
+def remove_tree(directory: Path) -> None:
+    """Unmount what is mounted below `directory` and delete it. No error if it is not there. Raises OSError."""
+    if not directory.exists():
+        return
+    # Looked at again until nothing is left: what were still mounted would be deleted with the rest.
+    while found := below(directory):
+        for target in found:
+            unmount(target)
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        # A monitor that ends puts a last file there.
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        shutil.rmtree(directory)
+
+
 def below(directory: Path) -> list[Path]:
     """Mount points at or below `directory` in this mount namespace, deepest first."""
     prefix = f"{directory}/"
     found = []
     with open("/proc/self/mountinfo") as file:
         for line in file:
-            target = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), line.split(" ", 5)[4])
+            target = line.split(" ", 5)[4]
+            if "\\" in target:
+                target = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), target)
             if target == str(directory) or target.startswith(prefix):
                 found.append(Path(target))
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether something is mounted at `path` itself, a bind of the same file system too."""
+    return path in below(path)
+
+
+def shared(path: Path) -> bool:
+    """Whether mounts below `path` reach other mount namespaces (the mount it is on is a shared one)."""
+    longest, result = "", False
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            fields = line.split(" ")
+            target = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
+            if len(target) >= len(longest) and path.is_relative_to(target):
+                longest, result = target, any(field.startswith("shared:") for field in fields[6 : fields.index("-", 6)])
+    return result
 
 
 class Mounter:
@@ -71,13 +154,13 @@ class Mounter:
         self._layers.mkdir(parents=True, exist_ok=True)
         os.chdir(self._layers)
 
-    async def overlay(self, target: Path, layers: Sequence[str], upper: Path, work: Path) -> None:
-        """Mount layers (names, lowest first) below a writable `upper` at `target`. Raises OSError."""
-        await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._overlay, target, tuple(layers), upper, work
-        )
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` on the thread, one after the other."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, partial(function, *args, **kwargs))
 
-    def _overlay(self, target: Path, layers: tuple[str, ...], upper: Path, work: Path) -> None:
+    def overlay(self, target: Path, layers: Sequence[str], upper: Path, work: Path) -> None:
+        """On the thread: mount layers (names, lowest first) below a writable `upper`. Raises OSError."""
         data = f"lowerdir={':'.join(reversed(layers))},upperdir={_escape(upper)},workdir={_escape(work)}"
         if self._volatile:
             # A root file system is never used again after a crash, so nothing in it need be synced when it goes.
@@ -89,15 +172,6 @@ class Mounter:
                     raise
                 self._volatile = False
         mount("overlay", target, "overlay", 0, data)
-
-    async def unmount(self, *targets: Path) -> None:
-        """Unmount each, lazily."""
-
-        def all_of_them() -> None:
-            for target in targets:
-                unmount(target)
-
-        await asyncio.get_running_loop().run_in_executor(self._thread, all_of_them)
 
     def stop(self) -> None:
         """End the thread."""

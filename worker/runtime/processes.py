@@ -1,16 +1,21 @@
-"""Running short commands (crun, conmon) without blocking the event loop and without helper processes.
+"""Running short commands (crun, cp, mount) without blocking the event loop and without helper processes.
 
-A child's end is seen through its pidfd; its output goes to a memory file, so that no reader task is needed and a
-daemonized grandchild that keeps the descriptor does not hold anything up.
+A child's end is seen through its pidfd. Output of our own tools goes to a memory file, so that no reader task is
+needed and a daemonized grandchild that keeps the descriptor does not hold anything up; output of a user's command,
+which may be without end, through a pipe of which only the beginning is kept.
 """
 
 import asyncio
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 _OUTPUT_LIMIT = 64 << 10
+_KILL_LIMIT = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,72 @@ async def run(
         return Completed(process.returncode, text.strip())
     finally:
         os.close(output)
+
+
+async def run_users(command: Sequence[str], *, limit: float, end: Callable[[int], None]) -> Completed:
+    """Run a command that does what a user asked for. At the limit, or when cancelled, `end` is to end it.
+
+    `end` gets the child's process id. Raises TimeoutError, OSError when it cannot be started.
+    """
+    reader, writer = os.pipe()
+    loop = asyncio.get_running_loop()
+    kept = bytearray()
+
+    def read() -> bool:
+        try:
+            chunk = os.read(reader, _OUTPUT_LIMIT)
+        except BlockingIOError:
+            return False
+        kept.extend(chunk[: _OUTPUT_LIMIT - len(kept)])
+        if not chunk:
+            loop.remove_reader(reader)
+        return bool(chunk)
+
+    try:
+        os.set_blocking(reader, False)
+        loop.add_reader(reader, read)
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; what takes time is the wait below
+                command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, start_new_session=True
+            )
+        finally:
+            os.close(writer)
+        try:
+            await finished(process, limit)
+        except BaseException:
+            end(process.pid)
+            await to_the_end(_ended(process))
+            raise
+        while read():
+            pass
+        return Completed(process.returncode, kept.decode(errors="replace").strip())
+    finally:
+        loop.remove_reader(reader)
+        os.close(reader)
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        await finished(process, _KILL_LIMIT)
+    except TimeoutError:
+        process.kill()
+        process.wait()
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end also when the caller is cancelled meanwhile; the cancellation is raised after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except Exception:  # noqa: BLE001 - raised by the result below
+            break
+    if cancelled:
+        raise cancelled
+    return task.result()
 
 
 async def finished(process: subprocess.Popen[bytes], limit: float) -> None:

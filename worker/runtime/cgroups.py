@@ -1,0 +1,119 @@
+"""Control groups: one per container below the node's parent group, and one for all monitors.
+
+crun makes and configures a container's group; here is what it is asked for afterwards: who is in it, whether the
+kernel killed for want of memory, and its removal. On cgroup v1 a group is a directory in every hierarchy.
+"""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from flota.worker.runtime.machine import CGROUPS, Machine
+
+_MONITORS = "monitors"
+# The hierarchies of v1 that matter for a monitor: systemd ends services by the first, and limits of the
+# daemon's own service must not hold for what outlives it.
+_MONITOR_HIERARCHIES = ("systemd", "memory", "pids")
+
+
+class Cgroups:
+    """The groups below `machine.cgroup_parent`. All methods are quick, but may wait for the kernel's cgroup lock."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._unified = machine.unified_cgroups
+        self._parent = machine.cgroup_parent.strip("/")
+        self._hierarchies = [CGROUPS] if self._unified else _v1_hierarchies()
+        self._monitors = [
+            group / self._parent / _MONITORS
+            for group in self._hierarchies
+            if self._unified or group.name in _MONITOR_HIERARCHIES
+        ]
+        memory = CGROUPS if self._unified else CGROUPS / "memory"
+        self._memory = memory / self._parent
+
+    def prepare(self) -> None:
+        """Make the monitors' group."""
+        for group in self._monitors:
+            group.mkdir(parents=True, exist_ok=True)
+
+    def place_monitor(self, pid: int) -> None:
+        """Move a process out of the daemon's groups, so that whoever ends those does not end it."""
+        for group in self._monitors:
+            _write(group / "cgroup.procs", str(pid))
+
+    def out_of_memory(self, container_id: str) -> bool:
+        """Whether the kernel killed a process of the container because its memory limit was reached."""
+        name = "memory.events" if self._unified else "memory.oom_control"
+        with suppress(FileNotFoundError):
+            for line in (self._memory / container_id / name).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1]) > 0
+        return False
+
+    def members(self, container_id: str) -> set[int]:
+        """The processes of a container, those of its inner groups too."""
+        found: set[int] = set()
+        for top in self._groups(container_id):
+            for directory, _, _ in os.walk(top):
+                with suppress(OSError):
+                    found |= set(map(int, Path(directory, "cgroup.procs").read_text().split()))
+        return found
+
+    def kill(self, container_id: str) -> None:
+        """SIGKILL for every process of a container."""
+        if self._unified:
+            try:
+                _write(self._memory / container_id / "cgroup.kill", "1")
+                return
+            except FileNotFoundError:
+                # A kernel before 5.14, or the group is gone.
+                pass
+        for pid in self.members(container_id):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def remove(self, container_id: str) -> bool:
+        """Take the container's group away; False while a process is still leaving it."""
+        removed = [_remove(group) for group in self._groups(container_id)]
+        return all(removed)
+
+    def close(self) -> None:
+        """Take away the monitors' and the parent group, where nobody is in them."""
+        for group in [*self._monitors, *(hierarchy / self._parent for hierarchy in self._hierarchies)]:
+            with suppress(OSError):
+                group.rmdir()
+
+    def _groups(self, container_id: str) -> list[Path]:
+        return [hierarchy / self._parent / container_id for hierarchy in self._hierarchies]
+
+
+def _v1_hierarchies() -> list[Path]:
+    # Names of two controllers on one hierarchy (cpu, cpuacct) are links to it.
+    return sorted(Path(entry.path) for entry in os.scandir(CGROUPS) if entry.is_dir(follow_symlinks=False))
+
+
+def _write(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _remove(group: Path) -> bool:
+    try:
+        group.rmdir()
+        return True
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    # Groups a container made within its own; and where no hierarchy is mounted (the place of an unmounted
+    # cgroup2) crun leaves plain directories with a plain file in them. A real group's file cannot be unlinked.
+    for directory, _, _ in os.walk(group, topdown=False):
+        with suppress(OSError):
+            os.unlink(Path(directory, "cgroup.procs"))
+        with suppress(OSError):
+            os.rmdir(directory)
+    return not group.exists()

@@ -1,0 +1,308 @@
+"""Runtime: the containers of one node, from images' layers to exit codes.
+
+    create   overlay, files, volumes ──► config.json ──► conmon ──► crun create     (a few at a time)
+    launch   one byte into crun's fifo
+    wait     conmon's pidfd, then its exit file
+    remove   SIGKILL to the first process (its PID namespace dies with it), then groups, mounts and files
+
+A container outlives the process that made it: `stop` touches none, and `adopt` finds them all again. What is on disk
+is the truth (RUN/tasks/ID, STATE/tasks/ID, see root); what is in memory only follows it.
+
+Never decides when a container is to start or to end, and knows nothing of images, networks and health checks.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from flota.v1.types_pb2 import Mount
+from flota.worker.runtime import bundle, inside, machine, monitor, mounts, placing, root
+from flota.worker.runtime.bundle import HostMount
+from flota.worker.runtime.cgroups import Cgroups
+from flota.worker.runtime.container import (
+    BadContainer,
+    Container,
+    ContainerError,
+    ContainerState,
+    Exit,
+    Phase,
+    Running,
+)
+from flota.worker.runtime.machine import RuntimeUnavailable
+from flota.worker.runtime.monitor import Monitored, Record
+from flota.worker.runtime.oci import Program
+from flota.worker.runtime.processes import Completed, to_the_end
+from flota.worker.runtime.root import Places
+from flota.worker.volumes import Volumes, fill
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_INIT = "catatonit"
+# More at once only wait for each other: most of a creation is the kernel's mount and cgroup work.
+_AT_ONCE = 4
+_CREATE_LIMIT = 60.0
+_END_LIMIT = 10.0
+_LEAVE_LIMIT = 5.0
+_LEAVE_PAUSE = 0.005
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Runtime:
+    """The containers of this node. One instance per worker; all methods on the event loop."""
+
+    def __init__(
+        self, *, run_directory: Path, state_directory: Path, layers_directory: Path, cgroup_parent: str
+    ) -> None:
+        """`run_directory` is RUN, `state_directory` STATE; images' layers are directories in `layers_directory`."""
+        self._bundles = run_directory.absolute() / "tasks"
+        self._states = state_directory.absolute() / "tasks"
+        self._skeleton = state_directory.absolute() / "skeleton"
+        self._program = Program(run_directory.absolute() / "runtime")
+        self._mounter = mounts.Mounter(layers_directory.absolute())
+        self._cgroup_parent = cgroup_parent
+        self._containers: dict[str, Monitored] = {}
+        # A lock is there as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._places_to_create = asyncio.Semaphore(_AT_ONCE)
+        self.volumes = Volumes(state_directory.absolute() / "volumes")
+
+    async def start(self) -> None:
+        """Find what is needed on this machine. Raises RuntimeUnavailable."""
+        conmon = shutil.which("conmon")
+        if conmon is None:
+            raise RuntimeUnavailable("conmon is not installed: apt-get install conmon")
+        self._conmon = conmon
+        self._machine = machine.look(self._cgroup_parent, shutil.which(_INIT) or "")
+        self._cgroups = Cgroups(self._machine)
+        await self._program.find()
+        for directory in (self._bundles, self._states, self._program.state_root):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Removing is file system work; more threads than processors do not make it quicker.
+        self._removers = ThreadPoolExecutor(os.cpu_count() or 1, "remover")
+        await self._in_thread(self._cgroups.prepare)
+        await self._in_thread(root.make_skeleton, self._skeleton)
+
+    async def stop(self) -> None:
+        """Follow the containers no longer. They run on, and so do their monitors."""
+        for one in self._containers.values():
+            one.close()
+        self._containers.clear()
+        await self._in_thread(self._cgroups.close)
+        self._mounter.stop()
+        self._removers.shutdown(wait=True)
+        self._program.close()
+
+    @property
+    def name(self) -> str:
+        """The OCI runtime in use: crun or runc."""
+        return self._program.name
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+        return self._program.version
+
+    def log_file(self, container_id: str) -> Path:
+        """Where conmon writes what the container says."""
+        return self._places(container_id).log
+
+    async def create(self, container: Container) -> None:
+        """Make a container and everything it needs, up to the moment before its program runs.
+
+        Raises BadContainer when trying again would not help, else ContainerError; nothing is left then.
+        """
+        if not _ID.fullmatch(container.id):
+            raise BadContainer(f"invalid container id {container.id!r}: letters, digits, _ . and -")
+        async with self._locked(container.id), self._places_to_create:
+            if container.id in self._containers or self._places(container.id).state.exists():
+                raise ContainerError(f"container {container.id} exists already")
+            try:
+                record = await self._make(container)
+            except BaseException:
+                await to_the_end(self._undo(container.id))
+                raise
+            self._follow(container.id, record)
+
+    async def _make(self, container: Container) -> Record:
+        places = self._places(container.id)
+        account, own = await self._mounter.call(root.assemble, container, places, self._mounter)
+        wanted = await self._wanted_mounts(container, places)
+        placed = placing.arrange(wanted, own)
+        root.check_program(container, places.rootfs, placed)
+        config = bundle.configuration(container, account, placed, places.rootfs, self._machine)
+        (places.bundle / "config.json").write_text(json.dumps(config))
+        spec = container.task.spec.container
+        order = monitor.Order(container.id, places.bundle, places.log, spec.tty, spec.open_stdin, container.log_size)
+        record = await monitor.launch(
+            order, self._conmon, self._program, self._cgroups.place_monitor, limit=_CREATE_LIMIT
+        )
+        record.write(places.bundle)
+        return record
+
+    async def _wanted_mounts(self, container: Container, places: Places) -> list[HostMount]:
+        """The spec's mounts, and a volume for each place the image wants one at."""
+        spec = container.task.spec.container
+        result = []
+        for number, mount in enumerate(spec.mounts):
+            if mount.type == Mount.TYPE_BIND:
+                result.append(placing.bind(mount))
+            elif mount.type == Mount.TYPE_TMPFS:
+                result.append(placing.tmpfs(mount))
+            else:
+                result.append(await self._volume(container.id, mount, places, number))
+        taken = {one.target for one in result}
+        for number, path in enumerate(container.image.volumes, len(result)):
+            if placing.target(path) not in taken:
+                mount = Mount(type=Mount.TYPE_VOLUME, target=path)
+                result.append(await self._volume(container.id, mount, places, number))
+        return result
+
+    async def _volume(self, container_id: str, mount: Mount, places: Places, number: int) -> HostMount:
+        content = inside.resolve(places.rootfs, placing.target(mount.target))
+        if mount.source:
+            data = await self.volumes.use(container_id, mount, content)
+        else:
+            data = places.state / "volumes" / str(number) / "_data"
+            data.mkdir(parents=True)
+            if not mount.volume_nocopy:
+                await fill(content, data)
+        if not mount.volume_subpath:
+            return placing.directory(mount, str(data))
+        part = places.bundle / "mounts" / str(number)
+        try:
+            await self._mounter.call(mounts.bind_inside, data, mount.volume_subpath, part)
+        except OSError as error:
+            raise BadContainer(
+                f"invalid volume-subpath {mount.volume_subpath!r} of volume {mount.source}: {error.strerror}"
+            ) from None
+        return placing.directory(mount, str(part))
+
+    async def launch(self, container_id: str) -> Running:
+        """Let a created container's program run. Raises ContainerError."""
+        one = self._known(container_id)
+        await self._program.start(container_id)
+        return Running(one.record.pid, container_id)
+
+    async def wait(self, container_id: str) -> Exit:
+        """Until the container has ended, whoever started it. Raises ContainerError if it is not known."""
+        return await asyncio.shield(self._known(container_id).exit)
+
+    async def signal(self, container_id: str, number: int) -> None:
+        """Send a signal to the container's first process. No error if it has ended."""
+        one = self._containers.get(container_id)
+        if one is not None:
+            one.signal(number)
+
+    async def execute(self, container_id: str, argv: Sequence[str], *, limit: float) -> Completed:
+        """Run a command in the container, as the container's user and with its environment.
+
+        Raises TimeoutError (the command is killed), ContainerError when the container does not run.
+        """
+        if self._known(container_id).has_ended:
+            raise ContainerError(f"container {container_id} does not run")
+        places = self._places(container_id)
+        process = json.loads((places.bundle / "config.json").read_text())["process"]
+        process |= {"args": list(argv), "terminal": False}
+        return await self._program.execute(container_id, process, places.bundle, limit)
+
+    async def remove(self, container_id: str) -> None:
+        """Take a container away with all it has; one that runs is killed. No error if there is none.
+
+        Raises ContainerError when something of it cannot be removed; trying again may help.
+        """
+        async with self._locked(container_id):
+            await to_the_end(self._discard(container_id))
+
+    async def adopt(self) -> dict[str, ContainerState]:
+        """Find the containers that earlier workers made, and follow them. What was only half made is removed."""
+        result = {}
+        for container_id, record in (await self._in_thread(self._on_disk)).items():
+            if record is None:
+                await self.remove(container_id)
+                continue
+            one = self._containers.get(container_id) or self._follow(container_id, record)
+            if one.has_ended:
+                result[container_id] = ContainerState(Phase.ENDED, exit=one.exit.result())
+            else:
+                phase = Phase.RUNNING if self._program.started(container_id) else Phase.CREATED
+                result[container_id] = ContainerState(phase, pid=record.pid)
+        return result
+
+    def _on_disk(self) -> dict[str, Record | None]:
+        """Every container there is a trace of; None for what has to go."""
+        traces = {name for place in (self._bundles, self._program.state_root) for name in os.listdir(place)}
+        found = {name: Record.read(self._bundles / name) for name in sorted(traces)}
+        for name in sorted(set(os.listdir(self._states)) - traces):
+            # Its bundle went with the machine's memory: the machine was started anew. Its log is still of use.
+            found[name] = Record.lost() if self._places(name).log.exists() else None
+        return found
+
+    def _follow(self, container_id: str, record: Record) -> Monitored:
+        one = Monitored(record, self._bundles / container_id, lambda: self._cgroups.out_of_memory(container_id))
+        self._containers[container_id] = one
+        return one
+
+    def _known(self, container_id: str) -> Monitored:
+        one = self._containers.get(container_id)
+        if one is None:
+            raise ContainerError(f"there is no container {container_id}")
+        return one
+
+    async def _undo(self, container_id: str) -> None:
+        # What the mounting thread was given is done to its end, whoever waits for it.
+        await self._mounter.call(int)
+        await self._discard(container_id)
+
+    async def _discard(self, container_id: str) -> None:
+        one = self._containers.get(container_id)
+        if one is not None and not one.has_ended:
+            one.signal(signal.SIGKILL)
+            try:
+                async with asyncio.timeout(_END_LIMIT):
+                    await asyncio.shield(one.exit)
+            except TimeoutError:
+                raise ContainerError(f"container {container_id} does not end though it was killed") from None
+        await self._leave_group(container_id)
+        try:
+            await self._in_thread(self._delete, container_id)
+            await self.volumes.release(container_id)
+        except OSError as error:
+            raise ContainerError(f"container {container_id} could not be removed: {error}") from None
+        self._containers.pop(container_id, None)
+
+    async def _leave_group(self, container_id: str) -> None:
+        deadline = asyncio.get_running_loop().time() + _LEAVE_LIMIT
+        while not await self._in_thread(self._cgroups.remove, container_id):
+            if asyncio.get_running_loop().time() > deadline:
+                raise ContainerError(f"processes of container {container_id} do not end though they were killed")
+            await self._in_thread(self._cgroups.kill, container_id)
+            await asyncio.sleep(_LEAVE_PAUSE)
+
+    def _delete(self, container_id: str) -> None:
+        places = self._places(container_id)
+        for directory in (places.bundle, self._program.state_root / container_id, places.state):
+            mounts.remove_tree(directory)
+
+    def _places(self, container_id: str) -> Places:
+        return Places(self._bundles / container_id, self._states / container_id, self._skeleton)
+
+    @asynccontextmanager
+    async def _locked(self, container_id: str) -> AsyncIterator[None]:
+        """One creation or removal of a container at a time."""
+        lock = self._locks.setdefault(container_id, asyncio.Lock())
+        async with lock:
+            yield
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._removers, function, *args)
