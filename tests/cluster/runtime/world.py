@@ -3,12 +3,13 @@
 Everything is made in a mount namespace of its own (see conftest), below one directory and one control group.
 """
 
+import asyncio
 import ctypes
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from flota.worker.runtime.machine import CGROUPS
 from flota.worker.runtime.runtime import Runtime
 
 BUSYBOX = Path("/usr/bin/busybox")
-_APPLETS = "sh sleep cat echo id ls mount touch true false kill dd env stat mkdir rm grep pwd hostname test sync ps".split()
+_APPLETS = (
+    *("cat", "dd", "echo", "env", "false", "grep", "hostname", "id", "kill", "ls", "mkdir", "mount", "ps", "pwd", "rm"),
+    *("sh", "sleep", "stat", "sync", "test", "touch", "true"),
+)
 _CLONE_NEWNS = 0x20000
 _MS_SLAVE = 1 << 19
 _MS_REC = 16384
@@ -82,22 +86,36 @@ def make_netns(path: Path) -> None:
     thread.join()
 
 
+async def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Ask until yes: for what other processes do in their own time."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
 class World:
     """One node's directories; `container` describes a task, `runtime` makes a Runtime (again)."""
 
-    def __init__(self, directory: Path, cgroup_parent: str) -> None:
+    def __init__(self, directory: Path, cgroup_parent: str, *, made: bool = False) -> None:
         self.directory = directory
         self.cgroup_parent = cgroup_parent
         self.run = directory / "run"
         self.state = directory / "state"
         self.layers = directory / "layers"
         self.netns = directory / "netns"
-        self.run.mkdir(parents=True)
-        # As /run is on a real machine.
-        mounts.mount("tmpfs", self.run, "tmpfs")
-        make_layer(self.layers / "base")
-        make_netns(self.netns)
         self._number = 0
+        if not made:
+            self.run.mkdir(parents=True)
+            # As /run is on a real machine.
+            mounts.mount("tmpfs", self.run, "tmpfs")
+            make_layer(self.layers / "base")
+            make_netns(self.netns)
+
+    def close(self) -> None:
+        namespaces.forget(self.netns)
+        mounts.unmount(self.run)
 
     def runtime(self) -> Runtime:
         return Runtime(
@@ -134,6 +152,10 @@ class World:
         """What the container said, without times and streams."""
         lines = (self.state / "tasks" / container.id / "log").read_text().splitlines()
         return [line.split(" ", 3)[3] for line in lines]
+
+    def root(self, container_id: str) -> Path:
+        """The container's root file system as the node sees it."""
+        return self.run / "tasks" / container_id / "rootfs"
 
     def groups(self) -> list[Path]:
         """Control groups below our parent, monitors' and containers', in all hierarchies."""
