@@ -1,71 +1,41 @@
-"""The peer: a real Docker Swarm (Debian's docker.io), each dockerd in its own network and mount namespace.
+"""The peer: a real Docker Swarm (Debian's docker.io), a dockerd on each node of a lab, as flota's daemon would be.
 
 Driven over the Engine API with docker-py, as flota is driven over its own API: no command line's start-up time on
-either side. Needs root and the Debian packages docker.io, busybox-static, iproute2, iptables.
+either side. Needs root and the Debian packages docker.io and busybox-static.
 """
 
+import io
 import os
-import shutil
-import signal
 import subprocess
-import tempfile
-import time
-from pathlib import Path
+import tarfile
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException
+from docker.errors import DockerException
 
-from bench.workload import IMAGE, until
+from bench.workload import IMAGE, IMPATIENCE, until
+from flota.node.lab import Lab, LabNode, places
 
-SUBNET = "10.213.7"
-BRIDGE = "dswbr"
-
-
-def ip(*argv: str, check: bool = True) -> str:
-    done = subprocess.run(["ip", *argv], capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise RuntimeError(f"ip {' '.join(argv)}: {done.stderr.strip()}")
-    return done.stdout
+_NAME = f"d{os.getpid()}"
+_DAEMON = (
+    f"exec dockerd --data-root {places.STATE}/{_NAME}/$(hostname)/docker --exec-root /run/docker "
+    "--pidfile /run/docker.pid -H unix:///run/docker.sock"
+)
 
 
 class DockerNode:
-    """One dockerd in its namespaces."""
+    """One dockerd."""
 
-    def __init__(self, index: int, root: Path) -> None:
-        self.name = f"dsw{index + 1}"
-        self.address = f"{SUBNET}.{index + 1}"
-        self.root = root / self.name
-        self.root.mkdir()
-        self.socket = self.root / "docker.sock"
-        ip("netns", "add", self.name)
-        ip("link", "add", f"{self.name}u", "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        ip("link", "set", f"{self.name}u", "master", BRIDGE, "up")
-        ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
-        ip("-n", self.name, "link", "set", "eth0", "up")
-        ip("-n", self.name, "link", "set", "lo", "up")
-        # runc refuses a cgroup2 mount beside the v1 controllers, and /run must be the node's own.
-        script = (
-            "mount -t tmpfs tmpfs /run; umount /sys/fs/cgroup/unified 2>/dev/null;"
-            f"hostname {self.name};"
-            f"exec dockerd --data-root {self.root}/data --exec-root {self.root}/exec "
-            f"--pidfile {self.root}/pid -H unix://{self.socket}"
-        )
-        with (self.root / "log").open("w") as log:
-            self.process = subprocess.Popen(
-                [
-                    *("nsenter", f"--net=/run/netns/{self.name}"),
-                    *("unshare", "-m", "-u", "--propagation", "private", "sh", "-c", script),
-                ],
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._api: Any = None
+    def __init__(self, node: LabNode) -> None:
+        self.node = node
+        self.name, self.address = node.name, node.address
+        self.api = self._client(20)
+        # Of a manager that waits for a dead leader nobody waits for longer.
+        self.impatient = self._client(IMPATIENCE)
 
-    @property
-    def api(self) -> Any:
-        if self._api is None:
-            self._api = docker.APIClient(base_url=f"unix://{self.socket}", version="1.41", timeout=20)
-        return self._api
+    def _client(self, timeout: int) -> Any:
+        socket = f"unix://{self.node.run_directory}/docker.sock"
+        return docker.APIClient(base_url=socket, version="1.41", timeout=timeout)
 
     def answers(self) -> bool:
         try:
@@ -73,16 +43,11 @@ class DockerNode:
         except (DockerException, OSError):
             return False
 
-    def rss_mib(self) -> float:
-        pid = (self.root / "pid").read_text().strip()
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError(f"{self.name} has no VmRSS")
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+    def rss_mib(self) -> dict[str, float]:
+        """Resident MiB of dockerd and of its containerd."""
+        listed = self.node.exec(["ps", "-eo", "comm=,rss="]).stdout
+        sizes = dict(line.split() for line in listed.splitlines())
+        return {name: int(sizes[name]) / 1024 for name in ("dockerd", "containerd")}
 
 
 class DockerSwarm:
@@ -90,24 +55,26 @@ class DockerSwarm:
 
     name = "swarm"
 
-    def up(self, machines: int) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="dsw"))
+    def __init__(self) -> None:
+        self._lab: Lab | None = None
         self.nodes: list[DockerNode] = []
-        ip("link", "add", BRIDGE, "type", "bridge")
-        ip("link", "set", BRIDGE, "up")
-        self.nodes = [DockerNode(index, self.root) for index in range(machines)]
+
+    @property
+    def lab(self) -> Lab:
+        """The lab, once `up` has run."""
+        assert self._lab is not None
+        return self._lab
+
+    def up(self, machines: int) -> None:
+        self._lab = Lab.up(_NAME, 3, machines - 3, swarm=False, command=["/bin/sh", "-c", _DAEMON])
+        self.nodes = [DockerNode(node) for node in self.lab.nodes.values()]
         for node in self.nodes:
             if until(node.answers, 30) is None:
-                raise RuntimeError(f"dockerd did not start: {(node.root / 'log').read_text()[-600:]}")
-        tree = self.root / "image"
-        (tree / "bin").mkdir(parents=True)
-        shutil.copy("/usr/bin/busybox", tree / "bin")
-        (tree / "bin/sleep").symlink_to("busybox")
-        archive = self.root / "image.tar"
-        subprocess.run(["tar", "-C", str(tree), "-cf", str(archive), "."], check=True)
+                raise RuntimeError(f"dockerd did not start: {(node.node.disk / 'log').read_text()[-600:]}")
         repository, tag = IMAGE.split(":")
+        tree = _root_file_system()
         for node in self.nodes:
-            node.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+            node.api.import_image_from_data(tree, repository=repository, tag=tag)
 
     def init(self) -> None:
         self.nodes[0].api.init_swarm(advertise_addr=self.nodes[0].address)
@@ -119,7 +86,8 @@ class DockerSwarm:
 
     def create(self, name: str, replicas: int, via: int = 0) -> None:
         container = docker.types.ContainerSpec(IMAGE, command=["/bin/sleep"], args=["100000"], stop_grace_period=0)
-        self.nodes[via].api.create_service(
+        api = self.nodes[via].impatient if via else self.nodes[via].api
+        api.create_service(
             docker.types.TaskTemplate(container),
             name=name,
             mode=docker.types.ServiceMode("replicated", replicas),
@@ -161,48 +129,41 @@ class DockerSwarm:
         return [hosts.get(task.get("NodeID"), "") for task in tasks if task["Status"]["State"] == "running"]
 
     def containers(self) -> int:
-        return sum(len(node.api.containers(quiet=True)) for node in self.nodes)
+        return sum(len(node.api.containers(quiet=True)) for node in self.nodes if node.node.running)
 
     def hostname(self, index: int) -> str:
         return self.nodes[index].name
 
     def kill(self, index: int) -> None:
-        self.nodes[index].kill()
+        self.lab.kill(self.nodes[index].name)
 
     def answers(self, via: int) -> bool:
         try:
-            return bool(self.nodes[via].api.nodes())
-        except (APIError, OSError):
+            return bool(self.nodes[via].impatient.nodes())
+        except (DockerException, OSError):
             return False
 
     def rss_mib(self, index: int) -> float:
-        return self.nodes[index].rss_mib()
+        return self.nodes[index].rss_mib()["dockerd"]
+
+    def node_rss_mib(self, index: int) -> float:
+        return sum(self.nodes[index].rss_mib().values())
 
     def down(self) -> None:
         for node in self.nodes:
-            if node.process.poll() is None:
-                for container in node.api.containers(quiet=True):
-                    node.api.kill(container["Id"])
-                node.process.terminate()
-        for node in self.nodes:
-            try:
-                node.process.wait(10)
-            except subprocess.TimeoutExpired:
-                node.kill()
-        # A killed dockerd leaves shims (our folder in their command line) and containers (in their mounts).
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    if str(self.root) in (entry / "cmdline").read_text() + (entry / "mountinfo").read_text():
-                        os.kill(int(entry.name), signal.SIGKILL)
-                except OSError:
-                    continue
-        until(lambda: not any(ip("netns", "pids", node.name, check=False) for node in self.nodes), 5)
-        for node in self.nodes:
-            ip("netns", "del", node.name, check=False)
-        ip("link", "del", BRIDGE, check=False)
-        for _ in range(20):
-            shutil.rmtree(self.root, ignore_errors=True)
-            if not self.root.exists():
-                return
-            time.sleep(0.1)
+            node.api.close()
+            node.impatient.close()
+        if self._lab is not None:
+            self._lab.down()
+
+
+def _root_file_system() -> bytes:
+    """A tar of busybox and its sleep."""
+    busybox = subprocess.run(["sh", "-c", "command -v busybox"], capture_output=True, text=True, check=True).stdout
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tree:
+        tree.add(busybox.strip(), "bin/busybox")
+        link = tarfile.TarInfo("bin/sleep")
+        link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+        tree.addfile(link)
+    return buffer.getvalue()

@@ -23,7 +23,7 @@ _ETC = {
 _DIRECTORIES = ("bin", "sbin", "usr", "usr/bin", "usr/sbin", "etc", "home", "root", "var", "var/www")
 
 
-def write_archive(target: Path) -> None:
+def write_archive(target: Path, reference: str = REFERENCE) -> None:
     """Write the image as `docker save` would. Raises LabError when there is no static busybox."""
     layer = _layer(_executable())
     digest = hashlib.sha256(layer).hexdigest()
@@ -37,7 +37,7 @@ def write_archive(target: Path) -> None:
         }
     ).encode()
     name = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    manifest = json.dumps([{"Config": name, "RepoTags": [REFERENCE], "Layers": [f"{digest}/layer.tar"]}]).encode()
+    manifest = json.dumps([{"Config": name, "RepoTags": [reference], "Layers": [f"{digest}/layer.tar"]}]).encode()
     with tarfile.open(target, "w") as archive:
         for path, content in ((name, configuration), (f"{digest}/layer.tar", layer), ("manifest.json", manifest)):
             _add_file(archive, path, content)
