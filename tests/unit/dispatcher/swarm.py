@@ -58,6 +58,8 @@ class Held(dict[tuple[str, ...], Any]):
     """What a worker holds after some messages; refuses a gap, and a task that comes before what it rests on."""
 
     sequence = 0
+    # Not where what tasks rest on may have been removed from the cluster.
+    checks = True
 
     def take(self, message: AssignmentsMessage) -> None:
         if message.type == AssignmentsMessage.TYPE_COMPLETE and not message.applies_to:
@@ -71,7 +73,7 @@ class Held(dict[tuple[str, ...], Any]):
                 self.pop(key, None)
             else:
                 self[key] = getattr(change, key[0])
-                if key[0] == "task":
+                if key[0] == "task" and self.checks:
                     self._check(change.task)
 
     def _check(self, task: Task) -> None:
