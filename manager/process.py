@@ -66,7 +66,7 @@ class Manager:
         clock, rng = SystemClock(), SystemRandom()
         self._clock, self._rng = clock, rng
         self._dispatcher = Dispatcher(self.store, clock, rng, self._peers, self._root_ca, config.node_id)
-        self._log_broker = LogBroker(self.store)  # type: ignore[abstract]
+        self._log_broker = LogBroker(self.store)
         self._control = Control(self.store, clock, rng, self._members, config.node_id, read_barrier=self._read_barrier)
         self.raft: RaftNode | None = None
 

@@ -45,7 +45,9 @@ class LogsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SubscribeLogs(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Without follow it ends when all nodes have sent what they have, or cannot be reached. With follow it ends when
+        the selected services are removed and the selected tasks have ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -122,14 +124,17 @@ class LogBrokerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListenSubscriptions(self, request, context):
-        """What a worker listens to: somebody wants logs it may have.
+        """What a worker listens to: somebody wants logs it may have. A selected service stands for tasks of it that the
+        worker has now and, with follow, gets later. One stream per node: a second one ends the first. When the stream
+        ends, so does everything it asked for; what is still wanted is asked again on the next one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishLogs(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """Messages for a subscriber who has gone are dropped.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from flota.manager.ca.certificates import Signer, create_request, create_root
 from flota.manager.clock import SystemClock
 from flota.manager.dispatcher import Dispatcher
+from flota.manager.logbroker import LogBroker
 from flota.manager.store import Store, Transaction
 from flota.manager.store.schema import StoreObject
 from flota.rpc.callers import Trust
@@ -33,6 +34,7 @@ from flota.v1.dispatcher_pb2 import (
     UpdateTaskStatusRequest,
 )
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub, add_DispatcherServicer_to_server
+from flota.v1.logs_pb2_grpc import add_LogBrokerServicer_to_server, add_LogsServicer_to_server
 from flota.v1.objects_pb2 import Cluster, Network, Node, NodeDescription, Service, Task
 from flota.v1.types_pb2 import NodeRole, NodeState, Peer, TaskState, TaskStatus
 
@@ -239,8 +241,8 @@ class CountingProposer:
 class Swarm:
     """One manager that leads or not, its store, and the workers that were made with it."""
 
-    def __init__(self, directory: Path, period: float = 30.0) -> None:
-        """Heartbeats are rare unless a test is about them."""
+    def __init__(self, directory: Path, period: float = 30.0, answer_limit: float = PATIENCE) -> None:
+        """Heartbeats are rare, and silent nodes are waited for, unless a test is about that."""
         self._directory = directory
         self.root_pem, root_key = create_root()
         self._signer = Signer(self.root_pem, root_key)
@@ -249,11 +251,12 @@ class Swarm:
         self.store = Store()
         self.proposer = CountingProposer(self.store)
         self.managers = [Peer(node_id="m1", address="10.0.0.1:2377")]
+        self.log_broker = LogBroker(self.store, answer_limit=answer_limit)
         self.dispatcher = Dispatcher(
             self.store, SystemClock(), Random(1), lambda: list(self.managers), lambda: self.root_pem, "m1"
         )
         self._period = period
-        self._leading: asyncio.Task[None] | None = None
+        self._leading: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Swarm"]:
@@ -263,6 +266,8 @@ class Swarm:
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         server = node_server(self.identity("m1", MANAGER), lambda: self._trust, self.address)
         add_DispatcherServicer_to_server(self.dispatcher, server)
+        add_LogsServicer_to_server(self.log_broker, server)
+        add_LogBrokerServicer_to_server(self.log_broker, server)
         await server.start()
         cluster = Cluster(id="c1")
         cluster.spec.annotations.name = "default"
@@ -278,18 +283,18 @@ class Swarm:
 
     async def lead(self) -> None:
         """Become leader."""
-        self._leading = asyncio.create_task(self.dispatcher.run())
-        # It begins at its first step.
+        self._leading = [asyncio.create_task(loop.run()) for loop in (self.dispatcher, self.log_broker)]
+        # They begin at their first step.
         await asyncio.sleep(0)
 
     async def lose(self) -> None:
         """Leadership goes."""
-        leading, self._leading = self._leading, None
-        if leading is not None:
-            leading.cancel()
-            await asyncio.wait([leading])
-            if not leading.cancelled():
-                leading.result()
+        leading, self._leading = self._leading, []
+        for loop in leading:
+            loop.cancel()
+        for result in await asyncio.gather(*leading, return_exceptions=True):
+            if not isinstance(result, asyncio.CancelledError):
+                raise AssertionError(f"a loop of the leader ended by itself: {result!r}")
 
     def identity(self, node_id: str, role: "NodeRole.ValueType" = WORKER) -> Identity:
         csr, key = create_request()
