@@ -228,10 +228,14 @@ class CountingProposer:
         self.refuses = False
         self.open = asyncio.Event()
         self.open.set()
+        # Something waits for it to be opened.
+        self.held_up = asyncio.Event()
         store.use(self)
 
     async def propose(self, data: bytes) -> object:
-        await self.open.wait()
+        if not self.open.is_set():
+            self.held_up.set()
+            await self.open.wait()
         if self.refuses:
             raise Unavailable("no quorum")
         self.entries += 1
