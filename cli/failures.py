@@ -67,5 +67,9 @@ def describe(error: BaseException) -> tuple[str, int]:
 
 def _usage(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx is not None else "flota"
-    message = error.format_message().rstrip(".")
-    return f"{path}: {message[:1].lower()}{message[1:]}. See '{path} --help'."
+    if isinstance(error, click.NoSuchOption | click.NoSuchCommand):
+        nearest = f"; did you mean {error.possibilities[0]!r}?" if error.possibilities else "."
+        message = error.message.rstrip(".") + nearest
+    else:
+        message = " ".join(error.format_message().split()).rstrip(".") + "."
+    return f"{path}: {message[:1].lower()}{message[1:]} See '{path} --help'."

@@ -5,7 +5,6 @@ The daemon decides what matches, in Docker's order: an id, then a name, then a u
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,6 +36,8 @@ async def _asked(kind: str, wanted: str, call: Awaitable[T]) -> T:
 
 async def _all(find: Callable[[str], Awaitable[T]], wanted: Iterable[str]) -> list[T]:
     """What is meant by each, in order. Raises the first failure."""
+    import asyncio
+
     found: list[T] = []
     words = list(wanted)
     for start in range(0, len(words), _AT_ONCE):

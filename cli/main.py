@@ -89,6 +89,9 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output (head, less) has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        return 0
     except (Exception, KeyboardInterrupt, click.exceptions.Exit) as error:  # noqa: BLE001 - the edge to the person
         return report(error)
     return 0

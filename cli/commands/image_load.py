@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +21,8 @@ _PART = 1 << 20
 
 async def _parts(file: BinaryIO, path: str) -> AsyncIterator[bytes]:
     """The file's bytes, read in a thread: a pipe may keep us waiting."""
+    import asyncio
+
     try:
         while part := await asyncio.to_thread(file.read, _PART):
             yield part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,6 +44,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
     wanted = Filters(filters, _FILTERS)
     wanted.one_of("role", ("worker", "manager"))
     wanted.one_of("membership", ("accepted",))
+    import asyncio
+
     from flota.cli.output.docker_api import role
     from flota.cli.output.human import natural
     from flota.v1.control_pb2 import GetClusterRequest, ListNodesRequest

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from flota.cli import completing, lookup
@@ -39,6 +37,8 @@ async def ps(
     """List the tasks on nodes (default: self, the node you talk to)."""
     wanted = Filters(filters, _FILTERS)
     check_states(wanted)
+    import asyncio
+
     from flota.cli.output.tasks import hostnames, print_tasks
     from flota.v1.control_pb2 import ListFilters, ListNodesRequest, ListTasksRequest
 

@@ -42,11 +42,17 @@ async def create(session: Session, /, image: str, arguments: tuple[str, ...], **
 
         spec.task.container.registry_auth = credentials_for(image)
     answer = await session.control.CreateService(CreateServiceRequest(spec=spec))
-    for warning in [*warnings, *answer.warnings]:
+    warnings += answer.warnings
+    for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    click.echo(answer.service.id)
+    if flags["form"]:
+        from flota.cli.output.objects import print_object
+
+        print_object({"ID": answer.service.id, "Warnings": warnings}, flags["form"])
+    else:
+        click.echo(answer.service.id)
     if not flags["detach"]:
-        await wait_for(session, [answer.service], quiet=flags["quiet"])
+        await wait_for(session, [answer.service], quiet=flags["quiet"] or bool(flags["form"]))
 
 
 def _environment(flags: dict[str, Any]) -> list[str]:

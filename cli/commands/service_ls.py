@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from flota.cli.filters import Filters
@@ -32,6 +30,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, no_tr
     """List services, and how many of their tasks run."""
     wanted = Filters(filters, _FILTERS)
     wanted.one_of("mode", _MODES)
+    import asyncio
+
     from flota.cli.output.services import mode_words, print_services
     from flota.v1.control_pb2 import ListServicesRequest, ListServiceStatusesRequest
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from flota.cli import completing, lookup
@@ -43,6 +41,8 @@ async def ps(
     """List the tasks of services: those that run, and those that ran before them."""
     wanted = Filters(filters, _FILTERS)
     check_states(wanted)
+    import asyncio
+
     from flota.cli.output.tasks import hostnames, print_tasks
     from flota.v1.control_pb2 import ListFilters, ListNodesRequest, ListTasksRequest
 

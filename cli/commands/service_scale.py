@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from flota.cli import completing, lookup
 from flota.cli.failures import BadFlag, CommandFailed
 from flota.cli.groups import Command
-from flota.cli.options import detach_option
+from flota.cli.options import detach_option, quiet_option, result_format_option
 from flota.cli.session import Session, failure_of, talks
 
 if TYPE_CHECKING:
@@ -25,28 +26,43 @@ async def tasks_of(session: Session, *service_ids: str) -> list[Task]:
     return list((await session.control.ListTasks(request)).tasks)
 
 
+class Manner(NamedTuple):
+    """How a person wants to follow what comes of a change."""
+
+    detach: bool = False
+    quiet: bool = False
+    form: str | None = None
+
+
 async def follow(
     session: Session,
     service_id: str,
     request: UpdateServiceRequest,
     shown: str,
-    detach: bool,
-    quiet: bool,
+    manner: Manner,
+    warnings: Sequence[str] = (),
     rollback_wanted: bool = False,
 ) -> None:
-    """Send an update, print what the person named, wait."""
+    """Send an update, print what the person named (or what came of it, through a template), wait."""
     from flota.cli.waiting import wait_for
 
-    history = [] if detach else await tasks_of(session, service_id)
+    history = [] if manner.detach else await tasks_of(session, service_id)
     answer: UpdateServiceResponse = await session.control.UpdateService(request)
-    for warning in answer.warnings:
+    told = [*warnings, *answer.warnings]
+    for warning in told:
         click.echo(f"Warning: {warning}", err=True)
-    click.echo(shown)
-    if not detach:
+    if manner.form:
+        from flota.cli.output.objects import print_object
+
+        print_object({"ID": answer.service.id, "Warnings": told}, manner.form)
+    else:
+        click.echo(shown)
+    if not manner.detach:
+        quiet = manner.quiet or bool(manner.form)
         await wait_for(session, [answer.service], quiet, history, rollback_wanted=rollback_wanted)
 
 
-async def go_back(session: Session, service: str, detach: bool, quiet: bool) -> None:
+async def go_back(session: Session, service: str, manner: Manner) -> None:
     """Roll a service back and wait."""
     from flota.v1.control_pb2 import UpdateServiceRequest
 
@@ -59,24 +75,26 @@ async def go_back(session: Session, service: str, detach: bool, quiet: bool) -> 
         spec=found.spec,
         rollback=UpdateServiceRequest.ROLLBACK_PREVIOUS,
     )
-    await follow(session, found.id, request, service, detach, quiet, rollback_wanted=True)
+    await follow(session, found.id, request, service, manner, rollback_wanted=True)
 
 
 @click.command(cls=Command, examples=["flota service rollback web"])
 @detach_option
-@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@quiet_option("Do not show progress.")
+@result_format_option
 @click.argument("service", shell_complete=completing.services)
 @talks
-async def rollback(session: Session, service: str, detach: bool, quiet: bool) -> None:
+async def rollback(session: Session, service: str, detach: bool, quiet: bool, form: str | None) -> None:
     """Go back to the spec that SERVICE had before its last change."""
-    await go_back(session, service, detach, quiet)
+    await go_back(session, service, Manner(detach, quiet, form))
 
 
 @click.command(cls=Command, examples=["flota service scale web=10 worker=4"])
 @detach_option
+@result_format_option
 @click.argument("scales", nargs=-1, required=True, metavar="SERVICE=REPLICAS...", shell_complete=completing.scales)
 @talks
-async def scale(session: Session, scales: tuple[str, ...], detach: bool) -> None:
+async def scale(session: Session, scales: tuple[str, ...], detach: bool, form: str | None) -> None:
     """Set the number of replicas of one or more services. All are checked before any is changed."""
     import grpc
 
@@ -101,9 +119,14 @@ async def scale(session: Session, scales: tuple[str, ...], detach: bool) -> None
             failed = f"{name}: {failure_of(error, session.host)}"
             break
         changed.append(answer.service)
-        click.echo(f"{name} scaled to {replicas}")
+        if form:
+            from flota.cli.output.objects import print_object
+
+            print_object({"ID": service.id, "Name": service.spec.annotations.name, "Replicas": replicas}, form)
+        else:
+            click.echo(f"{name} scaled to {replicas}")
     if not detach:
-        await wait_for(session, changed, history=history)
+        await wait_for(session, changed, quiet=bool(form), history=history)
     if failed:
         raise CommandFailed(failed)
 

@@ -14,7 +14,7 @@ from flota.cli.service.options import update_options
 from flota.cli.session import Session, talks
 
 # Flags that say how to work, not what the service shall be.
-_MANNERS = {"detach", "quiet", "rollback", "with_registry_auth", "no_resolve_image", "isolation"}
+_MANNERS = {"detach", "quiet", "rollback", "form", "with_registry_auth", "no_resolve_image", "isolation"}
 
 
 @click.command(
@@ -30,18 +30,19 @@ _MANNERS = {"detach", "quiet", "rollback", "with_registry_auth", "no_resolve_ima
 @talks
 async def update(session: Session, /, service: str, **flags: Any) -> None:
     """Change SERVICE; tasks that no longer fit are replaced in a rolling way."""
-    from flota.cli.commands.service_scale import follow, go_back
+    from flota.cli.commands.service_scale import Manner, follow, go_back
     from flota.cli.service.flags import changed_spec
     from flota.cli.service.references import fill_in
     from flota.cli.service.values import environment
     from flota.stacks.errors import BadValue
     from flota.v1.control_pb2 import UpdateServiceRequest
 
+    manner = Manner(flags["detach"], flags["quiet"], flags["form"])
     if flags["rollback"]:
         others = [name for name, value in flags.items() if name not in _MANNERS and value not in (None, (), False)]
         if others:
             raise BadFlag(f"other flags cannot be combined with --rollback (--{others[0].replace('_', '-')})")
-        await go_back(session, service, flags["detach"], flags["quiet"])
+        await go_back(session, service, manner)
         return
     found = await lookup.service(session, service)
     network_ids: dict[str, str] = {}
@@ -62,6 +63,4 @@ async def update(session: Session, /, service: str, **flags: Any) -> None:
 
         spec.task.container.registry_auth = credentials_for(spec.task.container.image)
     request = UpdateServiceRequest(service_id=found.id, version=found.meta.version, spec=spec)
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    await follow(session, found.id, request, service, flags["detach"], flags["quiet"])
+    await follow(session, found.id, request, service, manner, warnings)

@@ -17,7 +17,7 @@ from flota.cli.updates import with_newest
     examples=[
         "flota swarm join-token worker",
         "flota swarm join-token --rotate manager",
-        "flota swarm join --token $(flota -H unix:///path/to/manager swarm join-token -q worker) 192.168.1.10",
+        "flota swarm join-token --quiet worker",
     ],
 )
 @click.option("--rotate", is_flag=True, help="Make a new token; the old one is refused from then on.")

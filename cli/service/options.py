@@ -9,6 +9,7 @@ import click
 
 from flota.cli import completing
 from flota.cli.completing import one_of
+from flota.cli.options import detach_option, quiet_option, result_format_option
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -135,8 +136,9 @@ def _common() -> list[Decorator]:
         click.option("--no-healthcheck", is_flag=True, help="Not even the image's health check."),
         click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers."),
         click.option("--no-resolve-image", is_flag=True, help="Only for Docker's sake: workers resolve images."),
-        click.option("-q", "--quiet", is_flag=True, help="Do not show progress."),
-        click.option("-d", "--detach", is_flag=True, help="Return at once, do not wait until the tasks run."),
+        quiet_option("Do not show progress."),
+        detach_option,
+        result_format_option,
     ]
 
 

@@ -41,6 +41,15 @@ def swarm(daemon: Daemon) -> Daemon:
 
 
 @pytest.fixture
+def working(daemon: Daemon) -> Daemon:
+    """A swarm whose services get tasks, and whose two nodes run them."""
+    daemon.begin()
+    daemon.run(daemon.cluster.add_node("w1"))
+    daemon.work()
+    return daemon
+
+
+@pytest.fixture
 def flota(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Flota:
     """Run a command line; everything it prints is caught. It talks to the daemon of the test, if there is one."""
     monkeypatch.setenv("FLOTA_HOST", f"unix://{tmp_path}/flota.sock")

@@ -5,20 +5,24 @@ event loop of its own, because the command line runs one, too.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 
+from flota.manager.orchestrator.leader import leader_loops
 from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound
 from flota.rpc.servers import local_server
 from flota.rpc.tokens import JoinToken
 from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc
 from flota.v1.local_pb2 import Image, InfoResponse
-from flota.v1.types_pb2 import NodeRole, Peer
+from flota.v1.types_pb2 import NodeRole, Peer, TaskState
+from tests.simulation.orchestration.world import Agent as SimulatedAgent
+from tests.simulation.orchestration.world import Faults, World
 from tests.unit.control.cluster import Cluster
 
 R = TypeVar("R")
@@ -124,6 +128,36 @@ class Agent(local_pb2_grpc.AgentServicer):
         raise NotFound(f"no such image: {request.reference}")
 
 
+class Workers:
+    """What runs tasks: agents as in the simulation, but in real time. An image named crash… fails at once."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.store, self.clock, self.rng = cluster.store, cluster.clock, cluster.random
+        self.faults = Faults(step=(0, 0.002), stop=(0, 0.002))
+
+    def lifetime(self, task_id: str) -> float | None:
+        """Seconds a task runs, None for ever."""
+        task = self.store.tasks.get(task_id)
+        if task is None:
+            return None
+        ends = task.spec.container.image.startswith("crash") or task.desired_state == TaskState.TASK_STATE_COMPLETE
+        return 0.001 if ends else None
+
+    def end_of(self, task_id: str) -> "TaskState.ValueType":
+        """How a task ends: jobs complete."""
+        task = self.store.tasks.get(task_id)
+        job = task is not None and task.desired_state == TaskState.TASK_STATE_COMPLETE
+        return TaskState.TASK_STATE_COMPLETE if job else TaskState.TASK_STATE_FAILED
+
+    async def run(self, node_ids: list[str]) -> None:
+        """The leader's loops and an agent for each node, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for loop in leader_loops(self.store, self.clock, self.rng):
+                group.create_task(loop.run(), name=loop.name)
+            for node_id in node_ids:
+                group.create_task(SimulatedAgent(cast(World, self), node_id).run())
+
+
 class Daemon:
     """The server; a context manager."""
 
@@ -132,6 +166,7 @@ class Daemon:
         self.host = f"unix://{self.path}"
         self.cluster = Cluster()
         self.local, self.logs, self.agent = Local(self.cluster), Logs(), Agent()
+        self._work: concurrent.futures.Future[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
 
@@ -143,6 +178,11 @@ class Daemon:
         """Begin a swarm without asking the command line."""
         self.run(self.cluster.begin())
         self.local.activate()
+
+    def work(self) -> None:
+        """Let the leader's loops make tasks of services, and the nodes there are run them."""
+        nodes = [node.id for node in self.cluster.store.nodes]
+        self._work = asyncio.run_coroutine_threadsafe(Workers(self.cluster).run(nodes), self._loop)
 
     async def _start(self) -> None:
         self._server = local_server(self.path)
@@ -160,6 +200,8 @@ class Daemon:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._work is not None:
+            self._work.cancel()
         self.run(self._server.stop(0))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
