@@ -159,7 +159,8 @@ class World:
 
     def groups(self) -> list[Path]:
         """Control groups below our parent, monitors' and containers', in all hierarchies."""
-        return sorted(CGROUPS.glob(f"**{self.cgroup_parent}/*/"))
+        places = [CGROUPS / self.cgroup_parent[1:], *(one / self.cgroup_parent[1:] for one in CGROUPS.iterdir())]
+        return sorted(group for place in places if place.is_dir() for group in place.iterdir() if group.is_dir())
 
     def left(self) -> Mapping[str, list[str]]:
         """What is there of containers: mounts, groups, processes, files."""
