@@ -51,7 +51,7 @@ fi
 if [ -n "$wheels" ]; then
   made_from=$(cd "$wheels" && sha256sum -- *.whl | sha256sum | cut -c1-16)
 else
-  made_from=$(cd "$source" && find pyproject.toml uv.lock proto rpc manager worker overlay stacks node gateway cli \
+  made_from=$(cd "$source" && find pyproject.toml uv.lock proto rpc manager worker overlay stacks templates node gateway cli \
     -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 fi
 restart=""

@@ -20,7 +20,7 @@ def print_objects(objects: Iterable[Any], form: str | None) -> None:
     if not form:
         click.echo(json.dumps(found, indent=4, ensure_ascii=False))
     elif form == "json":
-        from flota.cli.output.template import to_json
+        from flota.templates import to_json
 
         click.echo(to_json(found))
     else:
@@ -30,7 +30,7 @@ def print_objects(objects: Iterable[Any], form: str | None) -> None:
 def print_object(thing: Any, form: str) -> None:
     """Print one object as JSON ("json") or through a Go template. Raises BadFlag for a bad template."""
     if form == "json":
-        from flota.cli.output.template import to_json
+        from flota.templates import to_json
 
         click.echo(to_json(thing))
     else:
@@ -38,8 +38,7 @@ def print_object(thing: Any, form: str) -> None:
 
 
 def _print_through(form: str, things: Iterable[Any]) -> None:
-    from flota.cli.output.template import Template
-    from flota.cli.output.template_parser import TemplateError
+    from flota.templates import Template, TemplateError
 
     try:
         template = Template(form)

@@ -56,8 +56,7 @@ def _print_formatted(
     labels: Sequence[Mapping[str, str]],
 ) -> None:
     from flota.cli.failures import BadFlag
-    from flota.cli.output.template import Row, Template, to_json
-    from flota.cli.output.template_parser import TemplateError
+    from flota.templates import Row, Template, TemplateError, to_json
 
     if form == "json":
         for row in rows:

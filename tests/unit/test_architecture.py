@@ -15,12 +15,13 @@ MAY_IMPORT = {
     "flota.v1": set(),
     "flota.rpc": {"flota.v1"},
     "flota.stacks": {"flota.v1"},
+    "flota.templates": set(),
     "flota.overlay": {"flota.v1"},
-    "flota.worker": {"flota.overlay", "flota.rpc", "flota.v1"},
+    "flota.worker": {"flota.overlay", "flota.templates", "flota.rpc", "flota.v1"},
     "flota.manager": {"flota.rpc", "flota.v1"},
     "flota.node": {"flota.manager", "flota.worker", "flota.overlay", "flota.rpc", "flota.v1"},
     "flota.gateway": {"flota.rpc", "flota.v1"},
-    "flota.cli": {"flota.stacks", "flota.rpc", "flota.v1"},
+    "flota.cli": {"flota.stacks", "flota.templates", "flota.rpc", "flota.v1"},
 }
 
 

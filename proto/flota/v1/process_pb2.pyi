@@ -12,6 +12,7 @@ A worker whose machine is in no cluster goes on reading: the next line makes it 
 
 from collections import abc as _abc
 from flota.v1 import local_pb2 as _local_pb2
+from flota.v1 import objects_pb2 as _objects_pb2
 from flota.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -216,3 +217,80 @@ class NodeRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeRecord: _TypeAlias = NodeRecord  # noqa: Y015
+
+@_typing.final
+class PreparedTask(_message.Message):
+    """PreparedTask is what a task's image decided about it, known once it is prepared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
+    HEALTHCHECK_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """sha256:… of the image's configuration."""
+    stop_signal: _builtins.str
+    """The spec's or the image's; empty = SIGTERM."""
+    @_builtins.property
+    def healthcheck(self) -> _types_pb2.HealthConfig:
+        """The spec's, completed from the image's. No test = none."""
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        stop_signal: _builtins.str = ...,
+        healthcheck: _types_pb2.HealthConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck", "image_id", b"image_id", "stop_signal", b"stop_signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparedTask: _TypeAlias = PreparedTask  # noqa: Y015
+
+@_typing.final
+class TaskRecord(_message.Message):
+    """TaskRecord is one entry of STATE/worker/journal, where a worker writes down what it must know of its tasks when it
+    is started again. Later entries of a task replace earlier ones of the same kind.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    forgotten: _builtins.bool
+    """Nothing of the task is left."""
+    @_builtins.property
+    def task(self) -> _objects_pb2.Task:
+        """As it was assigned; its own status is the managers' view, not the worker's."""
+
+    @_builtins.property
+    def status(self) -> _types_pb2.TaskStatus:
+        """As the worker last observed it."""
+
+    @_builtins.property
+    def prepared(self) -> Global___PreparedTask: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        task: _objects_pb2.Task | None = ...,
+        status: _types_pb2.TaskStatus | None = ...,
+        prepared: Global___PreparedTask | None = ...,
+        forgotten: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "forgotten", b"forgotten", "prepared", b"prepared", "status", b"status", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "forgotten", b"forgotten", "prepared", b"prepared", "status", b"status", "task", b"task", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["task", "status", "prepared", "forgotten"]  # noqa: Y015
+    _WhichOneofArgType_entry: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_entry) -> _WhichOneofReturnType_entry | None: ...
+
+Global___TaskRecord: _TypeAlias = TaskRecord  # noqa: Y015

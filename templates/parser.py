@@ -1,8 +1,8 @@
-"""Reads Go templates (text/template), the part that people use in `--format`, into a small tree.
+"""Reads Go templates (text/template), the part that people use, into a small tree.
 
 Grammar: https://pkg.go.dev/text/template. Covered: fields, pipelines, functions, parentheses, variables, literals,
 if/else if/else, range, with, trim markers, comments. Not covered: template, define, block, break, continue.
-Never evaluates anything (template.py does).
+Never evaluates anything (engine.py does).
 """
 
 from __future__ import annotations

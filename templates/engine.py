@@ -1,4 +1,4 @@
-"""Evaluates the Go templates of `--format` over plain data (dicts, lists, strings, numbers, bools).
+"""Evaluates Go templates over plain data (dicts, lists, strings, numbers, bools).
 
 Functions: Go's own that make sense here, and Docker's (json, join, split, lower, upper, title, pad, truncate, println).
 Values print as Go prints them (lists as [a b], maps as map[k:v], nothing as <no value>).
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
-from flota.cli.output.template_parser import (
+from flota.templates.parser import (
     Branch,
     Call,
     Dot,
@@ -25,7 +26,6 @@ from flota.cli.output.template_parser import (
     Variable,
     parse_template,
 )
-from flota.stacks.errors import did_you_mean
 
 _NOTHING = object()
 _PRINTF = re.compile(r"%([-+ #0]*\d*(?:\.\d+)?)([vsdqfgx%])")
@@ -34,14 +34,15 @@ _PRINTF = re.compile(r"%([-+ #0]*\d*(?:\.\d+)?)([vsdqfgx%])")
 class Template:
     """A template that has been read. Raises TemplateError when it cannot be."""
 
-    def __init__(self, text: str) -> None:
-        # A shell passes \t and \n on as two characters; Docker takes them for what they mean.
-        self._nodes = parse_template(text.replace("\\t", "\t").replace("\\n", "\n"))
+    def __init__(self, text: str, *, literal: bool = False) -> None:
+        """`literal`: a backslash is nothing special. A shell passes \\t and \\n on as two characters; on a command
+        line Docker takes them for what they mean."""
+        self._nodes = parse_template(text if literal else text.replace("\\t", "\t").replace("\\n", "\n"))
 
-    def render(self, data: object) -> str:
-        """The text for `data`. Raises TemplateError."""
+    def render(self, data: object, functions: Mapping[str, Callable[..., object]] | None = None) -> str:
+        """The text for `data`, with more functions than the usual ones. Raises TemplateError."""
         output: list[str] = []
-        _Run(data, output).nodes(self._nodes, data)
+        _Run(data, output, _FUNCTIONS if functions is None else {**_FUNCTIONS, **functions}).nodes(self._nodes, data)
         return "".join(output)
 
     def fields(self) -> list[str]:
@@ -61,7 +62,8 @@ def _fields_of(node: object) -> list[str]:
 
 
 class _Run:
-    def __init__(self, root: object, output: list[str]) -> None:
+    def __init__(self, root: object, output: list[str], functions: Mapping[str, Callable[..., object]]) -> None:
+        self._functions = functions
         self._variables: list[dict[str, object]] = [{"$": root}]
         self._output = output
 
@@ -159,9 +161,9 @@ class _Run:
                 if _truth(value) == (call.name == "or"):
                     return value
             return value
-        function = _FUNCTIONS.get(call.name)
+        function = self._functions.get(call.name)
         if function is None:
-            raise TemplateError(f"function {call.name!r} not defined{did_you_mean(call.name, _FUNCTIONS)}")
+            raise TemplateError(f"function {call.name!r} not defined{_did_you_mean(call.name, self._functions)}")
         return _applied(call.name, function, [*(self._evaluate(argument, dot) for argument in call.arguments), *last])
 
 
@@ -182,8 +184,8 @@ def _field(value: object, names: tuple[str, ...]) -> object:
             raise TemplateError(f"can't evaluate field {name} in {to_text(value)!r}")
         if name not in value:
             if getattr(value, "closed", False):
-                raise TemplateError(f"can't evaluate field {name}{did_you_mean(name, value)}")
-            return _NOTHING
+                raise TemplateError(f"can't evaluate field {name}{_did_you_mean(name, value)}")
+            return getattr(value, "missing", _NOTHING)
         value = value[name]
     return value
 
@@ -199,6 +201,17 @@ class Row(dict[str, Any]):
     def __init__(self, fields: Mapping[str, Any], methods: Mapping[str, Callable[..., object]] | None = None) -> None:
         super().__init__(fields)
         self.methods = dict(methods or {})
+
+
+class Strings(dict[str, str]):
+    """Texts by name, such as labels: one that is not there is empty, as in Go's map[string]string."""
+
+    missing = ""
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _truth(value: object) -> bool:
@@ -226,7 +239,7 @@ def to_json(value: object) -> str:
 def _index(value: Any, *keys: Any) -> object:
     for key in keys:
         if isinstance(value, Mapping):
-            value = value.get(key, _NOTHING)
+            value = value.get(key, getattr(value, "missing", _NOTHING))
         elif isinstance(value, list | tuple | str) and isinstance(key, int) and 0 <= key < len(value):
             value = value[key]
         else:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from flota.cli.output.template import Row, Template
-from flota.cli.output.template_parser import TemplateError
+from flota.templates import Row, Strings, Template, TemplateError
 
 DATA = {
     "Name": "web",
@@ -105,3 +104,19 @@ def test_a_row_has_only_the_fields_it_has() -> None:
     assert Template("{{json .}}").render(row) == '{"Name":"web","Node":"m1"}'
     with pytest.raises(TemplateError, match=r"can't evaluate field Nmae; did you mean 'Name'\?"):
         Template("{{.Nmae}}").render(row)
+
+
+def test_a_label_that_is_not_there_is_empty() -> None:
+    data = {"Labels": Strings(tier="front")}
+    assert Template('{{.Labels.tier}}|{{.Labels.nope}}|{{index .Labels "nope"}}').render(data) == "front||"
+
+
+def test_a_literal_template_keeps_its_backslashes() -> None:
+    assert Template(r"a\tb").render({}) == "a\tb"
+    assert Template(r"a\tb", literal=True).render({}) == r"a\tb"
+
+
+def test_whoever_renders_may_bring_functions() -> None:
+    assert Template('{{env "X" | upper}}').render({}, {"env": {"X": "value"}.__getitem__}) == "VALUE"
+    with pytest.raises(TemplateError, match="function 'env' not defined"):
+        Template('{{env "X"}}').render({})
