@@ -10,11 +10,12 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from flota.worker.runtime import processes
 from flota.worker.runtime.container import ContainerError, Exit
@@ -24,6 +25,8 @@ _EXIT = "exit"
 _OUT_OF_MEMORY = "oom"
 _RECORD = "record.json"
 _PATH = os.environ.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+Place = Callable[[int], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class Order:
     log_size: int
 
 
-async def launch(order: Order, conmon: str, program: Program, place: Callable[[int], None], limit: float) -> Record:
+async def launch(order: Order, conmon: str, program: Program, place: Place, limit: float) -> Record:
     """Start conmon and have it create the container. Raises ContainerError; nothing of conmon is left then.
 
-    `place` moves conmon into its group before it starts anything; it is called in a thread.
+    `place` moves conmon into its group before it starts anything.
     """
     with Pipe() as reports, Pipe() as start:
         try:
@@ -95,7 +98,7 @@ async def launch(order: Order, conmon: str, program: Program, place: Callable[[i
             raise ContainerError(f"{conmon} could not be started: {error}") from None
         try:
             reports.close_writer()
-            await processes.to_the_end(asyncio.to_thread(place, process.pid))
+            await processes.to_the_end(place(process.pid))
             os.write(start.writer, b"\n")
             async with asyncio.timeout(limit):
                 pid = await _answer(reports.reader)

@@ -154,7 +154,7 @@ def _kill(parent: int, pid_file: Path) -> None:
         pid = int(pid_file.read_text())
         # A process whose parent waits for it is still that process.
         if _parent(pid) == parent:
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(os.getpgid(pid), signal.SIGKILL)
             return
     except (OSError, ValueError):
         pass

@@ -132,12 +132,16 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
         except Exception:  # noqa: BLE001 - raised by the result below
             break
     if cancelled:
+        if not task.cancelled():
+            task.exception()  # seen
         raise cancelled
     return task.result()
 
 
 async def finished(process: subprocess.Popen[bytes], limit: float) -> None:
     """Wait for a child's end and take its exit code. Raises TimeoutError."""
+    if process.poll() is not None:
+        return
     descriptor = os.pidfd_open(process.pid)
     try:
         async with asyncio.timeout(limit):

@@ -69,11 +69,12 @@ class Runtime:
         self._states = state_directory.absolute() / "tasks"
         self._skeleton = state_directory.absolute() / "skeleton"
         self._program = Program(run_directory.absolute() / "runtime")
-        self._mounter = mounts.Mounter(layers_directory.absolute())
+        self._layers = layers_directory.absolute()
         self._cgroup_parent = cgroup_parent
         self._containers: dict[str, Monitored] = {}
         # A lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._stirring: asyncio.Future[None] | None = None
         self._places_to_create = asyncio.Semaphore(_AT_ONCE)
         self.volumes = Volumes(state_directory.absolute() / "volumes")
 
@@ -88,8 +89,9 @@ class Runtime:
         await self._program.find()
         for directory in (self._bundles, self._states, self._program.state_root):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Removing is file system work; more threads than processors do not make it quicker.
-        self._removers = ThreadPoolExecutor(os.cpu_count() or 1, "remover")
+        self._mounter = mounts.Mounter(self._layers)
+        # Creations wait for the kernel, removals keep processors busy.
+        self._threads = ThreadPoolExecutor(_AT_ONCE + (os.cpu_count() or 1), "runtime")
         await self._in_thread(self._cgroups.prepare)
         await self._in_thread(root.make_skeleton, self._skeleton)
 
@@ -100,7 +102,7 @@ class Runtime:
         self._containers.clear()
         await self._in_thread(self._cgroups.close)
         self._mounter.stop()
-        self._removers.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
         self._program.close()
 
     @property
@@ -127,12 +129,23 @@ class Runtime:
         async with self._locked(container.id), self._places_to_create:
             if container.id in self._containers or self._places(container.id).state.exists():
                 raise ContainerError(f"container {container.id} exists already")
+            self.expect()
             try:
                 record = await self._make(container)
-            except BaseException:
-                await to_the_end(self._undo(container.id))
+            except BaseException as error:
+                try:
+                    await to_the_end(self._undo(container.id))
+                except ContainerError:
+                    log.exception("what was made of container %s is left", container.id)
+                if isinstance(error, OSError):
+                    raise ContainerError(f"the container could not be made: {error}") from None
                 raise
             self._follow(container.id, record)
+
+    def expect(self) -> None:
+        """A container is about to be made: have the kernel ready for it. Cheap, may be called at any time."""
+        if self._stirring is None or self._stirring.done():
+            self._stirring = asyncio.get_running_loop().run_in_executor(self._threads, self._cgroups.stir)
 
     async def _make(self, container: Container) -> Record:
         places = self._places(container.id)
@@ -144,11 +157,12 @@ class Runtime:
         (places.bundle / "config.json").write_text(json.dumps(config))
         spec = container.task.spec.container
         order = monitor.Order(container.id, places.bundle, places.log, spec.tty, spec.open_stdin, container.log_size)
-        record = await monitor.launch(
-            order, self._conmon, self._program, self._cgroups.place_monitor, limit=_CREATE_LIMIT
-        )
+        record = await monitor.launch(order, self._conmon, self._program, self._place, limit=_CREATE_LIMIT)
         record.write(places.bundle)
         return record
+
+    async def _place(self, monitor_pid: int) -> None:
+        await self._in_thread(self._cgroups.place_monitor, monitor_pid)
 
     async def _wanted_mounts(self, container: Container, places: Places) -> list[HostMount]:
         """The spec's mounts, and a volume for each place the image wants one at."""
@@ -305,4 +319,4 @@ class Runtime:
             yield
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._removers, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)

@@ -31,6 +31,8 @@ _APPLETS = (
 )
 _CLONE_NEWNS = 0x20000
 _MS_SLAVE = 1 << 19
+_MS_SHARED = 1 << 20
+_MS_BIND = 4096
 _MS_REC = 16384
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -150,8 +152,31 @@ class World:
 
     def output(self, container: Container) -> list[str]:
         """What the container said, without times and streams."""
-        lines = (self.state / "tasks" / container.id / "log").read_text().splitlines()
-        return [line.split(" ", 3)[3] for line in lines]
+        text = ""
+        for line in (self.state / "tasks" / container.id / "log").read_text().splitlines():
+            _, _, mark, part = line.split(" ", 3)
+            text += part if mark == "P" else f"{part}\n"
+        return text.splitlines()
+
+    def inside(self, container: Container) -> list[str]:
+        """Command lines of a container's processes."""
+        pids: set[str] = set()
+        for group in self.groups():
+            if group.name == container.id:
+                pids |= set((group / "cgroup.procs").read_text().split())
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids if Path(f"/proc/{pid}").exists()]
+        return sorted(line.replace(b"\0", b" ").decode().strip() for line in lines if line)
+
+    @contextmanager
+    def shared(self, place: Path) -> Iterator[None]:
+        """Let mounts below `place` reach other mount namespaces."""
+        mounts.mount(str(place), place, "", _MS_BIND)
+        mounts.mount("", place, "", _MS_SHARED)
+        try:
+            yield
+        finally:
+            for one in mounts.below(place):
+                mounts.unmount(one)
 
     def root(self, container_id: str) -> Path:
         """The container's root file system as the node sees it."""
