@@ -73,9 +73,9 @@ class Networks(ControlBase):
             check_unused("network", name, network.id, users, self._claims)
             tasks = [task for task in tx.tasks.by("network", network.id) if not is_terminal(task)]
             if tasks:
+                count = "1 task that has" if len(tasks) == 1 else f"{len(tasks)} tasks that have"
                 raise FailedPrecondition(
-                    f"network {name} is in use by {len(tasks)} tasks that have not stopped yet, for example "
-                    f"{task_name(tasks[0])}"
+                    f"network {name} is in use by {count} not stopped yet, for example {task_name(tasks[0])}"
                 )
             tx.remove(network)
 

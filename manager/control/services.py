@@ -7,6 +7,7 @@ from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.claims import Claim
 from flota.manager.control.defaults import with_defaults
 from flota.manager.control.lookup import find, matching
+from flota.manager.control.made_up_names import made_up_name
 from flota.manager.control.references import resolve
 from flota.manager.control.service_rules import check_service, mode_of
 from flota.manager.control.shown import shown_service
@@ -50,11 +51,19 @@ class Services(ControlBase):
         return ListServicesResponse(services=map(shown_service, matching(store.services, request.filters)))
 
     async def CreateService(self, request: CreateServiceRequest, context: Any) -> CreateServiceResponse:
-        """A new service. Raises InvalidArgument, NotFound (a reference), AlreadyExists (the name), Unsupported."""
+        """A new service; one without a name gets one made up.
+
+        Raises InvalidArgument, NotFound (a reference), AlreadyExists (the name), Unsupported.
+        """
         if not request.HasField("spec"):
             raise InvalidArgument("the request has no service spec")
-        check_service(request.spec)
-        spec = with_defaults(request.spec)
+        asked = ServiceSpec()
+        asked.CopyFrom(request.spec)
+        if not asked.annotations.name:
+            services = self._store.services
+            asked.annotations.name = made_up_name(self._rng, lambda name: services.by_name(name) is not None)
+        check_service(asked)
+        spec = with_defaults(asked)
         id = new_id(self._rng)
 
         def change(tx: Transaction) -> Service:

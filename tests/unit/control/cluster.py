@@ -3,6 +3,7 @@
 What workers, allocator and scheduler would have stored, tests store here themselves.
 """
 
+import asyncio
 from random import Random
 
 from flota.manager.bootstrap import create_cluster, first_identity
@@ -19,6 +20,37 @@ from flota.v1.types_pb2 import NodeRole, NodeState, PortConfig, TaskState
 READY, DOWN = NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DOWN
 WORKER, MANAGER = NodeRole.NODE_ROLE_WORKER, NodeRole.NODE_ROLE_MANAGER
 RUNNING = TaskState.TASK_STATE_RUNNING
+
+
+class HeldProposer:
+    """A consensus of one that takes its time: entries wait, in order, until they are let go."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index = store.index
+        self._more = asyncio.Condition()
+        self._waiting: list[tuple[bytes, asyncio.Future[object]]] = []
+        store.use(self)
+
+    async def propose(self, data: bytes) -> object:
+        """Wait for `let_go`, then apply."""
+        applied: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        async with self._more:
+            self._waiting.append((data, applied))
+            self._more.notify_all()
+        return await applied
+
+    async def until_waiting(self, count: int) -> None:
+        """Return when so many entries wait."""
+        async with self._more:
+            await self._more.wait_for(lambda: len(self._waiting) >= count)
+
+    def let_go(self) -> None:
+        """Apply all that wait."""
+        waiting, self._waiting = self._waiting, []
+        for data, applied in waiting:
+            self._index += 1
+            applied.set_result(self._store.apply(self._index, data))
 
 
 class Cluster:
