@@ -170,7 +170,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "endpoint { mode: MODE_DNSRR ports { target_port: 80 published_port: 8080 } }",
-        "invalid published port 8080: endpoint mode dnsrr has no address to publish in ingress mode; use mode=host or …",
+        "invalid published port 8080: endpoint mode dnsrr has no address to publish in ingress mode; …",
     ),
     ('annotations { labels { key: "a=b" value: "" } }', "invalid label key 'a=b': it must not be empty, nor contain …"),
 ]
