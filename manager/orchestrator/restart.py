@@ -12,7 +12,7 @@ the tasks that are kept (the reaper keeps enough of them).
 from collections.abc import Callable, Iterable, Sequence
 
 from flota.manager.clock import seconds, timestamp
-from flota.manager.orchestrator.tasks import is_gone
+from flota.manager.orchestrator.tasks import is_gone, is_terminal
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.types_pb2 import NodeAvailability, RestartPolicy, TaskState
 
@@ -75,10 +75,15 @@ def should_restart(service: Service, task: Task, slot: Sequence[Task]) -> bool:
 
 
 def schedule(successor: Task, task: Task, node: Node | None, now: float) -> None:
-    """Write into `successor` whom it waits for and how long. No delay for a node that is being drained."""
+    """Write into `successor` whom it waits for and how long.
+
+    The delay is there against tasks that fail in a loop. One whose node is being drained has not failed; nor has one
+    that was lost with its node, where SwarmKit waits all the same.
+    """
     successor.replaces = task.id
     drained = node is not None and node.spec.availability == NodeAvailability.NODE_AVAILABILITY_DRAIN
-    delay = 0.0 if drained else delay_of(task.spec.restart)
+    lost = is_gone(task, node) and not is_terminal(task)
+    delay = 0.0 if drained or lost else delay_of(task.spec.restart)
     successor.not_before.CopyFrom(timestamp(now + delay))
 
 
