@@ -12,8 +12,9 @@ the tasks that are kept (the reaper keeps enough of them).
 from collections.abc import Callable, Iterable, Sequence
 
 from flota.manager.clock import seconds, timestamp
-from flota.manager.orchestrator.tasks import is_gone, is_terminal
+from flota.manager.orchestrator.tasks import is_gone
 from flota.v1.objects_pb2 import Node, Service, Task
+from flota.v1.task_states import is_terminal
 from flota.v1.types_pb2 import NodeAvailability, RestartPolicy, TaskState
 
 # Seconds; RestartPolicy.delay when unset.
