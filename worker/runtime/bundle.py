@@ -3,11 +3,12 @@
 Kernel defaults follow Docker's: masked and read-only paths of /proc, /sys read-only, a 64 MiB /dev/shm.
 """
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flota.worker.runtime import limits
+from flota.worker.runtime import limits, seccomp
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.capabilities import effective
 from flota.worker.runtime.container import BadContainer, Container
@@ -145,6 +146,9 @@ def configuration(
         "maskedPaths": _MASKED,
         "readonlyPaths": _READ_ONLY,
     }
+    wanted = process(container, account, command, machine)
+    if machine.seccomp:
+        linux["seccomp"] = seccomp.profile(wanted["capabilities"]["bounding"], platform.machine())
     if spec.sysctls:
         linux["sysctl"] = dict(spec.sysctls)
     propagation = {option for mount in mounts for option in mount.options if option in ("rshared", "shared")}
@@ -153,7 +157,7 @@ def configuration(
         linux["rootfsPropagation"] = "rshared" if propagation else "rslave"
     return {
         "ociVersion": "1.0.2",
-        "process": process(container, account, command, machine),
+        "process": wanted,
         "root": {"path": str(rootfs), "readonly": spec.read_only},
         "hostname": container.hostname,
         "mounts": [

@@ -12,6 +12,7 @@ from pathlib import Path
 from flota.worker.runtime import capabilities, limits
 
 CGROUPS = Path("/sys/fs/cgroup")
+_SECCOMP = Path("/proc/sys/kernel/seccomp")
 _SYS_RESOURCE = "CAP_SYS_RESOURCE"
 
 
@@ -31,6 +32,8 @@ class Machine:
     init: str
     capabilities: frozenset[str]
     ceilings: Mapping[str, int]
+    # Whether the kernel filters system calls.
+    seccomp: bool
 
 
 def look(cgroup_parent: str, init: str) -> Machine:
@@ -47,6 +50,7 @@ def look(cgroup_parent: str, init: str) -> Machine:
         init=init if os.access(init, os.X_OK) else "",
         capabilities=available,
         ceilings={} if _SYS_RESOURCE in available else _hard_limits(),
+        seccomp=_SECCOMP.exists(),
     )
 
 

@@ -114,6 +114,29 @@ async def test_a_capability_that_the_node_does_not_have(world: World, runtime: R
         await runtime.create(world.container("true", capability_add=[missing[0]]))
 
 
+async def test_system_calls_that_are_refused(world: World, runtime: Runtime) -> None:
+    # clone(CLONE_NEWUSER | SIGCHLD), unshare(CLONE_NEWNS), clone3, add_key, socket(AF_VSOCK), and a plain socket.
+    script = """
+import ctypes, os, platform
+libc = ctypes.CDLL(None, use_errno=True)
+numbers = {"x86_64": (56, 272, 435, 248, 41), "aarch64": (220, 97, 435, 217, 198)}[platform.machine()]
+clone, unshare, clone3, add_key, socket = numbers
+for call in [(clone, 0x10000011, 0, 0, 0, 0), (unshare, 0x20000), (clone3, 0, 0), (add_key, 0, 0, 0, 0, 0),
+             (socket, 40, 1, 0), (socket, 2, 1, 0)]:
+    result = libc.syscall(*call)
+    if result == 0 and call[0] == clone:
+        os._exit(0)
+    print(ctypes.get_errno() if result < 0 else 0, end=" ", flush=True)
+"""
+    places = {"/usr": "/usr", "/usr/lib": "/lib", "/usr/lib64": "/lib64"}
+    mounts = [Mount(source=source, target=target, read_only=True) for source, target in places.items()]
+    container = world.container("/usr/bin/python3", "-c", script, mounts=mounts)
+    assert await said(world, runtime, container) == ["1 1 38 1 1 0 "]
+    admin = world.container("/usr/bin/python3", "-c", script, mounts=mounts, capability_add=["SYS_ADMIN"])
+    # clone3 without arguments is EINVAL, not refused.
+    assert await said(world, runtime, admin) == ["0 0 22 1 1 0 "]
+
+
 async def test_ulimits(world: World, runtime: Runtime) -> None:
     ulimits = [Ulimit(name="nofile", soft=100, hard=200), Ulimit(name="core", soft=0)]
     line = "ulimit -Sn; ulimit -Hn; ulimit -c"
