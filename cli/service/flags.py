@@ -28,7 +28,7 @@ LISTS = (
 def spec_of_flags(image: str, arguments: Sequence[str], flags: Mapping[str, Any], warnings: list[str]) -> ServiceSpec:
     """A new service's spec. Raises BadFlag; what is only odd goes to `warnings`."""
     spec = ServiceSpec()
-    given = {f"{name}_add" if name in LISTS else name: value for name, value in flags.items()}
+    given = {f"{name}_add" if name in LISTS else name: value for name, value in flags.items()} | {"creating": True}
     _set_mode(spec, given)
     spec.task.container.image = image
     spec.task.container.args.extend(arguments)

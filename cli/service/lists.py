@@ -20,7 +20,9 @@ Flags = Mapping[str, Any]
 
 
 def _read(flags: Flags, name: str, read: Callable[[str], Any]) -> list[Any]:
-    return [read_flag(name, read, text) for text in flags.get(name) or ()]
+    # What `update` calls --env-add, `create` calls --env, and a person shall read the name that was typed.
+    shown = name.removesuffix("_add") if flags.get("creating") else name
+    return [read_flag(shown, read, text) for text in flags.get(name) or ()]
 
 
 def _change_list(
@@ -139,7 +141,7 @@ def _change_capabilities(spec: ServiceSpec, flags: Flags) -> None:
         ("cap_add", container.capability_add, container.capability_drop),
         ("cap_drop", container.capability_drop, container.capability_add),
     ):
-        for capability in _read(flags, name, values.capability):
+        for capability in (read_flag(name, values.capability, text) for text in flags.get(name) or ()):
             if capability == "RESET":
                 del to[:]
             elif capability in other:

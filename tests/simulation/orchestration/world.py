@@ -211,7 +211,7 @@ class World:
     # Life of the cluster.
 
     @asynccontextmanager
-    async def alive(self, nodes: int = 3, **resources: int) -> AsyncIterator["World"]:
+    async def alive(self, nodes: int = 3, cpus: int = 64, memory: int = 1 << 40) -> AsyncIterator["World"]:
         """A cluster with a leader and so many nodes, checked at every step, taken down at the end."""
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -222,7 +222,7 @@ class World:
             await self.store.update(lambda tx: tx.create(self.network))
             watcher = group.create_task(self._watch_rules())
             for _ in range(nodes):
-                await self.add_node(**resources)
+                await self.add_node(cpus=cpus, memory=memory)
             self.start_leader()
             try:
                 yield self

@@ -165,7 +165,8 @@ class Daemon:
         self.path = folder / "flota.sock"
         self.host = f"unix://{self.path}"
         self.cluster = Cluster()
-        self.local, self.logs, self.agent = Local(self.cluster), Logs(), Agent()
+        self.local, self.logs = Local(self.cluster), Logs()
+        self.agent = Agent()  # type: ignore[abstract]  # the command line asks nothing else of it
         self._work: concurrent.futures.Future[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
