@@ -26,11 +26,12 @@ def credentials_for(image: str) -> str:
     registry = registry_of(image)
     try:
         config = json.loads((folder / "config.json").read_text())
+        found = _stored(config, registry)
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CommandFailed(f"cannot read {folder / 'config.json'}: {error}") from None
-    found = _stored(config, registry) or _helped(config, registry)
+    found = found or _helped(config, registry)
     if not found:
         return ""
     return base64.urlsafe_b64encode(json.dumps(found | {"serveraddress": registry}).encode()).decode()
@@ -60,7 +61,10 @@ def _helped(config: dict[str, Any], registry: str) -> dict[str, str]:
         raise CommandFailed(f"credential helper docker-credential-{helper}: {error}") from None
     if done.returncode:
         return {}
-    answer = json.loads(done.stdout)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        raise CommandFailed(f"credential helper docker-credential-{helper}: its answer is not JSON") from None
     if answer.get("Username") == "<token>":
         return {"identitytoken": answer["Secret"]}
     return {"username": answer.get("Username", ""), "password": answer.get("Secret", "")}

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
+from flota.manager.logbroker.broker import LogBroker
 from flota.manager.orchestrator.leader import leader_loops
 from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound
 from flota.rpc.servers import local_server
@@ -79,15 +80,20 @@ class Local(local_pb2_grpc.LocalServicer):
 
 
 class Logs(logs_pb2_grpc.LogsServicer):
-    """Lines that are there, then (when followed) lines that come, then the end or an error."""
+    """What a test lays out: messages, then an error, the end, or (when followed) nothing more. Or the real broker."""
 
     def __init__(self) -> None:
+        self.broker: LogBroker | None = None
         self.requests: list[logs_pb2.SubscribeLogsRequest] = []
         self.answers: list[list[logs_pb2.SubscribeLogsMessage | FlotaError]] = []
         self.subscribed = threading.Event()
 
     async def SubscribeLogs(self, request: Any, context: Any) -> AsyncIterator[logs_pb2.SubscribeLogsMessage]:
         self.requests.append(request)
+        if self.broker is not None:
+            async for message in self.broker.SubscribeLogs(request, context):
+                yield message
+            return
         for answer in self.answers.pop(0) if self.answers else ():
             if isinstance(answer, FlotaError):
                 raise answer

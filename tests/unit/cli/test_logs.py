@@ -1,19 +1,30 @@
 """`flota service logs`: who wrote what, in whole lines, also when the stream breaks."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from flota.cli.logs import parse_since
 from flota.manager.clock import timestamp
+from flota.manager.logbroker.broker import LogBroker
+from flota.rpc.callers import Caller, set_caller
 from flota.rpc.errors import FailedPrecondition, Unavailable
 from flota.stacks.errors import BadValue
-from flota.v1.logs_pb2 import LogMessage, LogStream, SubscribeLogsMessage
+from flota.v1.auth_pb2 import Caller as Kind
+from flota.v1.logs_pb2 import (
+    ListenSubscriptionsRequest,
+    LogMessage,
+    LogStream,
+    PublishLogsMessage,
+    SubscribeLogsMessage,
+    SubscriptionMessage,
+)
 from flota.v1.objects_pb2 import Task
 from flota.v1.types_pb2 import Driver
 from tests.unit.cli.conftest import Flota
@@ -153,6 +164,60 @@ def test_a_reader_that_has_enough_is_no_error(swarm: Daemon, tasks: list[Task]) 
     os.close(reading)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
+
+
+class Worker:
+    """A node's worker: sends a line for each of its tasks to whoever asks, through the real broker."""
+
+    def __init__(self, broker: LogBroker, tasks: list[Task]) -> None:
+        self.broker, self.tasks = broker, tasks
+
+    async def send_initial_metadata(self, _: object) -> None:
+        """What the broker asks of the call's context."""
+
+    async def run(self) -> None:
+        """Listens until cancelled."""
+        set_caller(Caller(Kind.CALLER_WORKER, self.tasks[0].node_id))
+        async for asked in self.broker.ListenSubscriptions(ListenSubscriptionsRequest(), self):
+            if not asked.close:
+                await self.broker.PublishLogs(self.lines(asked), None)
+
+    async def lines(self, asked: SubscriptionMessage) -> AsyncIterator[PublishLogsMessage]:
+        """What is selected, then the end."""
+        selected = {*asked.selector.service_ids, *asked.selector.task_ids}
+        for task in self.tasks:
+            if not selected & {task.id, task.service_id}:
+                continue
+            (line,) = message(task, f"I am {task.slot}\n").messages
+            yield PublishLogsMessage(subscription_id=asked.id, messages=[line])
+        yield PublishLogsMessage(subscription_id=asked.id, close=True)
+
+
+async def broker_with_worker(daemon: Daemon, tasks: list[Task]) -> list["asyncio.Task[None]"]:
+    """Begin both, and return once the worker is heard of."""
+    broker = daemon.logs.broker = LogBroker(daemon.cluster.store)
+    begun = [asyncio.create_task(broker.run())]
+    await asyncio.sleep(0)
+    begun.append(asyncio.create_task(Worker(broker, tasks).run()))
+    await asyncio.sleep(0)
+    return begun
+
+
+async def end(tasks: list["asyncio.Task[None]"]) -> None:
+    for task in reversed(tasks):
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_through_the_real_broker(swarm: Daemon, tasks: list[Task], flota: Flota) -> None:
+    begun = swarm.run(broker_with_worker(swarm, tasks))
+    try:
+        done = flota("service", "logs", "--no-task-ids", "web")
+        assert (done.status, done.err) == (0, "")
+        assert done.lines == ["web.1@m1     | I am 1", "web.10@m1    | I am 10"]
+        assert flota("service", "logs", "--raw", tasks[1].id).out == "I am 10\n"
+    finally:
+        swarm.run(end(begun))
 
 
 @pytest.mark.parametrize(
