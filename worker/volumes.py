@@ -122,7 +122,10 @@ class Volumes:
             return known
         volume = Volume(mount.source, datetime.now(UTC).isoformat(), dict(mount.volume_labels), wanted)
         directory = self._directory / mount.source
+        # Others may look into a volume whose path they know, as far as its own modes let them.
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         (directory / "_data").mkdir(parents=True, exist_ok=True)
+        (directory / "_data").chmod(0o755)
         new = directory / "volume.json.new"
         new.write_text(json.dumps(asdict(volume), indent=1))
         new.rename(directory / "volume.json")

@@ -86,6 +86,7 @@ async def launch(order: Order, conmon: str, program: Program, place: Place, limi
                 stderr=reports.writer,
                 pass_fds=(reports.writer, start.reader),
                 start_new_session=True,
+                umask=0o022,  # for what the runtime makes in the container
                 # The terminal's socket is made in TMPDIR, and a socket's path has 107 bytes at most.
                 env={
                     "PATH": _PATH,

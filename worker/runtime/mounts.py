@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -159,9 +160,14 @@ class Mounter:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(function, *args, **kwargs))
 
-    def overlay(self, target: Path, layers: Sequence[str], upper: Path, work: Path) -> None:
-        """On the thread: mount layers (names, lowest first) below a writable `upper`. Raises OSError."""
-        data = f"lowerdir={':'.join(reversed(layers))},upperdir={_escape(upper)},workdir={_escape(work)}"
+    def overlay(self, target: Path, base: Path, layers: Sequence[str], upper: Path, work: Path) -> None:
+        """On the thread: mount `base` and layers (names, lowest first) below a writable `upper`. Raises OSError."""
+        # The directory on top gives the root its owner and mode.
+        top = os.stat(layers[-1] if layers else base)
+        os.chown(upper, top.st_uid, top.st_gid)
+        os.chmod(upper, stat.S_IMODE(top.st_mode))
+        lower = ":".join([*reversed(layers), _escape(base)])
+        data = f"lowerdir={lower},upperdir={_escape(upper)},workdir={_escape(work)}"
         if self._volatile:
             # A root file system is never used again after a crash, so nothing in it need be synced when it goes.
             try:

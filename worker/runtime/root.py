@@ -56,9 +56,10 @@ def make_skeleton(skeleton: Path) -> None:
     Whatever the image has of it hides it.
     """
     for name in _SKELETON_DIRECTORIES:
-        (skeleton / name).mkdir(parents=True, exist_ok=True, mode=0o755)
+        (skeleton / name).mkdir(parents=True, exist_ok=True)
+        (skeleton / name).chmod(0o755)
     for name in _SKELETON_FILES:
-        (skeleton / name).touch(mode=0o644)
+        _write(skeleton / name, b"", 0o644)
 
 
 def assemble(container: Container, places: Places, mounter: mounts.Mounter) -> tuple[Account, list[HostMount]]:
@@ -70,7 +71,7 @@ def assemble(container: Container, places: Places, mounter: mounts.Mounter) -> t
         upper, work = places.state / "upper", places.state / "work"
         for directory in (places.rootfs, upper, work):
             directory.mkdir(parents=True)
-        mounter.overlay(places.rootfs, (str(places.skeleton), *container.layers), upper, work)
+        mounter.overlay(places.rootfs, places.skeleton, container.layers, upper, work)
         account = _account(container, places.rootfs)
         _working_directory(container, places.rootfs, account)
         return account, [*_network_files(container, places.bundle), *_placed_files(container.files, places.bundle)]
@@ -101,9 +102,11 @@ def _account(container: Container, rootfs: Path) -> Account:
 
 def _working_directory(container: Container, rootfs: Path, account: Account) -> None:
     path = inside.resolve(rootfs, bundle.directory(container))
-    if not path.exists():
-        path.mkdir(parents=True)
-        os.chown(path, account.uid, account.gid)
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir()
+        one.chmod(0o755)
+        os.chown(one, account.uid, account.gid)
 
 
 def _network_files(container: Container, directory: Path) -> list[HostMount]:
@@ -113,7 +116,7 @@ def _network_files(container: Container, directory: Path) -> list[HostMount]:
         "resolv.conf": container.sandbox.resolv_conf,
     }
     for name, text in contents.items():
-        (directory / name).write_text(text)
+        _write(directory / name, text.encode(), 0o644)
     # As Docker has it, a container may write to its own copies.
     return [placing.file(f"/etc/{name}", directory / name, read_only=False) for name in contents]
 
@@ -128,8 +131,15 @@ def _placed_files(files: tuple[PlacedFile, ...], directory: Path) -> list[HostMo
     result = []
     for number, one in enumerate(files):
         source = place / str(number)
-        source.write_bytes(one.data)
-        os.chown(source, one.uid, one.gid)
-        source.chmod(one.mode)
+        _write(source, one.data, one.mode, one.uid, one.gid)
         result.append(placing.file(one.path, source, read_only=True))
     return result
+
+
+def _write(file: Path, data: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
+    """Whatever the daemon's umask is."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as target:
+        target.write(data)
+        os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, mode)

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -87,6 +88,9 @@ class Runtime:
         self._machine = machine.look(self._cgroup_parent, shutil.which(_INIT) or "")
         self._cgroups = Cgroups(self._machine)
         await self._program.find()
+        # Two descriptors for each container are more than a process may have as a rule.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         for directory in (self._bundles, self._states, self._program.state_root):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._mounter = mounts.Mounter(self._layers)
@@ -189,6 +193,7 @@ class Runtime:
         else:
             data = places.state / "volumes" / str(number) / "_data"
             data.mkdir(parents=True)
+            data.chmod(0o755)
             if not mount.volume_nocopy:
                 await fill(content, data)
         if not mount.volume_subpath:
@@ -289,8 +294,8 @@ class Runtime:
                 raise ContainerError(f"container {container_id} does not end though it was killed") from None
         await self._leave_group(container_id)
         try:
-            await self._in_thread(self._delete, container_id)
             await self.volumes.release(container_id)
+            await self._in_thread(self._delete, container_id)
         except OSError as error:
             raise ContainerError(f"container {container_id} could not be removed: {error}") from None
         self._containers.pop(container_id, None)

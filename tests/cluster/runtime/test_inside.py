@@ -1,6 +1,7 @@
 """What a container sees and may do: user, environment, limits, files, mounts, volumes. Needs root."""
 
 import asyncio
+import dataclasses
 import os
 import time
 from contextlib import suppress
@@ -79,6 +80,33 @@ async def test_environment_directory_and_home(world: World, runtime: Runtime) ->
 )
 async def test_the_account(world: World, runtime: Runtime, user: str, groups: list[str], expected: str) -> None:
     assert await said(world, runtime, world.container("/bin/id", user=user, groups=groups)) == [expected]
+
+
+async def test_modes_do_not_depend_on_the_daemon(world: World, tmp_path: Path) -> None:
+    (world.layers / "base").chmod(0o751)
+    files = (PlacedFile("/conf/file", b"", 0, 0, 0o444),)
+    mount = Mount(type=Mount.TYPE_VOLUME, source="data", target="/data")
+    before = os.umask(0o077)
+    try:
+        runtime = world.runtime()
+        await runtime.start()
+        line = "stat -c '%a %u' / /etc/hosts /new /new/place /conf /data; cat /etc/resolv.conf /conf/file"
+        container = world.container(line, user="app", dir="/new/place", files=files, mounts=[mount])
+        lines = await said(world, runtime, container)
+        await runtime.remove(container.id)
+        await runtime.stop()
+    finally:
+        os.umask(before)
+    assert lines[:-1] == ["751 0", "644 0", "755 1000", "755 1000", "755 0", "755 0"]
+
+
+async def test_an_image_without_anything(world: World, runtime: Runtime) -> None:
+    container = dataclasses.replace(world.container("/bin/busybox", "ls", "/", "/etc"), layers=())
+    with pytest.raises(BadContainer, match="'/bin/busybox', is not in the image"):
+        await runtime.create(container)
+    mounts = [Mount(source=str(world.layers / "base/bin"), target="/bin", read_only=True)]
+    container = dataclasses.replace(world.container("/bin/busybox", "ls", "/", mounts=mounts), layers=())
+    assert await said(world, runtime, container) == ["bin", "dev", "etc", "proc", "sys"]
 
 
 async def test_an_unknown_account(world: World, runtime: Runtime) -> None:
