@@ -98,6 +98,7 @@ class Waiter:
             convergence.tasks.clear()
         reading: asyncio.Future[object] = asyncio.ensure_future(stream.read())
         complete = False
+        there: set[str] = set()
         try:
             while True:
                 await asyncio.wait([reading], timeout=self._patience())
@@ -105,7 +106,10 @@ class Waiter:
                     message = reading.result()
                     if not isinstance(message, WatchMessage):
                         return  # The stream's end.
-                    complete = complete or message.kind == StoreAction.KIND_UNSPECIFIED
+                    there.add(message.object.service.id)
+                    if message.kind == StoreAction.KIND_UNSPECIFIED:
+                        complete = True
+                        self._check_removed(there)
                     self._apply(message)
                     reading = asyncio.ensure_future(stream.read())
                     await asyncio.sleep(0)
@@ -116,6 +120,12 @@ class Waiter:
             stream.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await reading
+
+    def _check_removed(self, there: set[str]) -> None:
+        """Raise NotConverged when a service was removed before the stream began."""
+        for service_id, convergence in self._services.items():
+            if service_id not in there:
+                raise NotConverged(f"service {convergence.service.spec.annotations.name} was removed")
 
     def _patience(self) -> float | None:
         """Seconds until something may be true without any news."""

@@ -14,12 +14,14 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
+from flota.manager.control import Control as RealControl
 from flota.manager.logbroker.broker import LogBroker
 from flota.manager.orchestrator.leader import leader_loops
 from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound
 from flota.rpc.servers import local_server
 from flota.rpc.tokens import JoinToken
 from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc
+from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.local_pb2 import Image, InfoResponse
 from flota.v1.types_pb2 import NodeRole, Peer, TaskState
 from tests.simulation.orchestration.world import Agent as SimulatedAgent
@@ -164,6 +166,22 @@ class Workers:
                 group.create_task(SimulatedAgent(cast(World, self), node_id).run())
 
 
+class Control(RealControl):
+    """The real one, which also tells a test that somebody watches."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.watches: asyncio.Queue[WatchRequest] = asyncio.Queue()
+
+    async def Watch(self, request: WatchRequest, context: Any) -> AsyncIterator[WatchMessage]:
+        first = True
+        async for message in super().Watch(request, context):
+            if first:
+                self.watches.put_nowait(request)
+                first = False
+            yield message
+
+
 class Daemon:
     """The server; a context manager."""
 
@@ -171,6 +189,9 @@ class Daemon:
         self.path = folder / "flota.sock"
         self.host = f"unix://{self.path}"
         self.cluster = Cluster()
+        self.control = self.cluster.control = Control(
+            self.cluster.store, self.cluster.clock, self.cluster.random, lambda: self.cluster.members
+        )
         self.local, self.logs = Local(self.cluster), Logs()
         self.agent = Agent()  # type: ignore[abstract]  # the command line asks nothing else of it
         self._work: concurrent.futures.Future[None] | None = None
@@ -180,6 +201,10 @@ class Daemon:
     def run(self, what: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine where the store lives."""
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+
+    def begin_soon(self, what: Coroutine[Any, Any, R]) -> "concurrent.futures.Future[R]":
+        """Run a coroutine there while the command line is busy here."""
+        return asyncio.run_coroutine_threadsafe(what, self._loop)
 
     def begin(self) -> None:
         """Begin a swarm without asking the command line."""
@@ -193,7 +218,7 @@ class Daemon:
 
     async def _start(self) -> None:
         self._server = local_server(self.path)
-        control_pb2_grpc.add_ControlServicer_to_server(self.cluster.control, self._server)
+        control_pb2_grpc.add_ControlServicer_to_server(self.control, self._server)
         local_pb2_grpc.add_LocalServicer_to_server(self.local, self._server)
         local_pb2_grpc.add_AgentServicer_to_server(self.agent, self._server)
         logs_pb2_grpc.add_LogsServicer_to_server(self.logs, self._server)

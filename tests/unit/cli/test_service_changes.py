@@ -1,5 +1,6 @@
 """`service create`, `update`, `scale`, `rollback`, `rm` against orchestrators, scheduler and agents that really act."""
 
+import asyncio
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from flota.v1.control_pb2 import RemoveServiceRequest
 from flota.v1.objects_pb2 import Service
 from tests.unit.cli.conftest import Flota, Ran
 from tests.unit.cli.daemon import Daemon
@@ -146,6 +148,61 @@ def test_rm_prints_what_has_gone(working: Daemon, flota: Flota) -> None:
     done = flota("service", "rm", "web", "nope")
     assert (done.status, done.out, done.err) == (1, "web\n", "flota: no such service: nope\n")
     assert flota("service", "ls", "-q").out == ""
+
+
+def test_a_service_that_is_removed_is_not_waited_for(swarm: Daemon, flota: Flota) -> None:
+    async def remove() -> None:
+        with swarm.cluster.store.watch("service") as changes:
+            (created,) = await changes.next()
+        await swarm.control.watches.get()
+        await swarm.control.RemoveService(RemoveServiceRequest(service_id=created.object.id), None)
+
+    removal = swarm.begin_soon(remove())
+    done = create(flota, "--name", "web", "busybox")
+    assert (done.status, done.err) == (1, "flota: service web was removed\n")
+    removal.result(30)
+
+
+def test_a_service_that_was_removed_before_the_wait_began(
+    swarm: Daemon, flota: Flota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flota.cli.waiting import Waiter
+
+    begin = Waiter.run
+
+    async def remove_first(self: Waiter) -> None:
+        request = RemoveServiceRequest(service_id="web")
+        await asyncio.wrap_future(swarm.begin_soon(swarm.control.RemoveService(request, None)))
+        await begin(self)
+
+    monkeypatch.setattr(Waiter, "run", remove_first)
+    done = create(flota, "--name", "web", "busybox")
+    assert (done.status, done.err) == (1, "flota: service web was removed\n")
+
+
+def test_the_wait_goes_on_when_another_manager_leads(swarm: Daemon, flota: Flota) -> None:
+    async def change_leader() -> None:
+        leading = asyncio.create_task(swarm.control.run())
+        await swarm.control.watches.get()
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
+        # Nothing runs yet: only a stream that was opened again can see what comes now.
+        await swarm.control.watches.get()
+        swarm.work()
+
+    change = swarm.begin_soon(change_leader())
+    done = create(flota, "--name", "web", "--replicas", "2", "busybox")
+    assert (done.status, done.err, done.lines[-1]) == (0, "", "verify: Service web converged")
+    change.result(30)
+
+
+def test_a_global_service_without_a_node_is_told_of_and_not_waited_for(
+    working: Daemon, flota: Flota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flota.cli.waiting._NO_NODE_SECONDS", 0.2)
+    done = create(flota, "--name", "agent", "--mode", "global", "--constraint", "node.labels.x==y", "busybox")
+    assert (done.status, done.err) == (0, "")
+    assert done.lines[-1] == "agent: no node takes its tasks now; they start when one does"
 
 
 @pytest.fixture
