@@ -44,7 +44,12 @@ class Cgroups:
     def place_monitor(self, pid: int) -> None:
         """Move a process out of the daemon's groups, so that whoever ends those does not end it."""
         for group in self._monitors:
-            _write(group / "cgroup.procs", str(pid))
+            try:
+                _write(group / "cgroup.procs", str(pid))
+            except FileNotFoundError:
+                # An earlier worker that stops takes empty groups with it.
+                group.mkdir(parents=True, exist_ok=True)
+                _write(group / "cgroup.procs", str(pid))
 
     def stir(self) -> None:
         """Move ourselves to where we are: what is moved in the next 10 ms or so does not wait."""

@@ -57,7 +57,7 @@ def look(cgroup_parent: str, init: str) -> Machine:
 def hybrid_cgroups() -> bool:
     """Whether a cgroup2 is mounted beside v1 hierarchies, which crun refuses."""
     kinds = _cgroup_mounts()
-    return "cgroup" in kinds.values() and "cgroup2" in kinds.values()
+    return "cgroup" in kinds.values() and kinds.get(CGROUPS / "unified") == "cgroup2"
 
 
 def _cgroup_mounts() -> dict[Path, str]:

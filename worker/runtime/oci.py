@@ -23,8 +23,8 @@ from flota.worker.runtime.processes import Completed
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _HYBRID = (
     "crun refuses this machine's control groups: cgroup v1 with a cgroup2 mounted beside it (/sys/fs/cgroup/unified). "
-    "Unmount it where the daemon is started (unshare -m, then umount /sys/fs/cgroup/unified), boot with cgroup v2 "
-    "alone, or install runc"
+    "Unmount it where the daemon is started (unshare -m, then umount /sys/fs/cgroup/unified), or boot with cgroup v2 "
+    "alone"
 )
 # What passes by itself; anything else the runtime says will be the same the next time.
 _PASSING = (
@@ -50,15 +50,12 @@ class Program:
 
     async def find(self) -> None:
         """Choose the program. Raises RuntimeUnavailable."""
-        crun, runc = shutil.which("crun"), shutil.which("runc")
-        if crun and not (runc and hybrid_cgroups()):
-            if hybrid_cgroups():
-                raise RuntimeUnavailable(_HYBRID)
-            self.name, installed = "crun", crun
-        elif runc:
-            self.name, installed = "runc", runc
-        else:
+        installed = shutil.which("crun") or shutil.which("runc")
+        if installed is None:
             raise RuntimeUnavailable("neither crun nor runc is installed: apt-get install crun")
+        self.name = os.path.basename(installed)
+        if self.name == "crun" and hybrid_cgroups():
+            raise RuntimeUnavailable(_HYBRID)
         with suppress(OSError):
             self._sealed = _sealed_copy(installed)
             self.path = f"/proc/{os.getpid()}/fd/{self._sealed}"

@@ -294,6 +294,7 @@ class Runtime:
                 raise ContainerError(f"container {container_id} does not end though it was killed") from None
         await self._leave_group(container_id)
         try:
+            # The files last: they are what tells of the container, should this be interrupted.
             await self.volumes.release(container_id)
             await self._in_thread(self._delete, container_id)
         except OSError as error:

@@ -1,0 +1,69 @@
+"""What a machine must have, and what is said when it has not. Needs root."""
+
+import shutil
+
+import pytest
+
+from flota.worker.runtime import machine, mounts
+from flota.worker.runtime.container import BadContainer, Exit, Phase
+from flota.worker.runtime.machine import CGROUPS, RuntimeUnavailable
+from flota.worker.runtime.runtime import Runtime
+from tests.cluster.runtime.world import World
+
+
+async def test_hybrid_control_groups_are_one_clear_error(world: World) -> None:
+    if machine.look("/x", "").unified_cgroups:
+        pytest.skip("this machine has cgroup v2 alone")
+    mounts.mount("cgroup2", CGROUPS / "unified", "cgroup2")
+    try:
+        with pytest.raises(RuntimeUnavailable, match=r"cgroup v1 with a cgroup2 mounted beside it .*Unmount it where"):
+            await world.runtime().start()
+    finally:
+        mounts.unmount(CGROUPS / "unified")
+
+
+async def test_what_is_not_installed_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = world.directory / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    with pytest.raises(RuntimeUnavailable, match="conmon is not installed: apt-get install conmon"):
+        await world.runtime().start()
+    (tools / "conmon").symlink_to("/bin/true")
+    with pytest.raises(RuntimeUnavailable, match="neither crun nor runc is installed: apt-get install crun"):
+        await world.runtime().start()
+    (tools / "crun").symlink_to("/bin/false")
+    with pytest.raises(RuntimeUnavailable, match="crun --version fails"):
+        await world.runtime().start()
+
+
+async def test_what_is_in_use_is_told(runtime: Runtime) -> None:
+    assert runtime.name in ("crun", "runc")
+    assert runtime.version[0].isdigit()
+
+
+async def test_runc_does_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    runc = shutil.which("runc")
+    if runc is None:
+        pytest.skip("runc is not installed")
+    tools = world.directory / "tools"
+    tools.mkdir()
+    for name in ("conmon", "catatonit", "cp", "runc"):
+        (tools / name).symlink_to(shutil.which(name) or "/nothing")
+    monkeypatch.setenv("PATH", str(tools))
+    runtime = world.runtime()
+    await runtime.start()
+    assert runtime.name == "runc"
+    container = world.container("while ! test -e /tmp/go; do sleep 0.01; done; exit 5", init=True)
+    await runtime.create(container)
+    assert (await runtime.adopt())[container.id].phase is Phase.CREATED
+    await runtime.launch(container.id)
+    assert (await runtime.adopt())[container.id].phase is Phase.RUNNING
+    done = await runtime.execute(container.id, ["/bin/sh", "-c", "echo here; touch /tmp/go"], limit=10)
+    assert (done.code, done.output) == (0, "here")
+    assert await runtime.wait(container.id) == Exit(5)
+    with pytest.raises(BadContainer, match=r"kernel\.panic"):
+        await runtime.create(world.container("true", sysctls={"kernel.panic": "1"}))
+    await runtime.remove(container.id)
+    await runtime.stop()
+    assert not any(world.left().values()), world.left()
+    assert world.groups() == []
