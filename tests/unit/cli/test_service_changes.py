@@ -18,7 +18,7 @@ from flota.v1.objects_pb2 import Service
 from tests.unit.cli.conftest import Flota, Ran
 from tests.unit.cli.daemon import Daemon
 
-QUICK = ("--update-monitor", "10ms", "--restart-delay", "0s", "--stop-grace-period", "0s")
+QUICK = ("--update-monitor", "10ms", "--rollback-monitor", "10ms", "--restart-delay", "0s", "--stop-grace-period", "0s")
 
 
 def create(flota: Flota, *argv: str) -> Ran:
