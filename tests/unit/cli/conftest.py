@@ -1,5 +1,10 @@
 """`flota` runs a command line against `daemon`, a real server on a unix socket."""
 
+import os
+import pty
+import select
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +30,26 @@ class Ran:
 
 
 Flota = Callable[..., Ran]
+
+
+def on_terminal(daemon: Daemon, *argv: str, **env: str) -> tuple[int, str, str]:
+    """Run a command line whose standard output is a terminal: exit status, what was shown there, standard error."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flota.cli", "-H", daemon.host, *argv],
+        stdout=theirs, stderr=subprocess.PIPE, text=True, env=os.environ | env,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while select.select([ours], [], [], 30)[0]:
+            shown += os.read(ours, 65536)
+    except OSError:
+        pass  # The other side is closed.
+    finally:
+        os.close(ours)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, shown.decode(), err
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from flota.v1.logs_pb2 import (
 )
 from flota.v1.objects_pb2 import Task
 from flota.v1.types_pb2 import Driver
-from tests.unit.cli.conftest import Flota
+from tests.unit.cli.conftest import Flota, on_terminal
 from tests.unit.cli.daemon import Daemon
 
 OUT, ERR = LogStream.LOG_STREAM_STDOUT, LogStream.LOG_STREAM_STDERR
@@ -164,6 +164,21 @@ def test_a_reader_that_has_enough_is_no_error(swarm: Daemon, tasks: list[Task]) 
     os.close(reading)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
+
+
+def test_on_a_terminal_each_task_has_its_colour_unless_one_wants_none(swarm: Daemon, tasks: list[Task]) -> None:
+    one, ten = tasks
+    answer = [message(one, "hello\n"), message(ten, "hello\n"), message(one, "bye\n")]
+    swarm.logs.answers = [answer, answer, answer]
+    argv = ("service", "logs", "--no-task-ids", "web")
+    status, shown, err = on_terminal(swarm, *argv, NO_COLOR="")
+    assert (status, err) == (0, "")
+    colours = [line.split("m", 1)[0] for line in shown.splitlines()]
+    assert colours[0] == colours[2] != colours[1]
+    assert all(colour.startswith("\x1b[") for colour in colours)
+    plain = ["web.1@m1     | hello", "web.10@m1    | hello", "web.1@m1     | bye"]
+    assert on_terminal(swarm, *argv, NO_COLOR="1")[1].splitlines() == plain
+    assert "\x1b" not in on_terminal(swarm, *argv, "--raw", NO_COLOR="")[1]
 
 
 class Worker:

@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from flota.v1.control_pb2 import RemoveServiceRequest
 from flota.v1.objects_pb2 import Service
-from tests.unit.cli.conftest import Flota, Ran
+from tests.unit.cli.conftest import Flota, Ran, on_terminal
 from tests.unit.cli.daemon import Daemon
 
 QUICK = ("--update-monitor", "10ms", "--rollback-monitor", "10ms", "--restart-delay", "0s", "--stop-grace-period", "0s")
@@ -205,34 +201,12 @@ def test_a_global_service_without_a_node_is_told_of_and_not_waited_for(
     assert done.lines[-1] == "agent: no node takes its tasks now; they start when one does"
 
 
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    """Our side of a terminal, and the command's."""
-    ours, theirs = pty.openpty()
-    yield ours, theirs
-    os.close(ours)
-
-
-def test_on_a_terminal_there_is_a_bar_for_each_task(working: Daemon, terminal: tuple[int, int]) -> None:
-    ours, theirs = terminal
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "flota.cli", "-H", working.host, "service", "create", *QUICK),
-            *("--name", "web", "--replicas", "2", "busybox"),
-        ],
-        stdout=theirs, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], 30)[0]:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # The other side is closed.
-            break
-        shown += part
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    last = shown.decode().split("\x1b[2K")
+def test_on_a_terminal_there_is_a_bar_for_each_task(working: Daemon) -> None:
+    status, shown, err = on_terminal(
+        working, "service", "create", *QUICK, "--name", "web", "--replicas", "2", "busybox"
+    )
+    assert (status, err) == (0, "")
+    last = shown.split("\x1b[2K")
     bars = [line for line in last if re.match(r"[12]/2: running +\[=+\] (m1|w1)", line)]
     assert len(bars) >= 2
     assert any(line.startswith("verify: Service web converged") for line in last)
