@@ -235,13 +235,13 @@ class Runtime:
         process |= {"args": list(argv), "terminal": False}
         return await self._program.execute(container_id, process, places.bundle, limit)
 
-    async def remove(self, container_id: str) -> None:
-        """Take a container away with all it has; one that runs is killed. No error if there is none.
+    async def remove(self, container_id: str, *, keep_log: bool = False) -> None:
+        """Take a container away with all it has (but its log); one that runs is killed. No error if there is none.
 
         Raises ContainerError when something of it cannot be removed; trying again may help.
         """
         async with self._locked(container_id):
-            await to_the_end(self._discard(container_id))
+            await to_the_end(self._discard(container_id, keep_log=keep_log))
 
     async def adopt(self) -> dict[str, ContainerState]:
         """Find the containers that earlier workers made, and follow them. What was only half made is removed."""
@@ -283,7 +283,7 @@ class Runtime:
         await self._mounter.call(int)
         await self._discard(container_id)
 
-    async def _discard(self, container_id: str) -> None:
+    async def _discard(self, container_id: str, *, keep_log: bool = False) -> None:
         one = self._containers.get(container_id)
         if one is not None and not one.has_ended:
             one.signal(signal.SIGKILL)
@@ -296,7 +296,7 @@ class Runtime:
         try:
             # The files last: they are what tells of the container, should this be interrupted.
             await self.volumes.release(container_id)
-            await self._in_thread(self._delete, container_id)
+            await self._in_thread(self._delete, container_id, keep_log)
         except OSError as error:
             raise ContainerError(f"container {container_id} could not be removed: {error}") from None
         self._containers.pop(container_id, None)
@@ -309,9 +309,14 @@ class Runtime:
             await self._in_thread(self._cgroups.kill, container_id)
             await asyncio.sleep(_LEAVE_PAUSE)
 
-    def _delete(self, container_id: str) -> None:
+    def _delete(self, container_id: str, keep_log: bool) -> None:
         places = self._places(container_id)
-        for directory in (places.bundle, self._program.state_root / container_id, places.state):
+        directories = [places.bundle, self._program.state_root / container_id]
+        if keep_log and places.log.exists():
+            directories += [one for one in places.state.iterdir() if one.is_dir()]
+        else:
+            directories.append(places.state)
+        for directory in directories:
             mounts.remove_tree(directory)
 
     def _places(self, container_id: str) -> Places:

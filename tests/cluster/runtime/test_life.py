@@ -92,6 +92,18 @@ async def test_removal_kills_what_runs_and_may_be_repeated(world: World, runtime
         await runtime.wait(container.id)
 
 
+async def test_the_log_may_outlive_the_rest(world: World, runtime: Runtime) -> None:
+    container = world.container("echo said")
+    await run(runtime, container)
+    await runtime.remove(container.id, keep_log=True)
+    left = world.left()
+    assert world.output(container) == ["said"]
+    assert left | {"files": []} == {"mounts": [], "groups": [], "processes": [], "files": []}
+    assert left["files"] == [str(runtime.log_file(container.id).parent), str(runtime.log_file(container.id))]
+    await runtime.remove(container.id)
+    assert not any(world.left().values())
+
+
 async def test_one_that_was_never_launched_is_removed(world: World, runtime: Runtime) -> None:
     container = world.container("sleep", "1000")
     await runtime.create(container)

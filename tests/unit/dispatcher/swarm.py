@@ -245,9 +245,12 @@ class CountingProposer:
 class Swarm:
     """One manager that leads or not, its store, and the workers that were made with it."""
 
-    def __init__(self, directory: Path, period: float = 30.0, answer_limit: float = PATIENCE) -> None:
+    def __init__(
+        self, directory: Path, period: float = 30.0, answer_limit: float = PATIENCE, host: str = "127.0.0.1"
+    ) -> None:
         """Heartbeats are rare, and silent nodes are waited for, unless a test is about that."""
         self._directory = directory
+        self._host = host
         self.root_pem, root_key = create_root()
         self._signer = Signer(self.root_pem, root_key)
         self._trust = Trust(self.root_pem)
@@ -266,8 +269,8 @@ class Swarm:
     async def serving(self) -> AsyncIterator["Swarm"]:
         """Serve, and lead."""
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+            probe.bind((self._host, 0))
+            self.address = f"{self._host}:{probe.getsockname()[1]}"
         server = node_server(self.identity("m1", MANAGER), lambda: self._trust, self.address)
         add_DispatcherServicer_to_server(self.dispatcher, server)
         add_LogsServicer_to_server(self.log_broker, server)

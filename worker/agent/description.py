@@ -1,0 +1,56 @@
+"""What a worker tells the managers of its machine."""
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from flota.rpc.identity import Identity
+from flota.v1.objects_pb2 import EngineDescription, NodeDescription, TlsInfo
+from flota.v1.process_pb2 import WorkerConfig
+from flota.v1.types_pb2 import GenericResource, Platform, Resources
+
+
+def describe(config: WorkerConfig, identity: Identity | None) -> NodeDescription:
+    """The machine as it is now. Raises ValueError for a generic resource that cannot be read."""
+    return NodeDescription(
+        hostname=config.hostname or platform.node(),
+        platform=Platform(architecture=platform.machine(), os=platform.system().lower()),
+        resources=Resources(
+            nano_cpus=len(os.sched_getaffinity(0)) * 1_000_000_000,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            generic=generic_resources(config.generic_resources),
+        ),
+        engine=EngineDescription(version=version("flota"), labels=dict(config.engine_labels)),
+        tls_info=_tls_info(identity) if identity is not None else None,
+        data_path_address=config.data_path_address,
+    )
+
+
+def generic_resources(words: Iterable[str]) -> list[GenericResource]:
+    """ "gpu=2" is a count, "gpu=UUID1" a thing with a name. Raises ValueError."""
+    result: dict[tuple[str, str], GenericResource] = {}
+    for word in words:
+        kind, _, value = (part.strip() for part in word.partition("="))
+        if not kind or not value:
+            raise ValueError(f"invalid generic resource {word!r}: KIND=NUMBER or KIND=NAME is needed")
+        counted = value.isascii() and value.isdigit()
+        one = GenericResource(kind=kind, count=int(value)) if counted else GenericResource(kind=kind, name=value)
+        if result.setdefault((kind, one.name), one) is not one:
+            raise ValueError(f"generic resource {word!r} is given twice")
+    kinds = {kind for kind, name in result if name} & {kind for kind, name in result if not name}
+    if kinds:
+        raise ValueError(f"generic resource {min(kinds)!r} is given as a count and by name: it can be one of them")
+    return list(result.values())
+
+
+def _tls_info(identity: Identity) -> TlsInfo:
+    issuer = x509.load_pem_x509_certificate(identity.root_pem)
+    return TlsInfo(
+        trust_root=identity.root_pem,
+        issuer_subject=issuer.subject.public_bytes(),
+        issuer_public_key=issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    )

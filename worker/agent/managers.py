@@ -1,0 +1,54 @@
+"""Which manager to turn to, and how long to wait before the next try. Pure.
+
+Every session message brings the list of managers. One that failed goes to the end of the line; a session that came
+about ends the waiting. Waits grow and are random, so that a cluster's workers do not come back all at once. The address
+that worked last is kept whatever managers say: theirs may be ones that this node cannot reach.
+"""
+
+from collections.abc import Iterable
+from random import Random
+
+from flota.v1.types_pb2 import Peer
+
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 2.0
+_GROWTH = 1.5
+
+
+class Managers:
+    """The managers of the cluster, as last heard of."""
+
+    def __init__(self, addresses: Iterable[str], rng: Random) -> None:
+        """`addresses` (host:port) are what there is to begin with."""
+        self._rng = rng
+        self._line = list(dict.fromkeys(addresses))
+        rng.shuffle(self._line)
+        self._wait = _FIRST_WAIT
+        self._good = ""
+
+    def heard(self, peers: Iterable[Peer]) -> None:
+        """A manager told who the managers are. An empty list is no news: somebody must have told it."""
+        told = list(dict.fromkeys(peer.address for peer in peers if peer.address))
+        if not told:
+            return
+        new = [address for address in told if address not in self._line]
+        self._rng.shuffle(new)
+        self._line = [address for address in self._line if address in told or address == self._good] + new
+
+    def pick(self) -> str:
+        """The one to try now; empty when none is known."""
+        return self._line[0] if self._line else ""
+
+    def failed(self, address: str) -> float:
+        """It could not be reached, or knows no leader. Seconds to wait before the next try."""
+        if address in self._line:
+            self._line.remove(address)
+            self._line.append(address)
+        wait = self._wait
+        self._wait = min(_LONGEST_WAIT, wait * _GROWTH)
+        return wait * self._rng.uniform(0.5, 1.0)
+
+    def succeeded(self, address: str) -> None:
+        """A session came about."""
+        self._wait = _FIRST_WAIT
+        self._good = address

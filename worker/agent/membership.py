@@ -1,0 +1,169 @@
+"""This node as a member of a cluster: always one session, with whichever manager answers.
+
+    pick a manager ──► session ──► it fails ──► wait a little ──► pick another
+                          │ assigned
+                          └──► overlay, secrets and configs, tasks: in this order, for a task rests on the others
+
+While no manager answers everything stays as it is: containers run on, names are served, what happens is remembered and
+reported later. Only managers who say that the node is no longer one of the cluster end its tasks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from flota.rpc.channels import node_channel
+from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, PermissionDenied, ResourceExhausted
+from flota.rpc.identity import Identity
+from flota.v1.dispatcher_pb2 import AssignmentChange, SessionMessage
+from flota.v1.objects_pb2 import NodeDescription
+from flota.worker import metrics
+from flota.worker.agent.assignments import Assigned
+from flota.worker.agent.managers import Managers
+from flota.worker.agent.reporter import Reporter
+from flota.worker.agent.session import Companion, Session
+
+_log = structlog.get_logger("agent")
+
+# A refusal to open sessions so often is meant for a while.
+_LONG_WAIT = 3.0
+# So many managers in a row have to say that this node is none of theirs before it believes them.
+_REMOVED_AFTER = 3
+
+
+class Taker(Protocol):
+    """Somebody who takes over assignments: overlay, payloads, tasks."""
+
+    def apply(self, changes: Iterable[AssignmentChange], complete: bool) -> None:
+        """`complete`: there is nothing else."""
+        ...
+
+
+class Words:
+    """The last word of a manager, for whoever waits for the next one."""
+
+    def __init__(self) -> None:
+        self.last: SessionMessage | None = None
+        self._news = asyncio.Event()
+
+    def say(self, message: SessionMessage) -> None:
+        """There is a new one."""
+        self.last = message
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def all(self) -> AsyncIterator[SessionMessage]:
+        """The last one, and then each new one; runs until cancelled."""
+        seen: SessionMessage | None = None
+        while True:
+            news, last = self._news, self.last
+            if last is not None and last is not seen:
+                seen = last
+                yield last
+            else:
+                await news.wait()
+
+
+class Membership:
+    """`run` it as long as the node is a member. `takers` get assignments in their order."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        managers: Managers,
+        describe: Callable[[], NodeDescription],
+        takers: Sequence[Taker],
+        reporter: Reporter,
+        words: Words,
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        self._identity = identity
+        self._managers = managers
+        self._describe = describe
+        self._takers = takers
+        self._reporter = reporter
+        self._words = words
+        self._companions = companions
+        self._session: Session | None = None
+        self._address = ""
+        self._resume = ""
+        self._refusals = 0
+        self._connected = False
+        self._left = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session now."""
+        return self._connected
+
+    async def run(self) -> None:
+        """Runs until cancelled, or until the node has left."""
+        while not self._left.is_set():
+            self._address = self._managers.pick()
+            try:
+                await self._attempt(self._address)
+            except FlotaError as error:
+                wait = self._after(self._address, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._left.wait()
+
+    async def leave(self) -> None:
+        """Say goodbye, if anybody listens, and open no session any more."""
+        self._left.set()
+        if self._session is not None and self._connected:
+            try:
+                await self._session.goodbye()
+            except FlotaError as error:
+                _log.info("leaving without a goodbye", reason=str(error))
+
+    def heard(self, message: SessionMessage) -> None:
+        """A manager speaks to this node."""
+        if not self._connected:
+            self._connected = True
+            self._refusals = 0
+            self._resume = message.session_id
+            self._managers.succeeded(self._address)
+            metrics.SESSION.set(1)
+            _log.info("session", session=message.session_id, manager=self._address)
+        self._managers.heard(message.managers)
+        self._words.say(message)
+
+    def assigned(self, assigned: Assigned) -> None:
+        """What the node shall have."""
+        for taker in self._takers:
+            taker.apply(assigned.changes, assigned.complete)
+
+    async def _attempt(self, address: str) -> None:
+        if not address:
+            raise FailedPrecondition("no manager is known")
+        async with node_channel(self._identity, address) as channel:
+            self._session = Session(channel, self, self._reporter, self._companions)
+            try:
+                await self._session.run(self._describe(), self._resume)
+            finally:
+                self._session = None
+
+    def _after(self, address: str, error: FlotaError) -> float:
+        """A session is over or did not come about; seconds until the next try."""
+        had_session, self._connected = self._connected, False
+        metrics.SESSION.set(0)
+        metrics.SESSIONS.labels(type(error).__name__).inc()
+        if not self._left.is_set():
+            level = _log.warning if had_session else _log.info
+            level("no session", manager=address, reason=str(error), kind=type(error).__name__)
+        if isinstance(error, FailedPrecondition):
+            self._resume = ""
+        if isinstance(error, NotFound | PermissionDenied):
+            self._refuse(error)
+        wait = self._managers.failed(address)
+        return max(wait, _LONG_WAIT) if isinstance(error, ResourceExhausted) else wait
+
+    def _refuse(self, error: FlotaError) -> None:
+        self._refusals += 1
+        if self._refusals == _REMOVED_AFTER:
+            _log.warning("this node is not of the cluster any longer: its tasks end", reason=str(error))
+            self.assigned(Assigned((), complete=True))

@@ -1,0 +1,172 @@
+"""One session with one manager: heartbeats out, assignments in, reports out, all over one channel, until one of them
+fails.
+
+Whatever fails ends the session, and the error says what to do next (proto/flota/v1/dispatcher.proto); this module does
+not decide that, nor does it know what assignments mean.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import grpc.aio
+import structlog
+
+from flota.rpc.errors import DeadlineExceeded, FlotaError, Unavailable, error_from
+from flota.v1.dispatcher_pb2 import (
+    AssignmentsRequest,
+    EndSessionRequest,
+    HeartbeatRequest,
+    SessionMessage,
+    SessionRequest,
+    UpdateTaskStatusRequest,
+)
+from flota.v1.dispatcher_pb2_grpc import DispatcherStub
+from flota.v1.objects_pb2 import NodeDescription
+from flota.worker.agent.assignments import Assembly, Assigned, Gap
+from flota.worker.agent.reporter import Reporter, Update
+
+_log = structlog.get_logger("agent")
+T = TypeVar("T")
+
+# For the first word of a manager, for a report's commit, and for the last word to it.
+_FIRST_WORD_LIMIT = 5.0
+_REPORT_LIMIT = 10.0
+_GOODBYE_LIMIT = 2.0
+_GAP_PAUSE = 0.1
+# Part of the time a manager gives for the next heartbeat.
+_EARLY = 0.9
+_LEAST_HEARTBEAT_LIMIT = 2.0
+
+# Something else that needs the channel for as long as the session lives, such as the publisher of logs.
+Companion = Callable[[grpc.aio.Channel], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """Who hears what a manager says."""
+
+    def heard(self, message: SessionMessage) -> None:
+        """About the cluster and this node in it."""
+        ...
+
+    def assigned(self, assigned: Assigned) -> None:
+        """What the node shall have."""
+        ...
+
+
+class Session:
+    """`run` it; `id` is there once a manager has answered."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        listener: Listener,
+        reporter: Reporter,
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        self.id = ""
+        self._channel = channel
+        self._stub = DispatcherStub(channel)
+        self._listener = listener
+        self._reporter = reporter
+        self._companions = companions
+
+    async def run(self, description: NodeDescription, resume: str) -> None:
+        """Open a session, or go on with `resume`; returns only by raising a FlotaError."""
+        call = self._stub.Session(SessionRequest(description=description, session_id=resume))
+        try:
+            words = _messages(call)
+            try:
+                async with asyncio.timeout(_FIRST_WORD_LIMIT):
+                    first = await anext(words)
+            except TimeoutError:
+                raise DeadlineExceeded(f"no word from this manager within {_FIRST_WORD_LIMIT:g} s") from None
+            self.id = first.session_id
+            self._listener.heard(first)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(words), name="session: words")
+                group.create_task(self._beat(), name="session: heartbeats")
+                group.create_task(self._take_assignments(), name="session: assignments")
+                group.create_task(self._reporter.run(self._send), name="session: reports")
+                for companion in self._companions:
+                    group.create_task(self._accompany(companion), name="session: companion")
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+        finally:
+            call.cancel()
+
+    async def goodbye(self) -> None:
+        """The node leaves: its tasks may go elsewhere at once. Raises FlotaError."""
+        await _answer(self._stub.EndSession(EndSessionRequest(session_id=self.id), timeout=_GOODBYE_LIMIT))
+
+    async def _listen(self, words: AsyncIterator[SessionMessage]) -> None:
+        async for message in words:
+            self._listener.heard(message)
+
+    async def _beat(self) -> None:
+        limit = _LEAST_HEARTBEAT_LIMIT
+        while True:
+            answer = await _answer(self._stub.Heartbeat(HeartbeatRequest(session_id=self.id), timeout=limit))
+            period = answer.period.seconds + answer.period.nanos / 1e9
+            limit = max(_LEAST_HEARTBEAT_LIMIT, 2 * period)
+            await asyncio.sleep(period * _EARLY)
+
+    async def _take_assignments(self) -> None:
+        while True:
+            call = self._stub.Assignments(AssignmentsRequest(session_id=self.id))
+            assembly = Assembly()
+            try:
+                async for message in _messages(call):
+                    assigned = assembly.take(message)
+                    if assigned is not None:
+                        self._listener.assigned(assigned)
+            except Gap as gap:
+                _log.warning("asking for all assignments anew", reason=str(gap))
+            finally:
+                call.cancel()
+            await asyncio.sleep(_GAP_PAUSE)
+
+    async def _send(self, updates: list[Update]) -> None:
+        request = UpdateTaskStatusRequest(session_id=self.id, updates=updates)
+        await _answer(self._stub.UpdateTaskStatus(request, timeout=_REPORT_LIMIT))
+
+    async def _accompany(self, companion: Companion) -> None:
+        await companion(self._channel)
+
+
+async def _messages(call: Any) -> AsyncIterator[Any]:
+    """A stream's messages. Raises FlotaError, also when it ends without one: here no stream ends by itself."""
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+    except asyncio.CancelledError:
+        _raise_if_dropped()
+        raise
+    raise Unavailable("the manager ended the session")
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+    except asyncio.CancelledError:
+        _raise_if_dropped()
+        raise
+
+
+def _raise_if_dropped() -> None:
+    """A call that gRPC gives up looks like our own task's cancellation. Raises Unavailable if it is not."""
+    task = asyncio.current_task()
+    if task is not None and not task.cancelling():
+        raise Unavailable("the connection to the manager was given up") from None
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that ended the session; a defect goes before what managers say."""
+    flat: list[BaseException] = []
+    for one in failures.exceptions:
+        flat.append(_first(one) if isinstance(one, BaseExceptionGroup) else one)
+    return next((one for one in flat if not isinstance(one, FlotaError)), flat[0])

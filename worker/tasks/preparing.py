@@ -1,0 +1,62 @@
+"""From a task to its container, up to the moment before the program runs: image, secrets, network, container."""
+
+from flota.v1.objects_pb2 import Task
+from flota.v1.process_pb2 import PreparedTask
+from flota.v1.types_pb2 import Driver
+from flota.worker.images.config import ImageConfig
+from flota.worker.runtime.container import BadContainer, Container
+from flota.worker.tasks.health import Check, merged
+from flota.worker.tasks.parts import Parts
+from flota.worker.tasks.template import expanded, render_payload
+
+# What people call the log that this node keeps: Docker's names for logs in files.
+_LOG_DRIVERS = ("", "json-file", "local", "k8s-file")
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+async def prepare(task: Task, parts: Parts) -> PreparedTask:
+    """Make the task's container. What was made before a failure is left to whoever called: see Controller.
+
+    Raises ImageNotFound, BadContainer, BadAddress when trying again will not help, else ContainerError, OverlayError.
+    """
+    wanted = expanded(task, parts.node)
+    container = wanted.spec.container
+    image = await parts.images.find(container.image)
+    parts.images.hold(task.id, image.id)
+    prepared = decide(task, image.id, image.config)
+    files = parts.payloads.files(
+        wanted, lambda what, text: render_payload(what, text, wanted, parts.node, parts.payloads)
+    )
+    size = log_size(task.log_driver)
+    sandbox = await parts.networks.attach(wanted)
+    await parts.containers.create(
+        Container(wanted, image.config, image.layers, sandbox, container.hostname, files, size)
+    )
+    return prepared
+
+
+def decide(task: Task, image_id: str, image: ImageConfig) -> PreparedTask:
+    """What follows from task and image together. Raises BadContainer."""
+    container = task.spec.container
+    spec = container.healthcheck if container.HasField("healthcheck") else None
+    healthcheck = merged(spec, image.healthcheck)
+    Check.of(healthcheck)
+    return PreparedTask(
+        image_id=image_id, stop_signal=container.stop_signal or image.stop_signal, healthcheck=healthcheck
+    )
+
+
+def log_size(driver: Driver) -> int:
+    """Bytes after which a log is rotated; 0 = never. Raises BadContainer."""
+    if driver.name not in _LOG_DRIVERS:
+        raise BadContainer(
+            f"unknown log driver {driver.name!r}: flota keeps logs on the node ({', '.join(_LOG_DRIVERS[1:])})"
+        )
+    text = driver.options.get("max-size", "").strip().lower()
+    if not text or text == "-1":
+        return 0
+    digits = text.removesuffix("b").rstrip("kmg")
+    unit = text[len(digits) :].removesuffix("b")
+    if not digits.isdigit() or not digits.isascii() or unit not in _UNITS:
+        raise BadContainer(f"invalid max-size {text!r} of the log: a size such as 500k, 10m or 1g is needed")
+    return int(digits) * _UNITS[unit]
