@@ -532,6 +532,7 @@ class Raft:
         progress.active = True
         progress.paused = False
         if progress.match < self.log.last_index:
+            progress.make_room()
             self._send_append(sender)
         if message.context:
             self._confirm_reads(message.context, sender)

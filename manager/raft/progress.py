@@ -60,6 +60,11 @@ class Progress:
             self.inflight.popleft()
         return news
 
+    def make_room(self) -> None:
+        """It lives, but the window is full of appends that may have been lost with all their answers: allow one."""
+        if self.state is ProgressState.REPLICATE and self.blocked():
+            self.inflight.popleft()
+
     def refused(self, index: int, hint: int) -> bool:
         """It refused the append after `index`; False when that is old news."""
         if self.state is ProgressState.REPLICATE:
