@@ -91,6 +91,7 @@ class Membership:
         self._address = ""
         self._resume = ""
         self._refusals = 0
+        self._told = ""
         self._connected = False
         self._left = asyncio.Event()
 
@@ -125,6 +126,7 @@ class Membership:
         if not self._connected:
             self._connected = True
             self._refusals = 0
+            self._told = ""
             self._resume = message.session_id
             self._managers.succeeded(self._address)
             metrics.SESSION.set(1)
@@ -152,15 +154,22 @@ class Membership:
         had_session, self._connected = self._connected, False
         metrics.SESSION.set(0)
         metrics.SESSIONS.labels(type(error).__name__).inc()
-        if not self._left.is_set():
-            level = _log.warning if had_session else _log.info
-            level("no session", manager=address, reason=str(error), kind=type(error).__name__)
+        self._tell(error, had_session)
         if isinstance(error, FailedPrecondition):
             self._resume = ""
         if isinstance(error, NotFound | PermissionDenied):
             self._refuse(error)
         wait = self._managers.failed(address)
         return max(wait, _LONG_WAIT) if isinstance(error, ResourceExhausted) else wait
+
+    def _tell(self, error: FlotaError, had_session: bool) -> None:
+        """Say in the log why there is no session; the same thing again is not worth a line."""
+        if self._left.is_set():
+            return
+        kind = type(error).__name__
+        level = _log.warning if had_session else _log.info if kind != self._told else _log.debug
+        level("no session", manager=self._address, reason=str(error), kind=kind)
+        self._told = kind
 
     def _refuse(self, error: FlotaError) -> None:
         self._refusals += 1

@@ -22,7 +22,7 @@ Update = UpdateTaskStatusRequest.Update
 Send = Callable[[list[Update]], Awaitable[None]]
 
 # Seconds between calls, and for which a status has to last that is only for people.
-GAP = 0.01
+GAP = 0.02
 PATIENCE = 0.15
 _AT_ONCE = 1000
 

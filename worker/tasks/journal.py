@@ -66,13 +66,12 @@ class Journal:
         """The task as it is wanted now."""
         self._append(TaskRecord(task_id=task.id, task=task))
 
-    def observed(self, task_id: str, status: TaskStatus) -> None:
-        """The task as it is now."""
-        self._append(TaskRecord(task_id=task_id, status=status))
-
-    def prepared(self, task_id: str, prepared: PreparedTask) -> None:
-        """What its image decided."""
-        self._append(TaskRecord(task_id=task_id, prepared=prepared))
+    def observed(self, task_id: str, status: TaskStatus, prepared: PreparedTask | None = None) -> None:
+        """The task as it is now, and what its image decided if that is new."""
+        records = [TaskRecord(task_id=task_id, status=status)]
+        if prepared is not None:
+            records.insert(0, TaskRecord(task_id=task_id, prepared=prepared))
+        self._append(*records)
 
     def forget(self, task_id: str) -> None:
         """Nothing of the task is left."""
@@ -94,15 +93,16 @@ class Journal:
             case "forgotten":
                 self._tasks.pop(record.task_id, None)
 
-    def _append(self, record: TaskRecord) -> None:
-        self._take(record)
-        entry = _entry(record)
+    def _append(self, *records: TaskRecord) -> None:
+        for record in records:
+            self._take(record)
+        entries = b"".join(map(_entry, records))
         try:
             if self._broken or self._size > max(_SMALL, 4 * self._live):
                 self._rewrite()
             else:
-                written = os.write(self._file, entry)
-                if written != len(entry):
+                written = os.write(self._file, entries)
+                if written != len(entries):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._size += written
         except OSError as error:

@@ -91,6 +91,8 @@ class Tasks:
             else:
                 seen.add(change.task.id)
                 self._assign(change.task)
+                if complete:
+                    self._catch_up(change.task)
         if complete:
             for task_id in [one for one in self._controllers if one not in seen]:
                 self._remove(task_id)
@@ -132,8 +134,12 @@ class Tasks:
         controller.assign(task)
         if task.id not in self._running:
             self._run(controller)
-        if controller.status.state > task.status.state:
-            self._report(task.id, controller.status)
+
+    def _catch_up(self, told: Task) -> None:
+        """Report again what managers do not know, perhaps because the one who was told is gone."""
+        status = self._controllers[told.id].status
+        if status.state > told.status.state:
+            self._report(told.id, status)
 
     def _make(self, task: Task, known: Remembered | None) -> Controller:
         found = self._strays.pop(task.id, None)
@@ -174,9 +180,10 @@ class Tasks:
 
     def _observed(self, controller: Controller) -> None:
         status = controller.status
-        if controller.prepared is not None and status.state == READY:
-            self._journal.prepared(controller.id, controller.prepared)
-        self._journal.observed(controller.id, status)
+        # Of what comes before READY nothing needs to be remembered: it is made anew.
+        if status.state >= READY:
+            prepared = controller.prepared if status.state == READY else None
+            self._journal.observed(controller.id, status, prepared)
         if status.state == RUNNING:
             metrics.STARTED.inc()
             metrics.START.observe(asyncio.get_running_loop().time() - controller.since)

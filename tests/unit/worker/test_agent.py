@@ -79,7 +79,7 @@ async def test_many_go_into_one_call_while_another_is_on_its_way() -> None:
     await asyncio.sleep(5)
     assert managing.calls == [
         (0.5, {"a": RUNNING}),
-        (1.01, {"b": RUNNING, "c": RUNNING, "d": RUNNING, "a": FAILED}),
+        (1.02, {"b": RUNNING, "c": RUNNING, "d": RUNNING, "a": FAILED}),
     ]
     running.cancel()
 

@@ -21,8 +21,7 @@ def filled(path: Path) -> Journal:
         one = task()
         one.id = name
         journal.assigned(one)
-    journal.observed("a", TaskStatus(state=RUNNING))
-    journal.prepared("a", PreparedTask(image_id="sha256:1"))
+    journal.observed("a", TaskStatus(state=RUNNING), PreparedTask(image_id="sha256:1"))
     journal.forget("b")
     return journal
 

@@ -78,9 +78,7 @@ def payloads(**contents: bytes) -> Payloads:
         kind = Secret if name.startswith("secret") else Config
         one = kind(id=name)
         one.spec.annotations.name, one.spec.data = name, data
-        changes.append(
-            AssignmentChange(secret=one) if isinstance(one, Secret) else AssignmentChange(config=one)  # type: ignore[arg-type]
-        )
+        changes.append(AssignmentChange(secret=one) if isinstance(one, Secret) else AssignmentChange(config=one))
     known.apply(changes, complete=True)
     return known
 
