@@ -106,7 +106,8 @@ class Volumes:
                 raise VolumeNotFound(f"no such volume: {name}")
             if users := self.users(name):
                 raise VolumeInUse(f"volume {name} is used by {', '.join(sorted(users))}")
-            await asyncio.to_thread(mounts.remove_tree, self._directory / name)
+            await asyncio.to_thread(mounts.unmount_below, self._directory / name)
+            await asyncio.to_thread(mounts.delete, self._directory / name)
 
     def _held(self, user: str) -> list[Path]:
         return [file.parent.parent for file in self._directory.glob(f"*/users/{user}")]

@@ -50,7 +50,7 @@ class Record:
         """None when the container was never wholly made."""
         try:
             return cls(**json.loads((bundle / _RECORD).read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
 
     @classmethod

@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import struct
+import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -94,21 +95,30 @@ def bind_inside(root: Path, path: str, target: Path) -> None:
         os.close(found)
 
 
-def remove_tree(directory: Path) -> None:
-    """Unmount what is mounted below `directory` and delete it. No error if it is not there. Raises OSError."""
-    if not directory.exists():
-        return
+def unmount_below(directory: Path) -> None:
+    """Unmount everything at and below `directory`. Raises OSError."""
     # Looked at again until nothing is left: what were still mounted would be deleted with the rest.
     while found := below(directory):
         for target in found:
             unmount(target)
-    try:
-        shutil.rmtree(directory)
-    except OSError as error:
-        # A monitor that ends puts a last file there.
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        shutil.rmtree(directory)
+
+
+def delete(directory: Path) -> None:
+    """Delete a directory in which nothing is mounted. No error if it is not there. Raises OSError."""
+    for last in (False, False, True):
+        try:
+            shutil.rmtree(directory)
+            return
+        except RecursionError:
+            # Containers can make directories deeper than Python's stack.
+            subprocess.run(["rm", "-rf", "--one-file-system", "--", str(directory)], check=False)
+        except OSError as error:
+            # A monitor that ends puts a last file there, or renames one.
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or last:
+                raise
+        if not directory.exists():
+            return
+    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(directory))
 
 
 def below(directory: Path) -> list[Path]:

@@ -45,6 +45,11 @@ class Places:
         return self.bundle / "rootfs"
 
     @property
+    def config(self) -> Path:
+        """What the runtime is told."""
+        return self.bundle / "config.json"
+
+    @property
     def log(self) -> Path:
         """What the container says."""
         return self.state / "log"

@@ -28,6 +28,7 @@ from weakref import WeakValueDictionary
 
 from flota.v1.types_pb2 import Mount
 from flota.worker.runtime import bundle, inside, machine, monitor, mounts, placing, root
+from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.bundle import HostMount
 from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.container import (
@@ -76,7 +77,7 @@ class Runtime:
         # A lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stirring: asyncio.Future[None] | None = None
-        self._places_to_create = asyncio.Semaphore(_AT_ONCE)
+        self._creating = asyncio.Semaphore(_AT_ONCE)
         self.volumes = Volumes(state_directory.absolute() / "volumes")
 
     async def start(self) -> None:
@@ -130,12 +131,12 @@ class Runtime:
         """
         if not _ID.fullmatch(container.id):
             raise BadContainer(f"invalid container id {container.id!r}: letters, digits, _ . and -")
-        async with self._locked(container.id), self._places_to_create:
+        async with self._locked(container.id):
             if container.id in self._containers or self._places(container.id).state.exists():
                 raise ContainerError(f"container {container.id} exists already")
             self.expect()
             try:
-                record = await self._make(container)
+                record = await self._make(container, self._places(container.id))
             except BaseException as error:
                 try:
                     await to_the_end(self._undo(container.id))
@@ -151,19 +152,30 @@ class Runtime:
         if self._stirring is None or self._stirring.done():
             self._stirring = asyncio.get_running_loop().run_in_executor(self._threads, self._cgroups.stir)
 
-    async def _make(self, container: Container) -> Record:
-        places = self._places(container.id)
-        account, own = await self._mounter.call(root.assemble, container, places, self._mounter)
+    async def _make(self, container: Container, places: Places) -> Record:
+        async with self._creating:
+            account, own = await self._mounter.call(root.assemble, container, places, self._mounter)
+            if not container.task.spec.container.mounts and not container.image.volumes:
+                return await self._finish(container, places, account, own, [])
+        # Volumes may take their time: copying what an image has, mounting from a server.
         wanted = await self._wanted_mounts(container, places)
-        placed = placing.arrange(wanted, own)
-        root.check_program(container, places.rootfs, placed)
-        config = bundle.configuration(container, account, placed, places.rootfs, self._machine)
-        (places.bundle / "config.json").write_text(json.dumps(config))
+        async with self._creating:
+            return await self._finish(container, places, account, own, wanted)
+
+    async def _finish(
+        self, container: Container, places: Places, account: Account, own: list[HostMount], wanted: list[HostMount]
+    ) -> Record:
+        await self._in_thread(self._write_bundle, container, places, account, placing.arrange(wanted, own))
         spec = container.task.spec.container
         order = monitor.Order(container.id, places.bundle, places.log, spec.tty, spec.open_stdin, container.log_size)
         record = await monitor.launch(order, self._conmon, self._program, self._place, limit=_CREATE_LIMIT)
         record.write(places.bundle)
         return record
+
+    def _write_bundle(self, container: Container, places: Places, account: Account, placed: list[HostMount]) -> None:
+        root.check_program(container, places.rootfs, placed)
+        config = bundle.configuration(container, account, placed, places.rootfs, self._machine)
+        places.config.write_text(json.dumps(config))
 
     async def _place(self, monitor_pid: int) -> None:
         await self._in_thread(self._cgroups.place_monitor, monitor_pid)
@@ -174,7 +186,7 @@ class Runtime:
         result = []
         for number, mount in enumerate(spec.mounts):
             if mount.type == Mount.TYPE_BIND:
-                result.append(placing.bind(mount))
+                result.append(await self._in_thread(placing.bind, mount))
             elif mount.type == Mount.TYPE_TMPFS:
                 result.append(placing.tmpfs(mount))
             else:
@@ -190,6 +202,8 @@ class Runtime:
         content = inside.resolve(places.rootfs, placing.target(mount.target))
         if mount.source:
             data = await self.volumes.use(container_id, mount, content)
+        elif mount.HasField("volume_driver"):
+            raise BadContainer(f"invalid mount at {mount.target}: driver options need a volume with a name")
         else:
             data = places.state / "volumes" / str(number) / "_data"
             data.mkdir(parents=True)
@@ -228,12 +242,16 @@ class Runtime:
 
         Raises TimeoutError (the command is killed), ContainerError when the container does not run.
         """
-        if self._known(container_id).has_ended:
-            raise ContainerError(f"container {container_id} does not run")
-        places = self._places(container_id)
-        process = json.loads((places.bundle / "config.json").read_text())["process"]
-        process |= {"args": list(argv), "terminal": False}
-        return await self._program.execute(container_id, process, places.bundle, limit)
+        known, places = self._known(container_id), self._places(container_id)
+        try:
+            if not known.has_ended:
+                process = json.loads(places.config.read_text())["process"]
+                process |= {"args": list(argv), "terminal": False}
+                return await self._program.execute(container_id, process, places.bundle, limit)
+        except FileNotFoundError:
+            # Removed meanwhile.
+            pass
+        raise ContainerError(f"container {container_id} does not run")
 
     async def remove(self, container_id: str, *, keep_log: bool = False) -> None:
         """Take a container away with all it has (but its log); one that runs is killed. No error if there is none.
@@ -248,7 +266,10 @@ class Runtime:
         result = {}
         for container_id, record in (await self._in_thread(self._on_disk)).items():
             if record is None:
-                await self.remove(container_id)
+                try:
+                    await self.remove(container_id)
+                except ContainerError:
+                    log.exception("what was half made of container %s is left", container_id)
                 continue
             one = self._containers.get(container_id) or self._follow(container_id, record)
             if one.has_ended:
@@ -294,7 +315,7 @@ class Runtime:
                 raise ContainerError(f"container {container_id} does not end though it was killed") from None
         await self._leave_group(container_id)
         try:
-            # The files last: they are what tells of the container, should this be interrupted.
+            # The files last, and the bundle last of them: should this be interrupted, it tells of the container.
             await self.volumes.release(container_id)
             await self._in_thread(self._delete, container_id, keep_log)
         except OSError as error:
@@ -311,13 +332,11 @@ class Runtime:
 
     def _delete(self, container_id: str, keep_log: bool) -> None:
         places = self._places(container_id)
-        directories = [places.bundle, self._program.state_root / container_id]
-        if keep_log and places.log.exists():
-            directories += [one for one in places.state.iterdir() if one.is_dir()]
-        else:
-            directories.append(places.state)
-        for directory in directories:
-            mounts.remove_tree(directory)
+        mounts.unmount_below(places.bundle)
+        kept = keep_log and places.log.exists()
+        disk = [one for one in places.state.iterdir() if one.is_dir()] if kept else [places.state]
+        for directory in (self._program.state_root / container_id, *disk, places.bundle):
+            mounts.delete(directory)
 
     def _places(self, container_id: str) -> Places:
         return Places(self._bundles / container_id, self._states / container_id, self._skeleton)

@@ -131,6 +131,13 @@ async def test_a_cancelled_creation_leaves_nothing(world: World, runtime: Runtim
         assert not any(world.left().values()), (turns, world.left())
 
 
+async def test_directories_deeper_than_any_stack(world: World, runtime: Runtime) -> None:
+    container = world.container("i=0; while test $i -lt 3000; do mkdir d; cd d; i=$((i+1)); done; ln -s / root")
+    assert await run(runtime, container) == Exit(0)
+    await runtime.remove(container.id)
+    assert not any(world.left().values()), world.left()
+
+
 async def test_a_hundred_come_and_go(world: World, runtime: Runtime) -> None:
     async def one(container: Container) -> Exit:
         end = await run(runtime, container)
@@ -271,7 +278,8 @@ async def test_after_a_start_of_the_machine_the_log_is_left(world: World, runtim
     await run(runtime, container)
     await runtime.stop()
     for entry in ("tasks", "runtime"):
-        mounts.remove_tree(world.run / entry / container.id)
+        mounts.unmount_below(world.run / entry / container.id)
+        mounts.delete(world.run / entry / container.id)
     await runtime.start()
     assert await runtime.adopt() == {container.id: ContainerState(Phase.ENDED, exit=Exit(None))}
     assert world.output(container) == ["said"]
