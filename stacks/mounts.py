@@ -172,6 +172,25 @@ def _short_option(mount: Mount, option: str, whole: str) -> None:
         )
 
 
+def parse_short_tmpfs(text: str) -> tuple[Mount, list[str]]:
+    """Compose's `PATH[:OPTIONS]`, and those of the options that a task's tmpfs does not have. Raises BadValue."""
+    target, _, options = text.partition(":")
+    mount = Mount(type=Mount.TYPE_TMPFS, target=target)
+    ignored = []
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key == "size":
+            mount.tmpfs_size_bytes = parse_size(value)
+        elif key == "mode":
+            mount.tmpfs_mode = octal_mode(value, text)
+        elif key in ("ro", "rw"):
+            mount.read_only = key == "ro"
+        else:
+            ignored.append(option)
+    check_mount(mount, text)
+    return mount, ignored
+
+
 def absolute(path: str, folder: str) -> str:
     """`path` as an absolute path: ~ is the home of whoever deploys, relative ones start at `folder`."""
     if path.startswith("~"):

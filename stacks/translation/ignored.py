@@ -1,0 +1,118 @@
+"""Keys of the Compose Specification that a swarm has no use for: each is named once, with the services that have it.
+
+docs/compose.md has the same table for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NAMES = "containers are named by the swarm; other services find them by the service's name"
+_MACHINE = "it is about one machine's container"
+_KERNEL = "tasks have no such setting"
+_BUILD = "images are not built here"
+
+# Key of a service → why it means nothing here.
+SERVICE_KEYS: dict[str, str] = {
+    "annotations": "tasks have labels, not annotations",
+    "attach": "nothing is attached; see flota service logs",
+    "blkio_config": _KERNEL,
+    "build": f"{_BUILD}; image: is run",
+    "cgroup": _KERNEL,
+    "cgroup_parent": _KERNEL,
+    "cgroupns_mode": _KERNEL,
+    "container_name": _NAMES,
+    "cpu_count": "only Windows has it; use deploy.resources.limits.cpus",
+    "cpu_percent": "only Windows has it; use deploy.resources.limits.cpus",
+    "cpu_period": "use deploy.resources.limits.cpus",
+    "cpu_quota": "use deploy.resources.limits.cpus",
+    "cpu_rt_period": _KERNEL,
+    "cpu_rt_runtime": _KERNEL,
+    "cpu_shares": "use deploy.resources.reservations.cpus",
+    "cpuset": _MACHINE,
+    "credential_spec": "only Windows has it",
+    "develop": "it is for development on one machine",
+    "device_cgroup_rules": "tasks get no devices",
+    "devices": "tasks get no devices",
+    "domainname": "use hostname: with dots",
+    "expose": "all ports are open between the services of a network",
+    "external_links": "use networks: and aliases:",
+    "gpus": "use deploy.resources.reservations.generic_resources",
+    "ipc": _KERNEL,
+    "isolation": "only Windows has it",
+    "links": "services of a network find each other by name; use depends_on: for the order, aliases: for other names",
+    "mac_address": _MACHINE,
+    "models": "no models are run here",
+    "network_mode": "tasks are on overlay networks; use networks:",
+    "oom_kill_disable": _KERNEL,
+    "pid": _KERNEL,
+    "post_start": "there are no hooks",
+    "pre_start": "there are no hooks",
+    "pre_stop": "there are no hooks",
+    "privileged": "tasks are never privileged; use cap_add:",
+    "provider": "image: is run",
+    "pull_policy": "a worker pulls what it does not have",
+    "pull_refresh_after": "a worker pulls what it does not have",
+    "runtime": "the node decides",
+    "security_opt": _KERNEL,
+    "shm_size": "mount a tmpfs at /dev/shm instead",
+    "storage_opt": _MACHINE,
+    "use_api_socket": "there is no engine's socket in tasks",
+    "userns_mode": _KERNEL,
+    "uts": _KERNEL,
+}
+_ATTACHMENT_KEYS: dict[str, str] = {
+    "gw_priority": "the order of networks decides",
+    "interface_name": "interfaces are named by the node",
+    "link_local_ips": _KERNEL,
+    "mac_address": "addresses are the allocator's",
+    "priority": "the order of networks decides",
+}
+_NETWORK_KEYS: dict[str, str] = {"enable_ipv4": "networks have IPv4"}
+
+
+def ignored_keys(tree: Mapping[str, Any]) -> list[str]:
+    """A line for each key that is known and means nothing here."""
+    users: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for where, key, reason in _found(tree):
+        users.setdefault(key, []).append(where)
+        reasons[key] = reason
+    return [f"{key} ({_listed(users[key])}) is ignored: {reasons[key]}" for key in sorted(users)]
+
+
+def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, service in tree.get("services", {}).items():
+        for key in service:
+            if key in SERVICE_KEYS and service[key] not in (False, [], {}, ""):
+                yield name, key, SERVICE_KEYS[key]
+        for attachment in service.get("networks", {}).values():
+            for key in attachment:
+                if key in _ATTACHMENT_KEYS:
+                    yield name, f"networks.{key}", _ATTACHMENT_KEYS[key]
+        for mount in service.get("volumes", ()):
+            if "selinux" in mount.get("bind", {}):
+                yield name, "volumes.bind.selinux", "nodes relabel nothing"
+            if "consistency" in mount:
+                yield name, "volumes.consistency", "it means nothing on Linux"
+        for port in service.get("ports", ()):
+            if "app_protocol" in port:
+                yield name, "ports.app_protocol", "the mesh does not look into connections"
+        reservations = service.get("deploy", {}).get("resources", {}).get("reservations", {})
+        if reservations.get("devices"):
+            yield name, "deploy.resources.reservations.devices", "use generic_resources"
+        if any(depends.get("restart") for depends in service.get("depends_on", {}).values()):
+            yield name, "depends_on.restart", "an update of one service leaves the others alone"
+    for name, network in tree.get("networks", {}).items():
+        for key in network:
+            if key in _NETWORK_KEYS and not network[key]:
+                yield f"network {name}", key, _NETWORK_KEYS[key]
+    for name, secret in tree.get("secrets", {}).items():
+        if "driver_opts" in secret:
+            yield f"secret {name}", "driver_opts", "secrets have no drivers"
+
+
+def _listed(names: list[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:5]) + (f" and {len(unique) - 5} more" if len(unique) > 5 else "")
