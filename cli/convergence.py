@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from flota.stacks.units import NANO, nanoseconds_of
 from flota.v1.objects_pb2 import Node, Service, Task
@@ -33,6 +34,17 @@ _STEPS = {
     TaskState.TASK_STATE_RUNNING: 10,
     TaskState.TASK_STATE_COMPLETE: 10,
 }
+
+
+class Goal(Enum):
+    """What a service is waited for."""
+
+    # All its tasks run (a job: are complete) and have stayed so for the monitor time.
+    STABLE = "stable"
+    # Stacks start services in order; these are for the next one in line, and need not stay so.
+    STARTED = "started"
+    HEALTHY = "healthy"
+    COMPLETED = "complete"
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class Convergence:
     old_update: str = ""
     # A person asked for the rollback; otherwise one is a failure.
     rollback_wanted: bool = False
+    goal: Goal = Goal.STABLE
     tasks: dict[str, Task] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     _failures: dict[str, dict[str, Task]] = field(default_factory=dict)
@@ -92,6 +105,8 @@ class Convergence:
     @property
     def monitor(self) -> float:
         """Seconds for which tasks must stay up before anybody believes it."""
+        if self.goal is not Goal.STABLE:
+            return 0.0
         update = self.service.spec.update
         return nanoseconds_of(update.monitor) / NANO if update.HasField("monitor") else DEFAULT_MONITOR
 
@@ -105,7 +120,9 @@ class Convergence:
         lines = tuple(self._line(place, task) for place, task in sorted(self._current().items(), key=_order))
         done = sum(1 for task in self._current().values() if self._counts(task))
         wanted, word = self._wanted(), "tasks"
-        if self.service.spec.WhichOneof("mode") == "replicated_job":
+        if self.is_job and self.goal in (Goal.STARTED, Goal.HEALTHY):
+            wanted, word = min(1, wanted), "job tasks"
+        elif self.service.spec.WhichOneof("mode") == "replicated_job":
             done, wanted, word = self._completed(), self.service.spec.replicated_job.total_completions, "job tasks"
         moving = self.service.update_status.state in _MOVING
         known = wanted > 0 or self.service.spec.WhichOneof("mode") not in ("global", "global_job")
@@ -137,14 +154,27 @@ class Convergence:
         )
 
     def _counts(self, task: Task) -> bool:
-        state = TaskState.TASK_STATE_COMPLETE if self.is_job else TaskState.TASK_STATE_RUNNING
-        if task.status.state != state:
+        if task.status.state not in self._states():
             # A task that may end (restart condition none, on-failure) and has ended well did what it was for.
             ended = task.status.state == TaskState.TASK_STATE_COMPLETE
             if not ended or self.service.spec.task.restart.condition == RestartPolicy.CONDITION_ANY:
                 return False
         newer = task.spec_version.index >= self.service.spec_version.index
         return newer or task.spec == self.service.spec.task
+
+    def _states(self) -> set[int]:
+        """The states in which a task is where it shall be."""
+        running, complete = TaskState.TASK_STATE_RUNNING, TaskState.TASK_STATE_COMPLETE
+        match self.goal:
+            case Goal.COMPLETED:
+                return {complete}
+            case Goal.HEALTHY:
+                return {running, complete} if self.is_job else {running}
+            case Goal.STARTED:
+                # With a health check a task is STARTING until it is healthy: its container runs already.
+                checked = bool(self.service.spec.task.container.healthcheck.test)
+                return {running, complete} | ({TaskState.TASK_STATE_STARTING} if checked else set())
+        return {complete} if self.is_job else {running}
 
     def _wanted(self) -> int:
         if self.service.spec.WhichOneof("mode") in ("global", "global_job"):

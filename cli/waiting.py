@@ -10,11 +10,11 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flota.cli.convergence import Convergence, Progress, TaskLine, update_mark
+from flota.cli.convergence import Convergence, Goal, Progress, TaskLine, update_mark
 from flota.cli.failures import CommandFailed
 from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.objects_pb2 import Service, Task
@@ -40,11 +40,22 @@ class Waiter:
     """The wait for some services."""
 
     def __init__(
-        self, session: Session, services: Sequence[Service], display: Display, rollback_wanted: bool = False
+        self,
+        session: Session,
+        services: Sequence[Service],
+        display: Display,
+        rollback_wanted: bool = False,
+        goals: Mapping[str, Goal] | None = None,
     ) -> None:
+        """`goals` by the services' ids; without one, a service shall be stable."""
         self._session = session
         self._services = {
-            service.id: Convergence(service, old_update=update_mark(service), rollback_wanted=rollback_wanted)
+            service.id: Convergence(
+                service,
+                old_update=update_mark(service),
+                rollback_wanted=rollback_wanted,
+                goal=(goals or {}).get(service.id, Goal.STABLE),
+            )
             for service in services
         }
         self._display = display

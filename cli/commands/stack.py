@@ -1,0 +1,21 @@
+"""`flota stack`: the list of its commands."""
+
+from __future__ import annotations
+
+import click
+
+from flota.cli.groups import Group, Lazy
+
+_LAZY = {
+    "deploy": Lazy("flota.cli.commands.stack_deploy", "deploy", "Deploy a stack, or bring it up to date"),
+    "ls": Lazy("flota.cli.commands.stack_ls", "ls", "List stacks"),
+    "services": Lazy("flota.cli.commands.stack_ls", "services", "List the services of a stack"),
+    "ps": Lazy("flota.cli.commands.stack_ps", "ps", "List the tasks of a stack"),
+    "rm": Lazy("flota.cli.commands.stack_rm", "rm", "Remove stacks"),
+    "config": Lazy("flota.cli.commands.stack_config", "config", "Print the merged and checked Compose file"),
+}
+
+
+@click.group(cls=Group, lazy=_LAZY)
+def stack() -> None:
+    """Deploy applications from Compose files."""
