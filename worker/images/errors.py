@@ -1,5 +1,15 @@
-"""What can go wrong with images, in words for people."""
+"""What can be wrong about images, as it goes over the wire (flota.rpc.errors)."""
+
+from flota.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 
 
-class ImageNotFound(Exception):
-    """There is no such image on this node."""
+class ImageNotFound(NotFound):
+    """No such image on this node. The message is for people."""
+
+
+class BadImage(InvalidArgument):
+    """What was given is no image that can be stored. The message is for people."""
+
+
+class ImageInUse(FailedPrecondition):
+    """Something stands against removing it. The message is for people."""

@@ -1,0 +1,184 @@
+"""Unpacked layers: each a directory that overlayfs takes as it is, shared by all images that have it.
+
+    STATE/images/layers/NAME     whole layers; which is which says the index
+                /incoming/NAME   being unpacked
+
+A layer is called by its chain id (OCI image-spec, config.md): the digest of itself and of all below it. It is moved to
+its place only when its content proved to be what the image says. Whatever directory the index does not name is rubbish,
+of a crash or of a deletion, and deleted when it is found. Two who need one layer at once have it unpacked once.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from flota.rpc.errors import Unavailable
+from flota.worker.images.archives import FoundImage
+from flota.worker.images.compression import Readable, plain
+from flota.worker.images.errors import BadImage
+from flota.worker.images.index import LayerRecord
+from flota.worker.images.unpack import BadLayer, total_size, unpack
+from flota.worker.runtime import processes
+
+_log = structlog.get_logger("images")
+# More at once only wait for the disk and the processors.
+_AT_ONCE = 2
+_DELETION_LIMIT = 3600.0
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """Of every layer of an image, lowest first."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        if chain:
+            digest = hashlib.sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest()
+            chain.append(f"sha256:{digest}")
+        else:
+            chain.append(diff_id)
+    return chain
+
+
+class Layers:
+    """The layers in `directory`. `used` are the chain ids that are to stay, whenever it is asked."""
+
+    def __init__(self, directory: Path, threads: Executor, used: Callable[[], Collection[str]]) -> None:
+        self.directory = directory / "layers"
+        self.incoming = directory / "incoming"
+        self._threads = threads
+        self._used = used
+        self._records: dict[str, LayerRecord] = {}
+        # By those who are about to use them.
+        self._pinned: Counter[str] = Counter()
+        self._unpacking: dict[str, asyncio.Future[None]] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._rubbish: list[Path] = []
+        self._deleting: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
+
+    def open(self, records: Mapping[str, LayerRecord], boot: str) -> None:
+        """Make the directories, know these layers and find the rubbish. Blocks. Raises OSError."""
+        self._boot = boot
+        self._records = dict(records)
+        known = {self.directory / one.directory for one in records.values()}
+        for place in (self.directory, self.incoming):
+            place.mkdir(parents=True, exist_ok=True)
+            self._rubbish += set(place.iterdir()) - known
+
+    def start(self) -> None:
+        """After `open`: delete the rubbish."""
+        self._delete()
+
+    async def stop(self) -> None:
+        """Unpacking ends with Unavailable; deleting goes on at the next start."""
+        self._stopping.set()
+        if self._deleting is not None:
+            self._deleting.cancel()
+            await asyncio.wait([self._deleting])
+
+    def is_whole(self, record: LayerRecord, boot: str) -> bool:
+        """Whether it is there, and if it was new when the machine went down, all its bytes. Blocks.
+
+        File systems give a file its size when its content is on the disk, not before.
+        """
+        directory = self.directory / record.directory
+        return directory.is_dir() and (record.boot in ("", boot) or total_size(directory) == record.size)
+
+    @asynccontextmanager
+    async def provided(self, image: FoundImage) -> AsyncIterator[dict[str, LayerRecord]]:
+        """The image's layers by chain id, lowest first, unpacked where they were not there yet.
+
+        When the block ends they go again, unless they are `used` by then. Raises BadImage, Unavailable, OSError.
+        """
+        chain = chain_ids(image.config.diff_ids)
+        self._pinned.update(chain)
+        try:
+            for number, chain_id in enumerate(chain):
+                below = [self.directory / self._records[one].directory for one in chain[:number]]
+                await self._provide(chain_id, image.config.diff_ids[number], image.layers[number], below)
+            yield {chain_id: self._records[chain_id] for chain_id in chain}
+        finally:
+            self._pinned.subtract(chain)
+            self.collect()
+
+    def collect(self) -> list[str]:
+        """Delete the layers that nobody uses, in the background. Their chain ids."""
+        used = self._used()
+        unused = [one for one in self._records if one not in used and self._pinned[one] <= 0]
+        self._pinned = +self._pinned
+        self._rubbish += [self.directory / self._records.pop(chain_id).directory for chain_id in unused]
+        self._delete()
+        return unused
+
+    async def _provide(
+        self, chain_id: str, diff_id: str, opener: Callable[[], Readable], below: Sequence[Path]
+    ) -> None:
+        while (pending := self._unpacking.get(chain_id)) is not None:
+            # If that fails we try with what we have ourselves.
+            await asyncio.wait([pending])
+        if chain_id in self._records:
+            return
+        loop = asyncio.get_running_loop()
+        self._unpacking[chain_id] = done = loop.create_future()
+        try:
+            async with self._places:
+                work = loop.run_in_executor(self._threads, self._unpack, diff_id, opener, below)
+                self._records[chain_id] = await work
+        finally:
+            del self._unpacking[chain_id]
+            done.set_result(None)
+
+    def _unpack(self, diff_id: str, opener: Callable[[], Readable], below: Sequence[Path]) -> LayerRecord:
+        name = secrets.token_hex(6)
+        incoming = self.incoming / name
+        incoming.mkdir()
+        # Whatever the umask.
+        incoming.chmod(0o755)
+        try:
+            source = _Stoppable(plain(opener()), self._stopping)
+            made = unpack(source, incoming, below)
+            if made.diff_id != diff_id:
+                raise BadLayer(f"it is damaged: its digest is {made.diff_id}")
+            incoming.rename(self.directory / name)
+        except BaseException as error:
+            self._rubbish.append(incoming)
+            if isinstance(error, BadLayer):
+                raise BadImage(f"layer {diff_id}: {error}") from None
+            raise
+        return LayerRecord(name, diff_id, made.size, self._boot)
+
+    def _delete(self) -> None:
+        if self._rubbish and not self._stopping.is_set() and (self._deleting is None or self._deleting.done()):
+            self._deleting = asyncio.create_task(self._delete_rubbish())
+
+    async def _delete_rubbish(self) -> None:
+        # One process for many files: it can be stopped, and does not keep the interpreter.
+        while rubbish := self._rubbish:
+            self._rubbish = []
+            try:
+                done = await processes.run(["rm", "-rf", "--", *map(str, rubbish)], limit=_DELETION_LIMIT)
+            except (OSError, TimeoutError) as error:
+                _log.warning("old layers are not deleted", error=str(error))
+            else:
+                if done.code != 0:
+                    _log.warning("old layers are not deleted", error=done.output)
+
+
+class _Stoppable:
+    """A source that ends when the store does."""
+
+    def __init__(self, source: Readable, stopping: threading.Event) -> None:
+        self._source = source
+        self._stopping = stopping
+
+    def read(self, size: int, /) -> bytes:
+        if self._stopping.is_set():
+            raise Unavailable("this node's worker stops: try again later")
+        return self._source.read(size)

@@ -1,0 +1,531 @@
+"""One layer: a tar becomes a directory that overlayfs takes as a lower layer.
+
+The format is the OCI image specification's layer.md; what overlayfs wants is in the kernel's filesystems/overlayfs.rst:
+a whiteout (`.wh.NAME`) becomes a character device 0/0, an opaque directory carries `trusted.overlay.opaque`.
+
+A thread of its own unpacks, chrooted into the directory (file system root and umask are the thread's alone, after
+unshare(CLONE_FS)): whatever names and links the tar has, nothing outside is reached. The calling thread meanwhile
+reads, decompresses and hashes. What a layer leaves out, it has from the layers below it: the attributes of directories
+that have no entry of their own, and the files that its hard links name.
+
+Nothing here looks at what is done with the directory; who calls throws it away when unpacking fails.
+"""
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from queue import Queue
+from typing import Any, TypeVar
+
+from flota.worker.images.compression import Damaged, Readable
+
+_CHUNK = 1 << 20
+_CHUNKS_AHEAD = 4
+_BLOCK = 512
+_CLONE_FS = 0x200
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+# What union file systems before overlayfs kept for themselves.
+_OTHERS_OWN = ".wh..wh."
+_OPAQUE_ATTRIBUTE = "trusted.overlay.opaque"
+_OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
+_XATTR = "SCHILY.xattr."
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# About what a signed 64-bit count of nanoseconds holds.
+_LAST_TIME = 1 << 62
+
+T = TypeVar("T")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class BadLayer(Exception):
+    """The layer cannot be unpacked. The message is for people and names the entry."""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What came out of a tar."""
+
+    # sha256:… of the plain tar.
+    diff_id: str
+    # Bytes of all its files.
+    size: int
+
+
+def unpack(tar: Readable, directory: Path, lowers: Sequence[Path] = ()) -> Unpacked:
+    """Unpack a plain tar into an empty directory. `lowers` are the layers below it, lowest first.
+
+    Takes as long as it takes: call it in a thread. Raises BadLayer, OSError (no space left, …).
+    """
+    chunks: Queue[bytes | None] = Queue(_CHUNKS_AHEAD)
+    failure: list[Exception] = []
+    sizes: list[int] = []
+
+    def confined() -> None:
+        stream = _Stream(chunks)
+        try:
+            with _confined(directory, lowers) as below:
+                sizes.append(_Layer(stream, below).unpack())
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
+            failure.append(error)
+        stream.skip_all()
+
+    thread = threading.Thread(target=confined, name="unpack")
+    thread.start()
+    digest = hashlib.sha256()
+    try:
+        while not failure and (chunk := tar.read(_CHUNK)):
+            digest.update(chunk)
+            chunks.put(chunk)
+    except Damaged as error:
+        raise BadLayer(str(error)) from None
+    finally:
+        chunks.put(None)
+        thread.join()
+    if failure:
+        raise failure[0]
+    return Unpacked(f"sha256:{digest.hexdigest()}", sizes[0])
+
+
+def total_size(directory: Path | str) -> int:
+    """Bytes of all files in a directory, of those with several names once. Blocks."""
+    total = 0
+    seen: set[int] = set()
+    for folder, _, files in os.walk(directory):
+        for file in files:
+            status = os.lstat(os.path.join(folder, file))
+            if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
+                total += status.st_size
+                if status.st_nlink > 1:
+                    seen.add(status.st_ino)
+    return total
+
+
+@contextmanager
+def _confined(directory: Path, lowers: Sequence[Path]) -> Iterator[list[int]]:
+    """Make `directory` the root of this thread for good. Gives descriptors of the lower layers, topmost first."""
+    below: list[int] = []
+    try:
+        for lower in reversed(lowers):
+            below.append(os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        if _libc.unshare(_CLONE_FS) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), "unshare")
+        os.chroot(directory)
+        os.chdir("/")
+        os.umask(0)
+        yield below
+    finally:
+        for descriptor in below:
+            os.close(descriptor)
+
+
+class _Stream:
+    """Chunks from a queue as a file that goes forwards only: what tarfile needs of one, and copying without copies."""
+
+    def __init__(self, chunks: "Queue[bytes | None]") -> None:
+        self._chunks = chunks
+        self._now = memoryview(b"")
+        self._at = 0
+        self._before = 0
+        self._ended = False
+        # What was read last.
+        self.last = b""
+
+    def tell(self) -> int:
+        return self._before + self._at
+
+    def seek(self, position: int) -> None:
+        count = position - self.tell()
+        if count < 0:
+            raise BadLayer("its entries overlap")
+        while count > 0 and (part := self._part(count)):
+            count -= len(part)
+
+    def read(self, size: int) -> bytes:
+        self.last = bytes(self._part(size))
+        while len(self.last) < size and (more := self._part(size - len(self.last))):
+            self.last += more
+        return self.last
+
+    def copy(self, target: int, size: int) -> None:
+        """Write the next bytes to a file."""
+        while size:
+            part = self._part(size)
+            if not part:
+                raise BadLayer("the archive ends too early")
+            size -= len(part)
+            while part:
+                part = part[os.write(target, part) :]
+
+    def skip_all(self) -> None:
+        """Read to the end: the other side must not be kept waiting."""
+        while self._part(_CHUNK):
+            pass
+
+    def _part(self, size: int) -> memoryview:
+        """Up to so many bytes of what is at hand; none at the end."""
+        if self._at == len(self._now) and not self._ended:
+            chunk = self._chunks.get()
+            self._ended = chunk is None
+            self._before += self._at
+            self._now, self._at = memoryview(chunk or b""), 0
+        part = self._now[self._at : self._at + size]
+        self._at += len(part)
+        return part
+
+
+class _Layer:
+    """The layer in the making. All paths are relative to the current directory, which is the thread's root."""
+
+    def __init__(self, stream: _Stream, below: list[int]) -> None:
+        self._stream = stream
+        self._below = below
+        # Directories that are there, whether made by us or reached through a link.
+        self._known: set[str] = {""}
+        # Times of directories, set when nothing is made in them any more.
+        self._times: dict[str, int] = {}
+        # Directories that had to be made without an entry of their own.
+        self._implied: dict[str, None] = {}
+        self._whiteouts: set[str] = set()
+        self._opaque: set[str] = set()
+        self._size = 0
+        self._replaced = False
+
+    def unpack(self) -> int:
+        """Raises BadLayer, OSError."""
+        try:
+            archive = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]
+            while (entry := archive.next()) is not None:
+                # It would remember them all.
+                archive.members.clear()  # type: ignore[attr-defined]
+                self._take(entry)
+        except tarfile.TarError as error:
+            raise BadLayer(f"it is not a tar archive: {error}") from None
+        if any(self._stream.last):
+            raise BadLayer(f"the archive is damaged at byte {self._stream.tell() - len(self._stream.last)}")
+        try:
+            for path in self._implied:
+                self._inherit(path)
+            for path, time in self._times.items():
+                _set_time(path or ".", time)
+        except OSError as error:
+            raise BadLayer(f"directory {path!r}: {error.strerror}") from None
+        return total_size(".") if self._replaced else self._size
+
+    def _take(self, entry: tarfile.TarInfo) -> None:
+        try:
+            path = _clean(entry.name)
+            folder, _, base = path.rpartition("/")
+            if folder not in self._known:
+                self._make_parents(folder)
+            if base.startswith(_WHITEOUT):
+                self._white_out(folder, base)
+            else:
+                self._make(entry, path)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise BadLayer(f"entry {entry.name!r}: {error.strerror}") from None
+        except ValueError as error:
+            raise BadLayer(f"entry {entry.name!r}: {error}") from None
+
+    # Entries.
+
+    def _make(self, entry: tarfile.TarInfo, path: str) -> None:
+        mode = entry.mode & 0o7777
+        if entry.isdir():
+            self._make_directory(entry, path)
+        elif not path:
+            raise ValueError("the root of a layer is a directory")
+        elif entry.isreg():
+            descriptor = self._place(path, lambda: os.open(path, _NEW_FILE, mode & 0o777))
+            try:
+                self._fill(descriptor, entry)
+                self._dress(descriptor, entry)
+            finally:
+                os.close(descriptor)
+        elif entry.issym():
+            self._place(path, lambda: os.symlink(entry.linkname, path))
+            self._dress(path, entry)
+        elif entry.islnk():
+            self._link(_clean(entry.linkname), path)
+        elif entry.ischr() or entry.isblk() or entry.isfifo():
+            kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK if entry.isblk() else stat.S_IFIFO
+            device = os.makedev(entry.devmajor, entry.devminor)
+            self._place(path, lambda: os.mknod(path, kind | mode & 0o777, device))
+            self._dress(path, entry)
+        else:
+            raise ValueError(f"unknown type {entry.type!r}")
+
+    def _make_directory(self, entry: tarfile.TarInfo, path: str) -> None:
+        if path:
+            try:
+                self._mkdir(path, entry.mode & 0o777)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    self._clear(path)
+                    self._mkdir(path, entry.mode & 0o777)
+            self._known.add(path)
+            self._implied.pop(path, None)
+        self._dress(path or ".", entry)
+        os.chmod(path or ".", entry.mode & 0o7777)
+        self._times[path] = _time(entry)
+
+    def _mkdir(self, path: str, mode: int) -> None:
+        """A directory in the place of one of the lower layers shows nothing of it."""
+        os.mkdir(path, mode)
+        if path in self._whiteouts:
+            self._whiteouts.discard(path)
+            self._make_opaque(path)
+
+    def _fill(self, descriptor: int, entry: tarfile.TarInfo) -> None:
+        self._size += entry.size
+        self._stream.seek(entry.offset_data)
+        holes: list[tuple[int, int]] | None = getattr(entry, "sparse", None)
+        if holes is None:
+            self._stream.copy(descriptor, entry.size)
+            return
+        for offset, size in holes:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            self._stream.copy(descriptor, size)
+        os.ftruncate(descriptor, entry.size)
+
+    def _link(self, target: str, path: str) -> None:
+        try:
+            self._place(path, lambda: os.link(target, path, follow_symlinks=False))
+        except FileNotFoundError:
+            self._copy_from_below(target, path)
+
+    def _dress(self, place: str | int, entry: tarfile.TarInfo) -> None:
+        """Owner, mode, extended attributes and time, in this order: a new owner costs set-id bits and capabilities."""
+        _chown(place, entry.uid, entry.gid)
+        if entry.mode & 0o7000 and not entry.issym():
+            os.chmod(place, entry.mode & 0o7777)
+        for key, value in entry.pax_headers.items():
+            if key.startswith(_XATTR):
+                _set_xattr(place, key.removeprefix(_XATTR), value.encode("utf-8", "surrogateescape"))
+        if not entry.isdir():
+            _set_time(place, _time(entry))
+
+    def _white_out(self, folder: str, base: str) -> None:
+        if base == _OPAQUE:
+            self._make_opaque(folder)
+            return
+        if base.startswith(_OTHERS_OWN):
+            return
+        name = base.removeprefix(_WHITEOUT)
+        if name in ("", ".", ".."):
+            raise ValueError("a whiteout of nothing")
+        path = f"{folder}/{name}" if folder else name
+        try:
+            os.mknod(path, stat.S_IFCHR, 0)
+            self._whiteouts.add(path)
+        except FileExistsError:
+            # This layer's own stays; only what is below it is hidden.
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                self._make_opaque(path)
+
+    def _make_opaque(self, path: str) -> None:
+        os.setxattr(path or ".", _OPAQUE_ATTRIBUTE, b"y", follow_symlinks=False)
+        self._opaque.add(path)
+
+    # Room for entries.
+
+    def _make_parents(self, folder: str) -> None:
+        """Directories above an entry that has come without them."""
+        path = ""
+        for part in folder.split("/"):
+            path = f"{path}/{part}" if path else part
+            if path in self._known:
+                continue
+            try:
+                self._mkdir(path, 0o755)
+                self._implied[path] = None
+            except FileExistsError:
+                if path in self._whiteouts:
+                    os.unlink(path)
+                    self._mkdir(path, 0o755)
+                elif not os.path.isdir(path):
+                    raise ValueError(f"{path!r} above it is no directory") from None
+            self._known.add(path)
+
+    def _place(self, path: str, make: Callable[[], T]) -> T:
+        """Make something; what this layer had there before gives way."""
+        try:
+            made = make()
+        except FileExistsError:
+            self._clear(path)
+            made = make()
+        self._whiteouts.discard(path)
+        return made
+
+    def _clear(self, path: str) -> None:
+        self._replaced = True
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+        inside = f"{path}/"
+        for names in (self._known, self._opaque, self._whiteouts, self._times, self._implied):
+            for name in [one for one in names if one == path or one.startswith(inside)]:
+                # Whether it hides something below is not changed by that.
+                if names is not self._whiteouts or name != path:
+                    _forget(names, name)
+
+    # What the layers below have.
+
+    def _inherit(self, path: str) -> None:
+        """Give a directory without an entry the attributes it has below."""
+        found = self._find_below(path)
+        if found is None:
+            return
+        folder, name = found
+        try:
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except NotADirectoryError:
+            return
+        finally:
+            os.close(folder)
+        try:
+            self._times[path] = _copy_attributes(below, path)
+        finally:
+            os.close(below)
+
+    def _copy_from_below(self, target: str, path: str) -> None:
+        """A hard link to a file of a lower layer is a copy of it, as it is when overlayfs copies up."""
+        found = self._find_below(target)
+        if found is None:
+            raise ValueError(f"a hard link to {target!r}, which is not there")
+        folder, name = found
+        try:
+            if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+                raise ValueError(f"a hard link to {target!r}, which is no file")
+            below = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            made = self._place(path, lambda: os.open(path, _NEW_FILE, 0o600))
+            try:
+                while count := os.copy_file_range(below, made, _CHUNK):
+                    self._size += count
+                _set_time(made, _copy_attributes(below, made))
+            finally:
+                os.close(made)
+        finally:
+            os.close(below)
+
+    def _find_below(self, path: str) -> tuple[int, str] | None:
+        """What the layers below show at `path`: a directory, opened for the caller to close, and a name in it."""
+        *folders, base = path.split("/")
+        if any("/".join(folders[:count]) in self._opaque for count in range(len(folders) + 1)) or path in self._opaque:
+            return None
+        for layer in self._below:
+            here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=layer)
+            try:
+                hidden = False
+                for folder in folders:
+                    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                    os.close(here)
+                    here = inside
+                    hidden = hidden or _is_opaque(here)
+                status = os.lstat(base, dir_fd=here)
+                if _is_whiteout(status):
+                    return None
+                return os.dup(here), base
+            except FileNotFoundError:
+                if hidden:
+                    return None
+            except NotADirectoryError:
+                # A file, a link or a whiteout: it hides whatever is further below.
+                return None
+            finally:
+                os.close(here)
+        return None
+
+
+def _clean(name: str) -> str:
+    """The path of an entry, relative to the layer's root. Raises ValueError."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError("it leads out of the layer")
+    return "/".join(parts)
+
+
+def _time(entry: tarfile.TarInfo) -> int:
+    """When it was changed, in nanoseconds."""
+    text = entry.pax_headers.get("mtime")
+    try:
+        time = int(Decimal(text).scaleb(9)) if text else int(entry.mtime) * 1_000_000_000
+    except (ArithmeticError, ValueError):
+        return 0
+    return max(-_LAST_TIME, min(time, _LAST_TIME))
+
+
+def _chown(place: str | int, uid: int, gid: int) -> None:
+    if isinstance(place, int):
+        os.fchown(place, uid, gid)
+    else:
+        os.lchown(place, uid, gid)
+
+
+def _set_time(place: str | int, time: int) -> None:
+    if isinstance(place, int):
+        os.utime(place, ns=(time, time))
+    else:
+        os.utime(place, ns=(time, time), follow_symlinks=False)
+
+
+def _set_xattr(place: str | int, name: str, value: bytes) -> None:
+    # overlayfs would take these for its own.
+    if name.startswith(_OVERLAY_ATTRIBUTES):
+        return
+    try:
+        if isinstance(place, int):
+            os.setxattr(place, name, value)
+        else:
+            os.setxattr(place, name, value, follow_symlinks=False)
+    except OSError as error:
+        # A name no file system here knows, or a user's attribute where only files and directories have them.
+        if error.errno != errno.EOPNOTSUPP and not (error.errno == errno.EPERM and name.startswith("user.")):
+            raise
+
+
+def _copy_attributes(source: int, target: str | int) -> int:
+    """All but the time, which is the result."""
+    status = os.fstat(source)
+    _chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        _set_xattr(target, name, os.getxattr(source, name))
+    return status.st_mtime_ns
+
+
+def _is_opaque(directory: int) -> bool:
+    try:
+        return os.getxattr(directory, _OPAQUE_ATTRIBUTE) == b"y"
+    except OSError:
+        return False
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _forget(names: set[str] | dict[str, Any], name: str) -> None:
+    if isinstance(names, dict):
+        names.pop(name, None)
+    else:
+        names.discard(name)
