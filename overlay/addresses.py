@@ -42,6 +42,21 @@ def node_mac(vtep: str) -> str:
     return _mac(b"\x02\x66" + _four_bytes(ipaddress.ip_address(vtep)))
 
 
+def node_hop(vtep: str) -> str:
+    """The IPv4 address under which a network's own namespace knows another node as a next hop."""
+    return str(ipaddress.IPv4Address(_four_bytes(ipaddress.ip_address(vtep))))
+
+
+def node_mark(vtep: str) -> int:
+    """What connections that came in through a node are marked with; also the number of the routing table back."""
+    return int(ipaddress.IPv4Address(node_hop(vtep)))
+
+
+def hop_of_mark(mark: int) -> str:
+    """The next hop that a mark stands for: the inverse of `node_mark`, as far as `node_hop`."""
+    return str(ipaddress.IPv4Address(mark))
+
+
 def mtu_over(underlay: int, vtep: str) -> int:
     """Largest packet a network over an underlay of MTU `underlay` can carry in one piece."""
     return underlay - _VXLAN_OVERHEAD[ipaddress.ip_address(vtep).version]

@@ -1,13 +1,14 @@
 """A task's namespace: interfaces, addresses, routes. What is wanted is a pure plan; `build` makes it real.
 
-What was attached is remembered in RUN/overlay/TASK (a Task message with just what names and networks need), so that a
-worker that starts again can serve the task before it has spoken to a manager.
+What was attached is remembered in RUN/overlay/TASK (a Task message with just what names, networks and ports need), so
+that a worker that starts again can serve the task before it has spoken to a manager; networks that are held without a
+task in RUN/overlay/.held.
 
 Blocking: `build`, `reopen` and `demolish` run on the overlay's kernel thread.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,12 @@ from flota.overlay import namespaces, netlink
 from flota.overlay.addresses import interface, mac_of, task_namespace
 from flota.overlay.dns.server import Sockets, open_sockets
 from flota.overlay.errors import BadAddress, UnknownNetwork
-from flota.overlay.segment import Segment, Underlay, address_on, default_route, gateways, link_up, network_mtu
+from flota.overlay.links import address_on, default_route, link_up
+from flota.overlay.segment import Segment, Underlay, gateways, network_mtu
 from flota.v1.objects_pb2 import Network, Task
+from flota.v1.types_pb2 import PortConfig
+
+_HELD = ".held"
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,12 @@ class InterfacePlan:
 def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tuple[InterfacePlan, ...]:
     """Interfaces eth0, eth1, … in the order of the task's networks. Raises UnknownNetwork, BadAddress.
 
-    The first network with a way out (not internal, not the ingress network) gets the default routes.
+    The ingress network gets the default routes, or else the first with a way out (one that is not internal): whoever
+    comes in through a published port is answered the way he came.
     """
     plans: list[InterfacePlan] = []
+    ingress = (one for one in task.networks if one.network_id in networks and networks[one.network_id].spec.ingress)
+    taken = {6 if ":" in address else 4 for one in ingress for address in one.addresses}
     routed: set[int] = set()
     for number, attachment in enumerate(task.networks):
         network = networks.get(attachment.network_id)
@@ -48,8 +56,8 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
             raise BadAddress(f"task.networks[{number}].network_id", network.id, "a network the task is not on already")
         addresses = [interface(f"task.networks[{number}].addresses", address) for address in attachment.addresses]
         ways_out: list[str] = []
-        if not network.spec.internal and not network.spec.ingress:
-            versions = {address.version for address in addresses} - routed
+        if not network.spec.internal:
+            versions = {address.version for address in addresses} - (set() if network.spec.ingress else routed | taken)
             found = gateways(network)
             ways_out = [found[version].partition("/")[0] for version in sorted(versions & found.keys())]
             routed |= versions
@@ -64,6 +72,11 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
             )
         )
     return tuple(plans)
+
+
+def is_reached_from_outside(plans: Sequence[InterfacePlan]) -> bool:
+    """Whether published ports can lead to the task: whether it could answer."""
+    return any(":" not in gateway for one in plans for gateway in one.gateways)
 
 
 def build(
@@ -107,16 +120,32 @@ def demolish(task_id: str, segments: Sequence[Segment], run_directory: Path, *, 
     namespaces.forget(task_namespace(run_directory, task_id))
 
 
-def remember(task: Task, run_directory: Path) -> None:
-    """Write down what `recall` must know, atomically."""
+def memory(task: Task, ports: Iterable[PortConfig]) -> Task:
+    """What is remembered of a task. `ports` are those it has on this node, in host mode."""
     kept = Task(id=task.id, service_id=task.service_id, slot=task.slot, networks=task.networks)
     kept.service_annotations.name = task.service_annotations.name
     kept.spec.container.dns.CopyFrom(task.spec.container.dns)
-    file = _record(run_directory, task.id)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f"{file.name}.new")
-    scratch.write_bytes(kept.SerializeToString())
-    scratch.replace(file)
+    kept.endpoint.ports.extend(ports)
+    return kept
+
+
+def remember(kept: Task, run_directory: Path) -> None:
+    """Write down what `recall` must know, atomically."""
+    _write(_record(run_directory, kept.id), kept.SerializeToString())
+
+
+def remember_held(network_ids: Iterable[str], run_directory: Path) -> None:
+    """Write down which networks are here without a task being on them."""
+    held = sorted(network_ids)
+    if held:
+        _write(_record(run_directory, _HELD), "\n".join(held).encode())
+    else:
+        _record(run_directory, _HELD).unlink(missing_ok=True)
+
+
+def recall_held(run_directory: Path) -> set[str]:
+    file = _record(run_directory, _HELD)
+    return set(file.read_text().split()) if file.exists() else set()
 
 
 def recall(run_directory: Path) -> dict[str, Task]:
@@ -146,7 +175,8 @@ def leftovers(run_directory: Path) -> tuple[set[str], set[str]]:
             tasks.add(name)
     directory = run_directory / "overlay"
     for name in os.listdir(directory) if directory.is_dir() else []:
-        tasks.add(name.partition(".")[0])
+        if not name.startswith("."):
+            tasks.add(name.partition(".")[0])
     return tasks, networks
 
 
@@ -180,3 +210,10 @@ def _configure(routes: netlink.RouteSocket, one: InterfacePlan) -> None:
 
 def _record(run_directory: Path, task_id: str) -> Path:
     return run_directory / "overlay" / task_id
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f"{file.name}.new")
+    scratch.write_bytes(content)
+    scratch.replace(file)

@@ -29,3 +29,11 @@ class KernelRefused(OverlayError):
     def __init__(self, what: str, errno: int, reason: str) -> None:
         super().__init__(f"{what}: {reason}")
         self.errno = errno
+
+
+class PortTaken(OverlayError):
+    """A task's host-mode port cannot be had on this node."""
+
+    def __init__(self, port: int, reason: str) -> None:
+        super().__init__(f"published port {port} in host mode cannot be used: {reason}")
+        self.port = port

@@ -1,9 +1,9 @@
-"""nftables rules, loaded through libnftables (the library behind `nft`), in one transaction each.
+"""nftables through libnftables (the library behind `nft`), and the rules of the node and of networks.
 
-What is loaded stands in three tables that are ours alone, each named `flota`:
-the node's (ways out of networks are masqueraded, and networks never reach each other through the node), a network's
-(its tasks leave under the way out's address), a task's (virtual addresses). Rules of others are never touched.
-Blocking: belongs on the overlay's kernel thread, in the namespace that is meant.
+Our tables are named `flota`, and rules of others are never touched: `inet flota` in the node's namespace, `inet flota`
+in each network's, `ip flota` in each task's (balance.py). The rules here never change while a table lives; what does
+are maps, filled by publish.py. Loading them again over themselves is harmless.
+Blocking: belongs on a thread that is in the namespace that is meant.
 """
 
 import ctypes
@@ -48,37 +48,81 @@ def load(rules: str) -> str:
 
 
 def node_rules() -> str:
-    """For the node's namespace. `fl-*` are the ways out (addresses.exit_name)."""
+    """For the node's namespace. `fl-*` are the ways out (addresses.exit_name).
+
+    Networks never reach each other through the node, but a task may use a published port. What comes from 127.0.0.1,
+    or from another network's way out, gets the address of the way in: nobody else could be answered there.
+    """
     return f"""
-table inet flota {{}}
-delete table inet flota
 table inet flota {{
+    map published {{ type inet_proto . inet_service : ipv4_addr; }}
+    chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
+    chain output {{ type nat hook output priority -100; policy accept; }}
+    chain forward {{ type filter hook forward priority filter; policy accept; }}
+    chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
+}}
+flush chain inet flota prerouting
+flush chain inet flota output
+flush chain inet flota forward
+flush chain inet flota postrouting
+table inet flota {{
+    chain prerouting {{
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
+    }}
+    chain output {{
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
+    }}
     chain forward {{
-        type filter hook forward priority filter; policy accept;
+        oifname "fl-*" ct status dnat accept
         iifname "fl-*" oifname "fl-*" drop
         oifname "fl-*" ct state established,related accept
         oifname "fl-*" drop
     }}
     chain postrouting {{
-        type nat hook postrouting priority srcnat; policy accept;
-        ip saddr {EXIT_RANGE} oifname != "fl-*" masquerade
+        ip saddr {{ 127.0.0.0/8, {EXIT_RANGE} }} oifname "fl-*" masquerade
+        ip saddr {EXIT_RANGE} masquerade
     }}
 }}
 """
 
 
 def network_rules() -> str:
-    """For a network's namespace: what leaves it does so under the address of the way out."""
+    """For a network's namespace: what leaves it does so under the address of its end of the way out.
+
+    `entries` are the nodes through which connections may come in over VXLAN (ingress network): the node's MAC gives
+    the connection a mark, and replies are routed by it (segment.py).
+    """
     return """
-table inet flota {}
-delete table inet flota
 table inet flota {
+    map published { type inet_proto . inet_service : verdict; }
+    map entries { type ether_addr : mark; }
+    chain marks { type filter hook prerouting priority mangle; policy accept; }
+    chain prerouting { type nat hook prerouting priority dstnat; policy accept; }
+    chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
+}
+flush chain inet flota marks
+flush chain inet flota prerouting
+flush chain inet flota postrouting
+table inet flota {
+    chain marks {
+        iifname "br0" ct state new ct mark set ether saddr map @entries
+        iifname "br0" ct direction reply ct mark != 0 meta mark set ct mark
+    }
+    chain prerouting {
+        iifname "out0" meta l4proto . th dport vmap @published
+    }
     chain postrouting {
-        type nat hook postrouting priority srcnat; policy accept;
         oifname "out0" masquerade
     }
 }
 """
+
+
+def entries(marks: dict[str, int]) -> str:
+    """Make the nodes' MACs and their marks be `marks`."""
+    elements = ", ".join(f"{mac} : {mark:#x}" for mac, mark in sorted(marks.items()))
+    adding = f"add element inet flota entries {{ {elements} }}\n" if elements else ""
+    return f"flush map inet flota entries\n{adding}"
 
 
 def remove_rules() -> str:

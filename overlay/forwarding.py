@@ -1,22 +1,30 @@
 """Which forwarding and neighbour entries a network needs on this node. Pure.
 
-Every remote peer is one MAC behind one VXLAN endpoint, and one neighbour entry per address, from which ARP and
-neighbour solicitation are answered without leaving the node. Peers on this node need none: the bridge sees them.
+On an ordinary network every remote peer is one MAC behind one VXLAN endpoint, and one neighbour entry per address, from
+which ARP and neighbour solicitation are answered without leaving the node. Peers on this node need none: the bridge
+sees them.
+
+The ingress network is routed between nodes instead: a remote peer's address leads to the MAC of its node, whose kernel
+passes packets on to the task and thereby sees both directions of a connection. Each node is also an entry: replies to
+a connection that came in through it are routed back to it (segment.py), by a mark that stands for the node.
+
+A peer without addresses is a node that takes part in an ingress network without having a task on it.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flota.overlay.addresses import mac_of, node_mac
+from flota.overlay.addresses import mac_of, node_hop, node_mac
 from flota.v1.dispatcher_pb2 import NetworkPeer
 
 
 @dataclass
 class Forwarding:
-    """`endpoints`: MAC → VXLAN endpoint; `neighbours`: address → MAC."""
+    """`endpoints`: MAC → VXLAN endpoint; `neighbours`: address → MAC; `entries`: VXLAN endpoints of entry nodes."""
 
     endpoints: dict[str, str] = field(default_factory=dict)
     neighbours: dict[str, str] = field(default_factory=dict)
+    entries: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -27,29 +35,41 @@ class ForwardingChange:
     drop_endpoints: tuple[tuple[str, str], ...]
     put_neighbours: tuple[tuple[str, str], ...]
     drop_neighbours: tuple[str, ...]
+    put_entries: tuple[str, ...] = ()
+    drop_entries: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.put_endpoints or self.drop_endpoints or self.put_neighbours or self.drop_neighbours)
+        puts = self.put_endpoints or self.put_neighbours or self.put_entries
+        return bool(puts or self.drop_endpoints or self.drop_neighbours or self.drop_entries)
 
 
-def wanted(peers: Iterable[NetworkPeer], node_id: str, vtep: str) -> Forwarding:
+def wanted(peers: Iterable[NetworkPeer], node_id: str, vtep: str, *, ingress: bool = False) -> Forwarding:
     """Entries for `peers` as seen from node `node_id` with VXLAN endpoint `vtep`.
 
     When two peers claim one address (a fixed address that moves from task to task), the ready one has it.
     """
+    peers = sorted(peers, key=lambda peer: (peer.ready, peer.task_id))
+    owners = {address: peer.task_id for peer in peers for address in peer.addresses}
     result = Forwarding()
-    for peer in sorted(peers, key=lambda peer: (peer.ready, peer.task_id)):
-        if peer.node_id == node_id or not peer.vtep or peer.vtep == vtep or not peer.addresses:
-            for address in peer.addresses:
-                # A local task took the address over: no entry may lead away from here.
-                bare = address.partition("/")[0]
-                result.endpoints.pop(result.neighbours.pop(bare, ""), None)
+    entries: set[str] = set()
+    for peer in peers:
+        if peer.node_id == node_id or not peer.vtep or peer.vtep == vtep:
             continue
-        mac = mac_of(peer.addresses[0])
-        result.endpoints[mac] = peer.vtep
-        result.endpoints[node_mac(peer.vtep)] = peer.vtep
+        if not ingress and not peer.addresses:
+            continue
+        gate = node_mac(peer.vtep)
+        result.endpoints[gate] = peer.vtep
+        if ingress:
+            result.neighbours[node_hop(peer.vtep)] = gate
+            entries.add(peer.vtep)
+            mac = gate
+        else:
+            mac = mac_of(peer.addresses[0])
         for address in peer.addresses:
-            result.neighbours[address.partition("/")[0]] = mac
+            if owners[address] == peer.task_id:
+                result.neighbours[address.partition("/")[0]] = mac
+                result.endpoints[mac] = peer.vtep
+    result.entries = frozenset(entries)
     return result
 
 
@@ -60,4 +80,6 @@ def difference(old: Forwarding, new: Forwarding) -> ForwardingChange:
         drop_endpoints=tuple((mac, vtep) for mac, vtep in old.endpoints.items() if mac not in new.endpoints),
         put_neighbours=tuple(new.neighbours.items() - old.neighbours.items()),
         drop_neighbours=tuple(address for address in old.neighbours if address not in new.neighbours),
+        put_entries=tuple(new.entries - old.entries),
+        drop_entries=tuple(old.entries - new.entries),
     )

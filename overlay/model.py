@@ -42,7 +42,9 @@ class Model:
         return self._services.get(network_id, {}).values()
 
     def names(self, network_id: str) -> NameTable | None:
-        return self._names.get(network_id)
+        """Names on a network. The ingress network has none: it is not for tasks to find each other on."""
+        network = self.networks.get(network_id)
+        return None if network is not None and network.spec.ingress else self._names.get(network_id)
 
     def _apply_one(self, change: AssignmentChange) -> Iterable[str]:
         removal = change.action == AssignmentChange.ACTION_REMOVE

@@ -27,6 +27,7 @@ from pyroute2.netlink.rtnl import (
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
+    RTM_GETRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
@@ -43,6 +44,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from flota.overlay.errors import KernelRefused
 
 __all__ = [
+    "CREATE",
     "RTM_DELLINK",
     "RTM_DELNEIGH",
     "RTM_DELRULE",
@@ -59,6 +61,8 @@ __all__ = [
     "remove",
     "replace",
 ]
+
+CREATE = NLM_F_CREATE | NLM_F_EXCL
 
 _HEADER = struct.Struct("=IHHII")
 _ERROR = struct.Struct("=i")
@@ -112,7 +116,7 @@ def message(
 
 def add(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
     """A request for a thing that must not be there yet."""
-    return message(kind, NLM_F_CREATE | NLM_F_EXCL, what, attributes=attributes, **fields)
+    return message(kind, CREATE, what, attributes=attributes, **fields)
 
 
 def replace(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
@@ -227,6 +231,19 @@ class RouteSocket:
             if address in self.addresses(index):
                 return mtu
         return None
+
+    def marks(self) -> set[int]:
+        """Marks that routing rules look for."""
+        request = fibmsg()
+        request["family"] = socket.AF_INET
+        request["header"]["type"] = RTM_GETRULE
+        found = set()
+        for payload in self._dump(request):
+            rule = fibmsg(payload)
+            rule.decode()
+            if rule.get_attr("FRA_FWMARK"):
+                found.add(int(rule.get_attr("FRA_FWMARK")))
+        return found
 
     def neighbours(self, family: int) -> list[Any]:
         """All neighbour entries of `family` (AF_BRIDGE: forwarding entries), decoded."""

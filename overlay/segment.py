@@ -9,10 +9,13 @@ A namespace per network keeps networks apart by construction: no routing table k
 and the node's own addresses are untouched. The gateway's address is the same on every node; ARP for it never crosses
 VXLAN, because VXLAN has no entry for broadcast. The bridge's MAC is the node's own.
 
+On the ingress network connections come in through any node: `entries` of forwarding.py become a mark per node and a
+routing table per mark, so that replies go back through the node that a connection came from and that translated its
+address. That is how a task sees the client's own address.
+
 Blocking: everything here runs on the overlay's kernel thread. What the entries are is forwarding.py's business.
 """
 
-import errno
 import ipaddress
 import os
 import socket
@@ -25,24 +28,38 @@ from flota.overlay.addresses import (
     exit_addresses,
     exit_name,
     exit_number,
+    hop_of_mark,
     interface,
-    mac_of,
     mtu_over,
     network_namespace,
+    node_hop,
     node_mac,
+    node_mark,
     port_name,
 )
 from flota.overlay.forwarding import Forwarding, ForwardingChange, difference
+from flota.overlay.links import (
+    UP,
+    address_on,
+    default_route,
+    family,
+    kind,
+    link_down,
+    link_removal,
+    link_up,
+    mark_rule,
+    mark_rule_removal,
+    new_link,
+    veth,
+)
 from flota.overlay.netlink import Message, RouteSocket
 from flota.v1.objects_pb2 import Network
 
-_UP = 1
 _PERMANENT, _STATIC = 0x80, 0x42  # NUD_PERMANENT; NUD_NOARP | NUD_REACHABLE
 _SELF, _MASTER = 0x02, 0x04  # NTF_SELF: VXLAN's own table; NTF_MASTER: the bridge's
 _NESTED = 0x8000
 _MTU_OPTION = "com.docker.network.driver.mtu"
 _SMALLEST_MTU = 576
-_EXIT_MTU_FLOOR = 1500
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,8 @@ class Segment:
         """Make the namespace with everything in it. Raises KernelRefused or BadAddress; nothing is left then."""
         path = network_namespace(run_directory, network.id)
         cls.sweep(network.id, run_directory, underlay)
-        _remove_link(exit_name(network.id))
+        with RouteSocket() as node:
+            node.send([link_removal(exit_name(network.id))])
         with namespaces.created(path, underlay.home):
             routes = RouteSocket()
             try:
@@ -116,36 +134,19 @@ class Segment:
         path = network_namespace(run_directory, network_id)
         if namespaces.kept(path):
             with namespaces.entered(path, underlay.home), RouteSocket() as routes:
-                routes.send([_link_removal("vxlan0"), _link_removal("out0")])
+                routes.send([link_removal("vxlan0"), link_removal("out0")])
         namespaces.forget(path)
 
     def plug(self, task_id: str, name: str, mac: str, mtu: int, namespace: int) -> None:
         """Give the namespace behind descriptor `namespace` an interface `name` on this network, still down."""
-        peer = {
-            "attrs": [
-                ("IFLA_IFNAME", name),
-                ("IFLA_ADDRESS", mac),
-                ("IFLA_MTU", mtu),
-                ("IFLA_NET_NS_FD", namespace),
-            ],
-        }
-        data = {"attrs": [("VETH_INFO_PEER", peer)]}
-        self._routes.send(
-            [
-                netlink.add(
-                    netlink.RTM_NEWLINK,
-                    f"interface {name} of task {task_id}",
-                    flags=_UP,
-                    change=_UP,
-                    attributes=[
-                        ("IFLA_IFNAME", port_name(task_id)),
-                        ("IFLA_MTU", mtu),
-                        ("IFLA_MASTER", self._bridge),
-                        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}),
-                    ],
-                )
-            ]
-        )
+        inner = [
+            ("IFLA_IFNAME", name),
+            ("IFLA_ADDRESS", mac),
+            ("IFLA_MTU", mtu),
+            ("IFLA_NET_NS_FD", namespace),
+        ]
+        outer = [("IFLA_IFNAME", port_name(task_id)), ("IFLA_MTU", mtu), ("IFLA_MASTER", self._bridge), veth(inner)]
+        self._routes.send([new_link(f"interface {name} of task {task_id}", outer)])
 
     def unplug(self, task_id: str, *, wait: bool = False) -> None:
         """Cut the task's interface off. It goes with the task's namespace, in the kernel's own time; at once if `wait`.
@@ -154,9 +155,9 @@ class Segment:
         """
         name = port_name(task_id)
         if wait:
-            self._routes.send([_link_removal(name)])
+            self._routes.send([link_removal(name)])
         else:
-            self._routes.send([_link_down(name)])
+            self._routes.send([link_down(name)])
 
     def program(self, wanted: Forwarding) -> None:
         """Make the kernel's entries be `wanted`. A refused one does not keep the rest back."""
@@ -169,12 +170,15 @@ class Segment:
         except BaseException:
             self._programmed = self._read()
             raise
-        self._programmed = Forwarding(dict(wanted.endpoints), dict(wanted.neighbours))
+        if change.put_entries or change.drop_entries:
+            with namespaces.entered(self._path, self._underlay.home):
+                firewall.load(firewall.entries({node_mac(vtep): node_mark(vtep) for vtep in wanted.entries}))
+        self._programmed = Forwarding(dict(wanted.endpoints), dict(wanted.neighbours), wanted.entries)
 
     def remove(self) -> None:
         """Take everything away. The VXLAN device goes first: its identifier must be free when this returns."""
         try:
-            self._routes.send([_link_removal("vxlan0"), _link_removal("out0")])
+            self._routes.send([link_removal("vxlan0"), link_removal("out0")])
         finally:
             self._routes.close()
             namespaces.forget(self._path)
@@ -191,25 +195,16 @@ class Segment:
         namespaces.set_sysctl("ipv6.conf.all.forwarding", "1")
         namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if network.spec.ipv6_enabled else "1")
         namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")
-        bridge = {"attrs": [("IFLA_BR_MCAST_SNOOPING", 0), ("IFLA_BR_FORWARD_DELAY", 0)]}
-        self._routes.send(
-            [
-                netlink.add(
-                    netlink.RTM_NEWLINK,
-                    f"bridge of network {network.id}",
-                    flags=_UP,
-                    change=_UP,
-                    attributes=[
-                        ("IFLA_IFNAME", "br0"),
-                        ("IFLA_ADDRESS", node_mac(self._underlay.address)),
-                        ("IFLA_MTU", network_mtu(network, self._underlay)),
-                        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", bridge)]}),
-                    ],
-                ),
-                link_up(1, "lo"),
-            ]
-        )
+        bridge = [
+            ("IFLA_IFNAME", "br0"),
+            ("IFLA_ADDRESS", node_mac(self._underlay.address)),
+            ("IFLA_MTU", network_mtu(network, self._underlay)),
+            kind("bridge", [("IFLA_BR_MCAST_SNOOPING", 0), ("IFLA_BR_FORWARD_DELAY", 0)]),
+        ]
+        self._routes.send([new_link(f"bridge of network {network.id}", bridge), link_up(1, "lo")])
         self._bridge = self._routes.link("br0") or 0
+        # Packets of the ingress network come and go through the same bridge; nobody need hear of a shorter way.
+        namespaces.set_sysctl("ipv4.conf.br0.send_redirects", "0")
         if not network.spec.internal:
             self._routes.send(
                 address_on(self._bridge, gateway, "br0") for _family, gateway in gateways(network).items()
@@ -225,21 +220,15 @@ class Segment:
             ("IFLA_VXLAN_PORT", self._underlay.port),
             ("IFLA_VXLAN_LEARNING", 0),
         ]
+        what = f"VXLAN device of network {network.id} (VNI {network.vni}, port {self._underlay.port})"
         with _open(self._path) as namespace, RouteSocket() as node:
-            node.send(
-                [
-                    netlink.add(
-                        netlink.RTM_NEWLINK,
-                        f"VXLAN device of network {network.id} (VNI {network.vni}, port {self._underlay.port})",
-                        attributes=[
-                            ("IFLA_IFNAME", "vxlan0"),
-                            ("IFLA_NET_NS_FD", namespace.fileno()),
-                            ("IFLA_MTU", network_mtu(network, self._underlay)),
-                            ("IFLA_LINKINFO", _kind("vxlan", data)),
-                        ],
-                    )
-                ]
-            )
+            device = [
+                ("IFLA_IFNAME", "vxlan0"),
+                ("IFLA_NET_NS_FD", namespace.fileno()),
+                ("IFLA_MTU", network_mtu(network, self._underlay)),
+                kind("vxlan", data),
+            ]
+            node.send([new_link(what, device, up=False)])
         self._vxlan = self._routes.link("vxlan0") or 0
         # Nothing is learned and nothing flooded: what is not in the tables does not leave the node.
         port = [
@@ -256,8 +245,8 @@ class Segment:
                     0,
                     "VXLAN device into the bridge",
                     index=self._vxlan,
-                    flags=_UP,
-                    change=_UP,
+                    flags=UP,
+                    change=UP,
                     attributes=[("IFLA_MASTER", self._bridge)],
                 ),
                 netlink.message(
@@ -276,22 +265,12 @@ class Segment:
         near, far = exit_addresses(number)
         name = exit_name(self.network_id)
         with _open(self._path) as namespace, RouteSocket() as node:
-            peer = {"attrs": [("IFLA_IFNAME", "out0"), ("IFLA_NET_NS_FD", namespace.fileno())]}
-            node.send(
-                [
-                    netlink.add(
-                        netlink.RTM_NEWLINK,
-                        f"way out {name} of network {self.network_id}",
-                        flags=_UP,
-                        change=_UP,
-                        attributes=[
-                            ("IFLA_IFNAME", name),
-                            ("IFLA_LINKINFO", _kind("veth", [("VETH_INFO_PEER", peer)])),
-                        ],
-                    )
-                ]
-            )
+            far_end = [("IFLA_IFNAME", "out0"), ("IFLA_NET_NS_FD", namespace.fileno())]
+            pair = [("IFLA_IFNAME", name), veth(far_end)]
+            node.send([new_link(f"way out {name} of network {self.network_id}", pair)])
             node.send([address_on(node.link(name) or 0, f"{near}/31", name)])
+        # Published ports answer at 127.0.0.1 of the node too, from where only this link leads to them.
+        namespaces.set_sysctl(f"ipv4.conf.{name}.route_localnet", "1")
         outside = self._routes.link("out0") or 0
         self._routes.send(
             [link_up(outside, "out0"), address_on(outside, f"{far}/31", "out0"), default_route(outside, near)]
@@ -303,6 +282,7 @@ class Segment:
         for mac, vtep in change.drop_endpoints:
             messages += [self._forget_endpoint(mac, vtep, _MASTER), self._forget_endpoint(mac, vtep, _SELF)]
         messages += [self._forget_neighbour(address) for address in change.drop_neighbours]
+        messages += [mark_rule_removal(node_mark(vtep)) for vtep in change.drop_entries]
         messages += [
             netlink.replace(
                 netlink.RTM_NEWNEIGH,
@@ -319,13 +299,16 @@ class Segment:
             netlink.replace(
                 netlink.RTM_NEWNEIGH,
                 f"neighbour entry {address} → {mac}",
-                family=_family(address),
+                family=family(address),
                 ifindex=self._bridge,
                 state=_PERMANENT,
                 attributes=[("NDA_DST", address), ("NDA_LLADDR", mac)],
             )
             for address, mac in change.put_neighbours
         ]
+        for vtep in change.put_entries:
+            mark = node_mark(vtep)
+            messages += [default_route(self._bridge, node_hop(vtep), table=mark, onlink=True), mark_rule(mark)]
         return messages
 
     def _forget_endpoint(self, mac: str, vtep: str, table: int) -> Message:
@@ -343,7 +326,7 @@ class Segment:
         return netlink.remove(
             netlink.RTM_DELNEIGH,
             f"removal of neighbour entry {address}",
-            family=_family(address),
+            family=family(address),
             ifindex=self._bridge,
             attributes=[("NDA_DST", address)],
         )
@@ -355,8 +338,9 @@ class Segment:
             vtep = entry.get_attr("NDA_DST")
             if entry["ifindex"] == self._vxlan and vtep is not None:
                 found.endpoints[entry.get_attr("NDA_LLADDR")] = vtep
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for entry in self._routes.neighbours(family):
+        found.entries = frozenset(map(hop_of_mark, self._routes.marks()))
+        for version in (socket.AF_INET, socket.AF_INET6):
+            for entry in self._routes.neighbours(version):
                 if entry["ifindex"] == self._bridge and entry["state"] == _PERMANENT:
                     found.neighbours[entry.get_attr("NDA_DST")] = entry.get_attr("NDA_LLADDR")
         return found
@@ -383,73 +367,5 @@ def gateways(network: Network) -> dict[int, str]:
     return found
 
 
-def link_up(index: int, name: str) -> Message:
-    return netlink.message(netlink.RTM_NEWLINK, 0, f"{name} up", index=index, flags=_UP, change=_UP, attributes=[])
-
-
-def address_on(index: int, address: str, name: str) -> Message:
-    """Put `address` (with prefix length) on an interface, usable at once (no duplicate address detection)."""
-    parsed = interface("address", address)
-    attributes: list[tuple[str, Any]] = [("IFA_ADDRESS", str(parsed.ip)), ("IFA_LOCAL", str(parsed.ip))]
-    nodad = 0x02
-    return netlink.replace(
-        netlink.RTM_NEWADDR,
-        f"address {address} on {name}",
-        family=_family(str(parsed.ip)),
-        index=index,
-        prefixlen=parsed.network.prefixlen,
-        flags=nodad if parsed.version == 6 else 0,
-        attributes=attributes,
-    )
-
-
-def default_route(index: int, gateway: str) -> Message:
-    """The default route through `gateway`, which is on the link behind `index`."""
-    return netlink.replace(
-        netlink.RTM_NEWROUTE,
-        f"default route through {gateway}",
-        family=_family(gateway),
-        dst_len=0,
-        table=254,
-        proto=4,
-        scope=0,
-        type=1,
-        attributes=[("RTA_GATEWAY", gateway), ("RTA_OIF", index)],
-    )
-
-
-def _kind(kind: str, data: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": data})]}
-
-
-def _family(address: str) -> int:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _link_removal(name: str) -> Message:
-    return netlink.remove(netlink.RTM_DELLINK, f"removal of {name}", attributes=[("IFLA_IFNAME", name)])
-
-
-def _link_down(name: str) -> Message:
-    return netlink.message(
-        netlink.RTM_NEWLINK,
-        0,
-        f"{name} down",
-        flags=0,
-        change=_UP,
-        attributes=[("IFLA_IFNAME", name)],
-        ignore=(errno.ENODEV,),
-    )
-
-
-def _remove_link(name: str) -> None:
-    """In the thread's namespace."""
-    with RouteSocket() as routes:
-        routes.send([_link_removal(name)])
-
-
 def _open(path: Path) -> Any:
     return open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0)
-
-
-__all__ = ["Segment", "Underlay", "address_on", "default_route", "gateways", "link_up", "mac_of", "network_mtu"]

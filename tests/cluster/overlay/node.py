@@ -33,7 +33,13 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
             return {
                 "seconds": time.perf_counter() - begin,
                 "sandboxes": [
-                    {"netns": str(one.netns), "resolv_conf": one.resolv_conf, "hosts": one.hosts} for one in sandboxes
+                    {
+                        "netns": str(one.netns),
+                        "resolv_conf": one.resolv_conf,
+                        "hosts": one.hosts,
+                        "ports": [port.published_port for port in one.ports],
+                    }
+                    for one in sandboxes
                 ],
             }
         case "detach":

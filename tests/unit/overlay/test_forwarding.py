@@ -104,3 +104,29 @@ def test_interface_names_fit() -> None:
 def test_a_bad_address_names_field_and_value() -> None:
     with pytest.raises(BadAddress, match=r"task.networks\[0\].addresses: '10.0.0.300/8' is not an address"):
         addresses.interface("task.networks[0].addresses", "10.0.0.300/8")
+
+
+def test_on_the_ingress_network_a_remote_task_is_behind_its_nodes_mac() -> None:
+    entries = wanted([a_peer("t", "10.0.0.5/24", 2)], *HERE, ingress=True)
+    gate = "02:66:c0:00:02:02"
+    assert entries.endpoints == {gate: "192.0.2.2"}
+    assert entries.neighbours == {"10.0.0.5": gate, "192.0.2.2": gate}
+    assert entries.entries == {"192.0.2.2"}
+
+
+def test_a_node_without_a_task_is_an_entry_of_the_ingress_network_and_nothing_elsewhere() -> None:
+    nodes = [NetworkPeer(task_id=f"node{n}", node_id=f"node{n}", vtep=f"192.0.2.{n}") for n in (1, 2, 3)]
+    entries = wanted(nodes, *HERE, ingress=True)
+    assert entries.entries == {"192.0.2.2", "192.0.2.3"}
+    assert entries.neighbours == {"192.0.2.2": "02:66:c0:00:02:02", "192.0.2.3": "02:66:c0:00:02:03"}
+    assert wanted(nodes, *HERE) == Forwarding()
+    change = difference(entries, wanted(nodes[:2], *HERE, ingress=True))
+    assert change.drop_entries == ("192.0.2.3",)
+    assert change.drop_neighbours == ("192.0.2.3",)
+    assert change.put_entries == ()
+
+
+def test_a_mark_names_the_node_that_a_connection_came_in_through() -> None:
+    for vtep in ("192.0.2.2", "2001:db8::7"):
+        assert addresses.hop_of_mark(addresses.node_mark(vtep)) == addresses.node_hop(vtep)
+    assert addresses.node_mark("192.0.2.2") != addresses.node_mark("192.0.2.3")

@@ -1,0 +1,103 @@
+"""Words for links, addresses and routes: the netlink requests that segments and attachments are made of. Pure."""
+
+import errno
+import socket
+from typing import Any
+
+from flota.overlay import netlink
+from flota.overlay.addresses import interface
+from flota.overlay.netlink import Message
+
+UP = 1
+_MAIN_TABLE = 254
+_STATIC_ROUTE, _UNICAST, _ONLINK = 4, 1, 4  # RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK
+_TO_TABLE = 1  # FR_ACT_TO_TBL
+
+
+def family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def kind(name: str, data: list[Any]) -> tuple[str, Any]:
+    """The attribute that says what a new link is."""
+    return "IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", name), ("IFLA_INFO_DATA", {"attrs": data})]}
+
+
+def veth(peer: list[Any]) -> tuple[str, Any]:
+    """A pair of links; `peer` are the attributes of the other one. (It cannot be made up at once: set it up later.)"""
+    return kind("veth", [("VETH_INFO_PEER", {"attrs": peer})])
+
+
+def new_link(what: str, attributes: list[Any], *, up: bool = True) -> Message:
+    flags = UP if up else 0
+    return netlink.add(netlink.RTM_NEWLINK, what, flags=flags, change=flags, attributes=attributes)
+
+
+def link_up(index: int, name: str) -> Message:
+    return netlink.message(netlink.RTM_NEWLINK, 0, f"{name} up", index=index, flags=UP, change=UP, attributes=[])
+
+
+def link_down(name: str) -> Message:
+    """Fine if there is no such link."""
+    named = [("IFLA_IFNAME", name)]
+    gone = (errno.ENODEV,)
+    return netlink.message(netlink.RTM_NEWLINK, 0, f"{name} down", flags=0, change=UP, attributes=named, ignore=gone)
+
+
+def link_removal(name: str) -> Message:
+    """Fine if there is no such link."""
+    return netlink.remove(netlink.RTM_DELLINK, f"removal of {name}", attributes=[("IFLA_IFNAME", name)])
+
+
+def address_on(index: int, address: str, name: str) -> Message:
+    """Put `address` (with prefix length) on an interface, usable at once (no duplicate address detection)."""
+    parsed = interface("address", address)
+    nodad = 0x02
+    return netlink.replace(
+        netlink.RTM_NEWADDR,
+        f"address {address} on {name}",
+        family=family(str(parsed.ip)),
+        index=index,
+        prefixlen=parsed.network.prefixlen,
+        flags=nodad if parsed.version == 6 else 0,
+        attributes=[("IFA_ADDRESS", str(parsed.ip)), ("IFA_LOCAL", str(parsed.ip))],
+    )
+
+
+def default_route(index: int, gateway: str, *, table: int = _MAIN_TABLE, onlink: bool = False) -> Message:
+    """The default route through `gateway` on the link behind `index`; `onlink`: no subnet of the link has it."""
+    return netlink.replace(
+        netlink.RTM_NEWROUTE,
+        f"default route through {gateway}",
+        family=family(gateway),
+        dst_len=0,
+        table=table if table < 256 else 0,
+        proto=_STATIC_ROUTE,
+        scope=0,
+        type=_UNICAST,
+        flags=_ONLINK if onlink else 0,
+        attributes=[("RTA_GATEWAY", gateway), ("RTA_OIF", index), ("RTA_TABLE", table)],
+    )
+
+
+def mark_rule(mark: int) -> Message:
+    """IPv4 packets with `mark` are routed by the table of the same number."""
+    return netlink.message(
+        netlink.RTM_NEWRULE,
+        netlink.CREATE,
+        f"routing rule for mark {mark:#x}",
+        family=socket.AF_INET,
+        action=_TO_TABLE,
+        ignore=(errno.EEXIST,),
+        attributes=[("FRA_FWMARK", mark), ("FRA_TABLE", mark)],
+    )
+
+
+def mark_rule_removal(mark: int) -> Message:
+    return netlink.remove(
+        netlink.RTM_DELRULE,
+        f"removal of the routing rule for mark {mark:#x}",
+        family=socket.AF_INET,
+        action=_TO_TABLE,
+        attributes=[("FRA_FWMARK", mark), ("FRA_TABLE", mark)],
+    )

@@ -1,0 +1,115 @@
+"""Published ports: who answers a port of the node, and the nftables maps that say so. Pure.
+
+A packet for a port of the node goes two steps, and its sender's address is kept in both:
+in the node's namespace (`published`: protocol, port → the network's end of its way out), and in the network's own
+namespace (a chain per port: in turn to one of the ready tasks, at the port they listen on). For the ingress network
+these may be tasks of any node; ports in host mode lead to the one task they belong to.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
+from flota.v1.types_pb2 import PortConfig
+
+# (protocol, port)
+Port = tuple[str, int]
+
+_PROTOCOLS = {PortConfig.PROTOCOL_TCP: "tcp", PortConfig.PROTOCOL_UDP: "udp", PortConfig.PROTOCOL_SCTP: "sctp"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What stands behind a port: addresses (IPv4) of ready tasks and the port they listen on."""
+
+    addresses: tuple[str, ...]
+    port: int
+
+
+Ports = dict[Port, Target]
+
+
+def port_of(config: PortConfig) -> Port:
+    return _PROTOCOLS[config.protocol], config.published_port
+
+
+def ingress_ports(services: Iterable[NetworkService], peers: Iterable[NetworkPeer]) -> Ports:
+    """Ports of an ingress network. One without a ready task is there too: it is refused rather than unanswered."""
+    ready: dict[str, list[str]] = {}
+    for peer in peers:
+        if peer.ready:
+            ready.setdefault(peer.service_id, []).extend(ipv4(peer.addresses))
+    return {
+        port_of(config): Target(tuple(sorted(ready.get(service.service_id, ()))), config.target_port)
+        for service in services
+        for config in service.ports
+        if config.publish_mode == PortConfig.PUBLISH_MODE_INGRESS and config.published_port
+    }
+
+
+def ipv4(addresses: Iterable[str]) -> list[str]:
+    """The IPv4 ones, without prefix length."""
+    return [address.partition("/")[0] for address in addresses if ":" not in address]
+
+
+def network_change(old: Mapping[Port, Target], new: Mapping[Port, Target], random: Random) -> str:
+    """Commands for a network's namespace that lead from `old` to `new`; "" if there is nothing to do."""
+    lines: list[str] = []
+    for protocol, port in sorted(old.keys() - new.keys()):
+        chain = f"pub_{protocol}_{port}"
+        lines += [
+            f"delete element inet flota published {{ {protocol} . {port} }}",
+            f"flush chain inet flota {chain}",
+            f"delete chain inet flota {chain}",
+        ]
+    for (protocol, port), target in sorted(new.items()):
+        if old.get((protocol, port)) == target:
+            continue
+        chain = f"pub_{protocol}_{port}"
+        known = (protocol, port) in old
+        lines.append(f"flush chain inet flota {chain}" if known else f"add chain inet flota {chain}")
+        if target.addresses:
+            lines.append(f"add rule inet flota {chain} {protocol} dport {port} {_spread(target, random)}")
+        if not known:
+            lines.append(f"add element inet flota published {{ {protocol} . {port} : goto {chain} }}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def node_change(old: Mapping[Port, str], new: Mapping[Port, str]) -> str:
+    """Commands for the node's namespace; values are the addresses of networks' ends of their ways out."""
+    lines: list[str] = []
+    for port, address in sorted(old.items()):
+        if new.get(port) != address:
+            lines.append(f"delete element inet flota published {{ {port[0]} . {port[1]} }}")
+    for port, address in sorted(new.items()):
+        if old.get(port) != address:
+            lines.append(f"add element inet flota published {{ {port[0]} . {port[1]} : {address} }}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def network_loaded(listing: str) -> Ports:
+    """Ports that a listing of a network's table shows, with a target that equals none."""
+    found = re.findall(r"chain pub_(tcp|udp|sctp)_(\d+) ", listing)
+    return {(protocol, int(port)): Target(("?",), 0) for protocol, port in found}
+
+
+def addresses_loaded(listing: str) -> set[str]:
+    """Addresses of tasks that a listing of a network's table shows."""
+    return set(re.findall(r"(\d+\.\d+\.\d+\.\d+)(?: \.|:)", listing))
+
+
+def node_loaded(listing: str) -> dict[Port, str]:
+    """Ports that a listing of the node's map shows."""
+    found = re.findall(r"(tcp|udp|sctp) \. (\d+) : ([0-9.]+)", listing)
+    return {(protocol, int(port)): address for protocol, port, address in found}
+
+
+def _spread(target: Target, random: Random) -> str:
+    if len(target.addresses) == 1:
+        return f"dnat ip to {target.addresses[0]}:{target.port}"
+    start = random.randrange(len(target.addresses))
+    row = target.addresses[start:] + target.addresses[:start]
+    elements = ", ".join(f"{number} : {address} . {target.port}" for number, address in enumerate(row))
+    return f"dnat ip to numgen inc mod {len(row)} map {{ {elements} }}"

@@ -1,0 +1,210 @@
+"""Loads the rules of publish.py: ports of the node, and of the networks behind them.
+
+Ports in host mode belong to tasks of this node: a task holds its ports from `hold_ports` to `release_ports`, and when
+two hold one (the next task of a slot is made while the last one still runs), the older one answers.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+from flota.overlay import firewall, publish
+from flota.overlay.addresses import network_namespace
+from flota.overlay.connections import end_connections
+from flota.overlay.errors import PortTaken
+from flota.overlay.kernel import NamespaceThreads
+from flota.overlay.publish import Port, Ports, Target, ipv4, port_of
+from flota.overlay.segments import WaysIn
+from flota.v1.objects_pb2 import Task
+from flota.v1.types_pb2 import PortConfig
+
+# Ports given to host-mode tasks that ask for none; those of the mesh are below.
+_FIRST, _LAST = 49153, 65535
+_SOCKETS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+@dataclass
+class _Loaded:
+    """What a network's namespace has. `seen` are addresses that connections may have been sent to.
+
+    `made` is WaysIn's: a namespace that was made again has nothing.
+    """
+
+    made: int
+    ports: Ports = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A task's port. `addresses` are (network, IPv4 address), in the order of the task's networks."""
+
+    task_id: str
+    addresses: tuple[tuple[str, str], ...]
+    port: int
+
+    def leads_to(self, mesh: Mapping[str, Ports], ways: WaysIn) -> tuple[str, Target] | None:
+        """The network through which the task answers (see attachments.plan), if it is here."""
+        found = [one for one in self.addresses if one[0] in ways.networks]
+        found.sort(key=lambda one: one[0] not in mesh)
+        return (found[0][0], Target((found[0][1],), self.port)) if found else None
+
+
+class Publisher:
+    """The published ports of one node. `listening` says whether a program of the node has a port."""
+
+    def __init__(
+        self,
+        run_directory: Path,
+        threads: NamespaceThreads,
+        random: Random,
+        listening: Callable[[Port], bool] | None = None,
+    ) -> None:
+        self._run_directory = run_directory
+        self._threads = threads
+        self._random = random
+        self._listening = listening or in_use
+        self._lock = asyncio.Lock()
+        self._node: dict[Port, str] = {}
+        self._node_made = 0
+        self._networks: dict[str, _Loaded] = {}
+        self._held: dict[Port, list[_Held]] = {}
+
+    def is_idle(self) -> bool:
+        """Nothing is published."""
+        return not self._held and not self._node
+
+    def hold_ports(self, task: Task, reached: bool) -> list[PortConfig]:
+        """Take the task's host-mode ports; those that were not chosen are now. Raises PortTaken, and takes none then.
+
+        `reached` says whether the task is on a network through which it can be reached from outside.
+        """
+        held: list[PortConfig] = []
+        try:
+            for config in task.endpoint.ports:
+                if config.publish_mode != PortConfig.PUBLISH_MODE_HOST:
+                    continue
+                if not reached:
+                    raise PortTaken(config.published_port, "the task is on no network with a way out")
+                chosen = PortConfig()
+                chosen.CopyFrom(config)
+                chosen.published_port = config.published_port or self._free_port(config)
+                if port_of(chosen) not in self._held and self._listening(port_of(chosen)):
+                    raise PortTaken(chosen.published_port, "a program of this node listens there")
+                self._hold(task, chosen)
+                held.append(chosen)
+        except BaseException:
+            self.release_ports(task.id)
+            raise
+        return held
+
+    def hold_again(self, task: Task) -> None:
+        """After a restart: a task still has the ports it was given."""
+        for config in task.endpoint.ports:
+            self._hold(task, config)
+
+    def _hold(self, task: Task, config: PortConfig) -> None:
+        addresses = tuple((one.network_id, address) for one in task.networks for address in ipv4(one.addresses))
+        self._held.setdefault(port_of(config), []).append(_Held(task.id, addresses, config.target_port))
+
+    def release_ports(self, task_id: str) -> None:
+        """Give the task's host-mode ports back."""
+        for port, holders in list(self._held.items()):
+            self._held[port] = [one for one in holders if one.task_id != task_id]
+            if not self._held[port]:
+                del self._held[port]
+
+    async def adopt(self, ways: WaysIn) -> None:
+        """See what an earlier process loaded into the node's namespace and these networks'."""
+        async with self._lock:
+            if not ways.networks:
+                return
+            listing = await self._threads.inside(None, lambda: firewall.load("list map inet flota published"))
+            self._node, self._node_made = publish.node_loaded(listing), ways.made
+            for network_id, (_, made) in ways.networks.items():
+                namespace = network_namespace(self._run_directory, network_id)
+                listing = await self._threads.inside(namespace, lambda: firewall.load("list table inet flota"))
+                loaded = _Loaded(made, publish.network_loaded(listing), publish.addresses_loaded(listing))
+                self._networks[network_id] = loaded
+
+    async def update(self, mesh: Mapping[str, Ports], ways: WaysIn, alive: Set[str]) -> None:
+        """Publish `mesh` (ingress network → its ports) and the held ports, through the networks that `ways` has.
+
+        Connections to addresses that are no longer `alive` are ended. Raises OverlayError; the next call goes on.
+        """
+        async with self._lock:
+            wanted: dict[str, Ports] = {network_id: {} for network_id in ways.networks}
+            node: dict[Port, str] = {}
+            for network_id in mesh.keys() & wanted.keys():
+                wanted[network_id] = dict(mesh[network_id])
+                node |= dict.fromkeys(mesh[network_id], ways.networks[network_id][0])
+            for port, holders in self._held.items():
+                found = holders[0].leads_to(mesh, ways)
+                if found is not None:
+                    network_id, wanted[found[0]][port] = found
+                    node[port] = ways.networks[network_id][0]
+            for network_id in self._networks.keys() - wanted.keys():
+                del self._networks[network_id]
+            if self._node_made != ways.made:
+                self._node, self._node_made = {}, ways.made
+            loads = (
+                self._load_network(network_id, ways.networks[network_id][1], ports, alive)
+                for network_id, ports in wanted.items()
+            )
+            results = await asyncio.gather(*loads, return_exceptions=True)
+            if ways.networks:
+                await self._load_node(node)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _load_network(self, network_id: str, made: int, ports: Ports, alive: Set[str]) -> None:
+        loaded = self._networks.get(network_id)
+        if loaded is None or loaded.made != made:
+            loaded = self._networks[network_id] = _Loaded(made)
+        namespace = network_namespace(self._run_directory, network_id)
+        rules = publish.network_change(loaded.ports, ports, self._random)
+        if rules:
+            await self._threads.inside(namespace, lambda: firewall.load(rules))
+        loaded.ports = dict(ports)
+        loaded.seen.update(address for target in ports.values() for address in target.addresses)
+        gone = loaded.seen - alive
+        if gone:
+            await self._threads.inside(namespace, lambda: end_connections(gone))
+            loaded.seen -= gone
+
+    async def _load_node(self, node: dict[Port, str]) -> None:
+        rules = publish.node_change(self._node, node)
+        if rules:
+            await self._threads.inside(None, lambda: firewall.load(rules))
+        self._node = node
+
+    def _free_port(self, config: PortConfig) -> int:
+        start = self._random.randint(_FIRST, _LAST)
+        for number in chain(range(start, _LAST + 1), range(_FIRST, start)):
+            port = port_of(PortConfig(protocol=config.protocol, published_port=number))
+            if port not in self._held and not self._listening(port):
+                return number
+        raise PortTaken(0, f"all ports from {_FIRST} to {_LAST} are in use")
+
+
+def in_use(port: Port) -> bool:
+    """Whether a program of this node has a port."""
+    kind = _SOCKETS.get(port[0])
+    if kind is None:
+        return False
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port[1]))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+            raise
+    return False

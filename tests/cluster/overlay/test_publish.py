@@ -1,0 +1,364 @@
+"""Published ports: on every node with the client's own address, in host mode on one node, nothing left. Needs root."""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.types_pb2 import PortConfig
+from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
+
+INGRESS, APP = network(0, "ingress", ingress=True), network(1, "app")
+# web.1 and web.2 are on ingress and app, and run on b and c; nothing runs on a.
+WEBS = [
+    task(f"web{number}", "web", number, (APP, f"10.90.1.{10 + number}/24"), (INGRESS, f"10.90.0.{10 + number}/24"))
+    for number in (1, 2, 3)
+]
+TCP, UDP = PortConfig.PROTOCOL_TCP, PortConfig.PROTOCOL_UDP
+WEB = NetworkService(
+    network_id=INGRESS.id,
+    service_id="svcweb",
+    service_name="web",
+    ports=[
+        PortConfig(protocol=TCP, target_port=80, published_port=8080),
+        PortConfig(protocol=UDP, target_port=53, published_port=5353),
+    ],
+)
+
+# Says its task's name and whom it sees, over TCP and UDP; then echoes for as long as the other side likes.
+SERVER = """
+import socket, threading
+def serve(c, a):
+    try:
+        c.sendall(f"{name} {{a[0]}}\\n".encode())
+        while d := c.recv(99): c.sendall(d)
+    except OSError: pass
+    c.close()
+def udp():
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("0.0.0.0", 53))
+    while True:
+        d, a = u.recvfrom(99); u.sendto(f"{name} {{a[0]}}".encode(), a)
+threading.Thread(target=udp, daemon=True).start()
+s = socket.create_server(("0.0.0.0", {port}), backlog=100)
+print("ready")
+while True:
+    c, a = s.accept(); threading.Thread(target=serve, args=(c, a), daemon=True).start()
+"""
+ASK = """
+import socket
+for _ in range({count}):
+    try:
+        c = socket.create_connection(("{address}", {port}), 3); print(c.recv(99).decode().strip()); c.close()
+    except OSError as error: print(type(error).__name__)
+"""
+ASK_UDP = """
+import socket
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3)
+u.connect(("{address}", {port})); u.send(b"hello")
+try: print(u.recv(99).decode())
+except OSError as error: print(type(error).__name__)
+"""
+# The bridge between the machines: a client outside of the cluster.
+CLIENT = "192.0.2.254"
+
+
+class Cluster:
+    """Three nodes that take part in the ingress network; web.1 runs on b, web.2 on c."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self.a, self.b, self.c = machines.nodes
+        self.servers: dict[str, subprocess.Popen[str]] = {}
+        machines.apply(*map(update, (APP, INGRESS, WEB, *map(takes_part, machines.nodes))), complete=True)
+
+    def start(self, one: Task, node: Node, port: int = 80) -> None:
+        """A task runs, and is ready."""
+        node.attach(one)
+        name = f"{one.service_annotations.name}.{one.slot}"
+        self.servers[one.id] = node.background(one, SERVER.format(name=name, port=port))
+        self.ready(one, node, True)
+
+    def ready(self, one: Task, node: Node, ready: bool) -> None:
+        self.machines.apply(*(update(peer(one, node, place, ready=ready)) for place in places(one)))
+
+    def stop(self, one: Task, node: Node) -> None:
+        """A task is gone, and everybody has been told."""
+        self.kill(one)
+        node.detach(one)
+        self.machines.apply(*(removal(peer(one, node, place)) for place in places(one)))
+
+    def kill(self, one: Task) -> None:
+        self.servers[one.id].kill()
+        self.servers.pop(one.id).wait()
+
+    def outside(self, script: str) -> list[str]:
+        """A Python script in the client's namespace."""
+        return run("ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script).splitlines()
+
+    def answers(self, node: Node, count: int = 4, port: int = 8080) -> Counter[str]:
+        return Counter(self.outside(ASK.format(address=node.address, port=port, count=count)))
+
+    def close(self) -> None:
+        for server in self.servers.values():
+            server.kill()
+            server.wait()
+
+
+def places(one: Task) -> list[Network]:
+    return [place for place in (APP, INGRESS) if any(on.network_id == place.id for on in one.networks)]
+
+
+def takes_part(node: Node) -> NetworkPeer:
+    """A node of the mesh, whether it has a task or not."""
+    return NetworkPeer(network_id=INGRESS.id, task_id=node.node_id, node_id=node.node_id, vtep=node.address)
+
+
+def ask_from(node: Node, address: str, port: int = 8080) -> str:
+    return node.sh(f"{sys.executable} -c '{ASK.format(address=address, port=port, count=1)}'").strip()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    machines = Machines(tmp_path, 3)
+    try:
+        built = Cluster(machines)
+        try:
+            yield built
+        finally:
+            built.close()
+    finally:
+        machines.close()
+
+
+def test_every_node_answers_and_tasks_see_the_clients_own_address(cluster: Cluster) -> None:
+    cluster.start(WEBS[0], cluster.b)
+    cluster.start(WEBS[1], cluster.c)
+    for node in (cluster.a, cluster.b, cluster.c):
+        assert cluster.answers(node) == {f"web.1 {CLIENT}": 2, f"web.2 {CLIENT}": 2}, node.name
+        [answer] = cluster.outside(ASK_UDP.format(address=node.address, port=5353))
+        assert answer in {f"web.1 {CLIENT}", f"web.2 {CLIENT}"}
+
+
+def test_a_node_reaches_published_ports_itself(cluster: Cluster) -> None:
+    cluster.start(WEBS[0], cluster.b)
+    for node in (cluster.a, cluster.b):
+        assert ask_from(node, "127.0.0.1").startswith("web.1 169.254."), "loopback"
+        assert ask_from(node, node.address) == f"web.1 {node.address}", "its own address"
+        assert ask_from(node, cluster.c.address) == f"web.1 {node.address}", "another node"
+
+
+def test_a_task_reaches_published_ports_of_its_node_and_others(cluster: Cluster) -> None:
+    cluster.start(WEBS[0], cluster.b)
+    loner = task("loner", "loner", 1, (APP, "10.90.1.50/24"))
+    cluster.b.attach(loner)
+    for node in (cluster.a, cluster.b):
+        assert cluster.b.python(loner, ASK.format(address=node.address, port=8080, count=1)).startswith("web.1 ")
+
+
+def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Cluster) -> None:
+    cluster.b.attach(WEBS[0])
+    source = (
+        "import socket\n"
+        "server = socket.create_server(('', 80)); print('ready')\n"
+        "c, _ = server.accept(); c.sendall(bytes(4 << 20)); c.close()\n"
+    )
+    cluster.servers[WEBS[0].id] = cluster.b.background(WEBS[0], source)
+    cluster.ready(WEBS[0], cluster.b, True)
+    read = (
+        f"import socket; c = socket.create_connection(('{cluster.a.address}', 8080), 5); n = 0\n"
+        "while d := c.recv(1 << 16): n += len(d)\n"
+        "print(n)\n"
+    )
+    assert cluster.outside(read) == [str(4 << 20)]
+
+
+def test_only_ready_tasks_answer_and_without_one_the_answer_is_no(cluster: Cluster) -> None:
+    assert cluster.answers(cluster.a) == {"ConnectionRefusedError": 4}
+    cluster.start(WEBS[0], cluster.b)
+    cluster.start(WEBS[1], cluster.c)
+    cluster.ready(WEBS[0], cluster.b, False)
+    for node in (cluster.a, cluster.b):
+        assert cluster.answers(node) == {f"web.2 {CLIENT}": 4}
+    cluster.ready(WEBS[1], cluster.c, False)
+    assert cluster.answers(cluster.c) == {"ConnectionRefusedError": 4}
+    assert cluster.outside(ASK_UDP.format(address=cluster.a.address, port=5353)) == ["ConnectionRefusedError"]
+
+
+def test_no_request_fails_while_tasks_are_replaced(cluster: Cluster) -> None:
+    """Start-first: the next task is ready before the last one is told to stop. Requests to all nodes meanwhile."""
+    addresses = [node.address for node in cluster.machines.nodes]
+    cluster.start(WEBS[0], cluster.b)
+    script = (
+        "import itertools, socket, sys, time\n"
+        "print('started', flush=True); sys.stdin.close(); done = failed = 0; said = set(); end = time.monotonic() + 5\n"
+        f"for address in itertools.cycle({addresses!r}):\n"
+        "    if time.monotonic() > end: break\n"
+        "    try:\n"
+        "        c = socket.create_connection((address, 8080), 2); said.add(c.recv(99)); c.close(); done += 1\n"
+        "    except OSError as error: failed += 1; print(error, file=sys.stderr)\n"
+        "    time.sleep(0.002)\n"
+        "print(failed, done > 300, len(said))\n"
+    )
+    load = subprocess.Popen(
+        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert load.stdout is not None
+        load.stdout.readline()
+        for old, new, before, after in ((0, 1, cluster.b, cluster.c), (1, 2, cluster.c, cluster.a)):
+            cluster.start(WEBS[new], after)
+            cluster.ready(WEBS[old], before, False)
+            time.sleep(0.2)
+            cluster.stop(WEBS[old], before)
+        assert load.stdout.readline().split() == ["0", "True", "3"]
+    finally:
+        load.kill()
+        load.wait()
+
+
+def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster: Cluster) -> None:
+    cluster.start(WEBS[0], cluster.b)
+    cluster.start(WEBS[1], cluster.c)
+    script = (
+        "import socket, sys\n"
+        "held = {}\n"
+        "while len(held) < 2:\n"
+        f"    c = socket.create_connection(('{cluster.a.address}', 8080), 3); c.settimeout(8)\n"
+        "    held[c.recv(99).split()[0].decode()] = c\n"
+        "print('holding', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try: c = held[line.strip()]; c.sendall(b'there?'); print(c.recv(99).decode() or 'closed', flush=True)\n"
+        "    except OSError as error: print(type(error).__name__, flush=True)\n"
+    )
+    holder = subprocess.Popen(
+        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+
+    def say(name: str) -> str:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write(f"{name}\n")
+        holder.stdin.flush()
+        return holder.stdout.readline().strip()
+
+    try:
+        assert holder.stdout.readline() == "holding\n"
+        cluster.ready(WEBS[0], cluster.b, False)
+        assert say("web.1") == "there?", "a task that is stopping finishes what it has"
+        # Cut off without a word: the connection does not hang until TCP gives up.
+        cluster.b.detach(WEBS[0])
+        cluster.kill(WEBS[0])
+        cluster.machines.apply(*(removal(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)))
+        begin = time.monotonic()
+        assert say("web.1") == "ConnectionResetError"
+        assert time.monotonic() - begin < 3
+        assert say("web.2") == "there?"
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def host_task(number: int, published: int) -> Task:
+    one = task(f"host{number}", "host", number, (APP, f"10.90.1.{30 + number}/24"))
+    one.endpoint.ports.add(target_port=9000, published_port=published, publish_mode=PortConfig.PUBLISH_MODE_HOST)
+    return one
+
+
+def test_host_mode_answers_on_the_tasks_node_only(cluster: Cluster) -> None:
+    one = host_task(1, 9090)
+    cluster.start(one, cluster.b, port=9000)
+    assert cluster.answers(cluster.b, port=9090) == {f"host.1 {CLIENT}": 4}
+    assert ask_from(cluster.b, "127.0.0.1", 9090).startswith("host.1 ")
+    assert cluster.answers(cluster.a, port=9090) == {"ConnectionRefusedError": 4}
+    # The next task of the slot may come before the last one is gone, and answers then.
+    following = host_task(2, 9090)
+    cluster.start(following, cluster.b, port=9000)
+    assert cluster.answers(cluster.b, port=9090) == {f"host.1 {CLIENT}": 4}
+    cluster.stop(one, cluster.b)
+    assert cluster.answers(cluster.b, port=9090) == {f"host.2 {CLIENT}": 4}
+    cluster.stop(following, cluster.b)
+    assert cluster.answers(cluster.b, port=9090) == {"ConnectionRefusedError": 4}
+
+
+def test_a_host_port_that_was_not_chosen_is_and_one_that_is_taken_is_refused(cluster: Cluster) -> None:
+    [sandbox] = cluster.b.attach(host_task(1, 0))["sandboxes"]
+    assert 49152 < sandbox["ports"][0] < 65536
+    server = subprocess.Popen(
+        ["ip", "netns", "exec", cluster.b.name, sys.executable, "-u", "-c",
+         "import socket, time; s = socket.create_server(('', 9091)); print('ready'); time.sleep(60)"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        refused = cluster.b.call("attach", tasks=[host_task(2, 9091).SerializeToString().hex()])
+        assert refused["error"] == (
+            "PortTaken: published port 9091 in host mode cannot be used: a program of this node listens there"
+        )
+    finally:
+        server.kill()
+        server.wait()
+    cluster.b.attach(host_task(2, 9091))
+
+
+def test_published_ports_outlive_the_worker_and_follow_again_afterwards(cluster: Cluster) -> None:
+    cluster.start(WEBS[0], cluster.b)
+    one = host_task(1, 9090)
+    cluster.start(one, cluster.b, port=9000)
+    for node in (cluster.a, cluster.b):
+        node.crash()
+        assert cluster.answers(node) == {f"web.1 {CLIENT}": 4}, "nobody is there to answer, and it is answered"
+        node.start()
+        node.call("adopt", tasks=[WEBS[0].id, one.id] if node is cluster.b else [])
+        assert cluster.answers(node) == {f"web.1 {CLIENT}": 4}
+    everything = [update(thing) for thing in (APP, INGRESS, WEB, *map(takes_part, cluster.machines.nodes))]
+    everything += [update(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)]
+    everything += [update(peer(one, cluster.b, APP))]
+    for node in (cluster.a, cluster.b):
+        node.apply(*everything, complete=True)
+        assert cluster.answers(node) == {f"web.1 {CLIENT}": 4}
+    assert cluster.answers(cluster.b, port=9090) == {f"host.1 {CLIENT}": 4}
+    cluster.start(WEBS[1], cluster.c)
+    for node in (cluster.a, cluster.b):
+        assert cluster.answers(node) == {f"web.1 {CLIENT}": 2, f"web.2 {CLIENT}": 2}
+    cluster.stop(one, cluster.b)
+    assert cluster.answers(cluster.b, port=9090) == {"ConnectionRefusedError": 4}
+
+
+def test_nothing_is_left_when_the_last_port_is_gone(cluster: Cluster) -> None:
+    one = host_task(1, 9090)
+    cluster.start(WEBS[0], cluster.b)
+    cluster.start(one, cluster.b, port=9000)
+    assert cluster.answers(cluster.b) == {f"web.1 {CLIENT}": 4}
+    cluster.stop(WEBS[0], cluster.b)
+    cluster.stop(one, cluster.b)
+    assert cluster.answers(cluster.a) == {"ConnectionRefusedError": 4}
+    cluster.machines.apply(
+        removal(WEB), removal(INGRESS), *(removal(takes_part(node)) for node in cluster.machines.nodes)
+    )
+    for node in cluster.machines.nodes:
+        assert node.sh("nft list ruleset") == ""
+        assert "fl-" not in node.sh("ip link")
+        assert not list((node.run_directory / "netns").iterdir())
+        assert not list((node.run_directory / "overlay").iterdir())
+
+
+def test_a_node_that_leaves_the_mesh_is_no_way_in_any_longer(cluster: Cluster) -> None:
+    cluster.start(WEBS[0], cluster.b)
+    assert cluster.answers(cluster.c) == {f"web.1 {CLIENT}": 4}
+    for node in (cluster.a, cluster.b):
+        node.apply(removal(takes_part(cluster.c)))
+    inner = ["nsenter", f"--net={cluster.b.run_directory}/netns/net-{INGRESS.id}"]
+    assert cluster.c.address not in run(*inner, "ip", "neigh")
+    assert run(*inner, "ip", "rule").count("fwmark") == 1
+    assert cluster.answers(cluster.a) == {f"web.1 {CLIENT}": 4}

@@ -1,0 +1,178 @@
+"""Published ports: what stands behind each, and the commands that lead from one state to the next."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flota.overlay.errors import PortTaken
+from flota.overlay.kernel import NamespaceThreads
+from flota.overlay.publish import (
+    Port,
+    Ports,
+    Target,
+    addresses_loaded,
+    ingress_ports,
+    network_change,
+    network_loaded,
+    node_change,
+    node_loaded,
+)
+from flota.overlay.publisher import Publisher
+from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
+from flota.v1.objects_pb2 import Task
+from flota.v1.types_pb2 import NetworkAttachment, PortConfig
+
+WEB = ("tcp", 8080)
+HOST = PortConfig.PUBLISH_MODE_HOST
+
+
+def a_peer(service: str, number: int, *, ready: bool = True) -> NetworkPeer:
+    return NetworkPeer(
+        task_id=f"t{number}", service_id=service, addresses=[f"10.0.0.{number}/24", f"fd00::{number}/64"], ready=ready
+    )
+
+
+def a_service(service: str, *ports: PortConfig) -> NetworkService:
+    return NetworkService(service_id=service, ports=ports)
+
+
+def test_ready_tasks_of_a_service_stand_behind_its_ports() -> None:
+    web = a_service(
+        "web",
+        PortConfig(target_port=80, published_port=8080),
+        PortConfig(target_port=53, published_port=53, protocol=PortConfig.PROTOCOL_UDP),
+        PortConfig(target_port=99, published_port=99, publish_mode=HOST),
+        PortConfig(target_port=7),
+    )
+    peers = [a_peer("web", 6), a_peer("web", 5), a_peer("web", 7, ready=False), a_peer("db", 8)]
+    node = NetworkPeer(task_id="node", node_id="node", vtep="192.0.2.1")
+    assert ingress_ports([web], [*peers, node]) == {
+        ("tcp", 8080): Target(("10.0.0.5", "10.0.0.6"), 80),
+        ("udp", 53): Target(("10.0.0.5", "10.0.0.6"), 53),
+    }
+
+
+def test_a_port_without_a_ready_task_is_there_and_leads_nowhere() -> None:
+    ports = ingress_ports([a_service("web", PortConfig(target_port=80, published_port=8080))], [])
+    assert ports == {WEB: Target((), 80)}
+    assert network_change({}, ports, Random(1)) == (
+        "add chain inet flota pub_tcp_8080\nadd element inet flota published { tcp . 8080 : goto pub_tcp_8080 }\n"
+    )
+
+
+def test_a_changed_port_keeps_its_chain_and_a_removed_one_leaves_nothing() -> None:
+    one, two = {WEB: Target(("10.0.0.5",), 80)}, {WEB: Target(("10.0.0.5", "10.0.0.6"), 80)}
+    assert network_change(one, one, Random(1)) == ""
+    changed = network_change(one, two, Random(1)).splitlines()
+    assert changed[0] == "flush chain inet flota pub_tcp_8080"
+    assert changed[1].startswith("add rule inet flota pub_tcp_8080 tcp dport 8080 dnat ip to numgen inc mod 2 map {")
+    assert len(changed) == 2
+    assert network_change(two, {}, Random(1)).splitlines() == [
+        "delete element inet flota published { tcp . 8080 }",
+        "flush chain inet flota pub_tcp_8080",
+        "delete chain inet flota pub_tcp_8080",
+    ]
+
+
+def test_a_port_that_moves_to_another_network_leaves_the_first() -> None:
+    assert node_change({WEB: "169.254.192.1"}, {WEB: "169.254.192.3"}).splitlines() == [
+        "delete element inet flota published { tcp . 8080 }",
+        "add element inet flota published { tcp . 8080 : 169.254.192.3 }",
+    ]
+
+
+keys = st.tuples(st.sampled_from(["tcp", "udp", "sctp"]), st.integers(1, 65535))
+targets = st.builds(
+    Target,
+    st.lists(st.integers(1, 9), unique=True, max_size=3).map(lambda some: tuple(f"10.0.0.{one}" for one in some)),
+    st.integers(1, 65535),
+)
+
+
+@given(old=st.dictionaries(keys, targets, max_size=4), new=st.dictionaries(keys, targets, max_size=4))
+def test_any_change_leaves_one_chain_and_one_element_for_each_port_that_is_wanted(old: Ports, new: Ports) -> None:
+    elements = {f"{protocol} . {port}" for protocol, port in old}
+    chains = {f"pub_{protocol}_{port}" for protocol, port in old}
+    for line in network_change(old, new, Random(1)).splitlines():
+        match line.split():
+            case ["delete", "element", "inet", "flota", "published", "{", protocol, ".", port, "}"]:
+                elements.remove(f"{protocol} . {port}")
+            case ["add", "element", "inet", "flota", "published", "{", protocol, ".", port, ":", "goto", chain, "}"]:
+                assert chain in chains
+                elements.add(f"{protocol} . {port}")
+            case ["delete", "chain", "inet", "flota", chain]:
+                assert chain.removeprefix("pub_").replace("_", " . ") not in elements, "a chain in use"
+                chains.remove(chain)
+            case ["add", "chain", "inet", "flota", chain]:
+                assert chain not in chains
+                chains.add(chain)
+            case ["flush", "chain", "inet", "flota", chain] | ["add", "rule", "inet", "flota", chain, *_]:
+                assert chain in chains
+            case _:
+                raise AssertionError(line)
+    assert elements == {f"{protocol} . {port}" for protocol, port in new}
+    assert chains == {f"pub_{protocol}_{port}" for protocol, port in new}
+
+
+LISTING = """
+table inet flota {
+    map published {
+        type inet_proto . inet_service : verdict
+        elements = { tcp . 8080 : goto pub_tcp_8080 }
+    }
+    chain pub_tcp_8080 {
+        tcp dport 8080 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.5 . 80, 1 : 10.0.0.6 . 80 }
+    }
+    chain pub_udp_53 {
+        udp dport 53 dnat ip to 10.0.0.7:53
+    }
+}
+"""
+
+
+def test_what_an_earlier_process_loaded_is_recognised_and_differs_from_all_that_is_wanted() -> None:
+    loaded = network_loaded(LISTING)
+    assert loaded.keys() == {WEB, ("udp", 53)}
+    assert addresses_loaded(LISTING) == {"10.0.0.5", "10.0.0.6", "10.0.0.7"}
+    assert network_change(loaded, {WEB: Target((), 80)}, Random(1)).startswith("delete element inet flota published")
+    assert node_loaded("elements = { tcp . 8080 : 169.254.192.1, udp . 53 : 169.254.192.3 }") == {
+        WEB: "169.254.192.1",
+        ("udp", 53): "169.254.192.3",
+    }
+
+
+def host_task(name: str, *published: int) -> Task:
+    one = Task(id=name, networks=[NetworkAttachment(network_id="app", addresses=["10.0.1.5/24"])])
+    for number in published:
+        one.endpoint.ports.add(target_port=80, published_port=number, publish_mode=HOST)
+    return one
+
+
+@pytest.fixture
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
+    def listening(port: Port) -> bool:
+        return port == ("tcp", 22)
+
+    return Publisher(tmp_path_factory.mktemp("run"), NamespaceThreads(0), Random(1), listening)
+
+
+def test_host_ports_are_all_held_or_none(publisher: Publisher) -> None:
+    with pytest.raises(PortTaken, match="published port 22 in host mode cannot be used: a program of this node"):
+        publisher.hold_ports(host_task("one", 8080, 22), True)
+    assert publisher.is_idle()
+    with pytest.raises(PortTaken, match="the task is on no network with a way out"):
+        publisher.hold_ports(host_task("one", 8080), False)
+    assert publisher.is_idle()
+    assert publisher.hold_ports(host_task("one"), False) == []
+
+
+def test_host_ports_that_were_not_chosen_are_all_different(publisher: Publisher) -> None:
+    held = publisher.hold_ports(host_task("one", 0, 0, 8080), True)
+    numbers = [port.published_port for port in held]
+    assert numbers[2] == 8080
+    assert numbers[0] != numbers[1]
+    assert all(49153 <= number <= 65535 for number in numbers[:2])
+    publisher.release_ports("one")
+    assert publisher.is_idle()
