@@ -22,6 +22,11 @@ class Method:
     client_streams: bool
     server_streams: bool
 
+    @property
+    def only_reads(self) -> bool:
+        """It changes nothing, so it may be asked again when an answer was lost."""
+        return self.path.rpartition("/")[2].startswith(("Get", "List"))
+
 
 @cache
 def methods() -> dict[str, Method]:

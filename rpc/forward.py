@@ -20,6 +20,8 @@ from flota.rpc.errors import FlotaError
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CALLER_KEY = "flota-caller"
 REQUEST_ID_KEY = "flota-request-id"
+# In the trailers of an error that a handler raised, as opposed to one that the connection made.
+ANSWERED_KEY = "flota-answered"
 DROPPED = "the manager that was asked leads no longer: try again"
 
 
@@ -30,6 +32,38 @@ def rpc_handler(method: Method, one: Any, many: Any, deserializer: Any, serializ
     else:
         make = grpc.unary_stream_rpc_method_handler if method.server_streams else grpc.unary_unary_rpc_method_handler
     return make(many if method.server_streams else one, deserializer, serializer)
+
+
+class LeaderLost(Exception):
+    """A call that was passed on got no answer, because the manager that was asked is gone or leads no longer."""
+
+    def __init__(self, reason: str, *, never_sent: bool) -> None:
+        super().__init__(f"the leader cannot be reached ({reason}): try again in a moment")
+        # Nothing has happened on the other side.
+        self.never_sent = never_sent
+
+
+async def pass_on(method: Method, channel: grpc.aio.Channel, request: bytes, context: Any, caller: Caller) -> bytes:
+    """Ask the leader one thing as `caller`. Raises LeaderLost, and AioRpcError with what the leader answered."""
+    metadata = [(key, value) for key, value in context.invocation_metadata() if key == REQUEST_ID_KEY]
+    metadata.append((CALLER_KEY, caller.to_metadata()))
+    ask: Any = channel.unary_unary(method.path)
+    call = ask(request, metadata=metadata, timeout=context.time_remaining())
+    try:
+        return bytes(await call)
+    except asyncio.CancelledError:
+        if not _was_dropped(call):
+            raise
+        raise LeaderLost("it leads no longer", never_sent=False) from None
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.UNAVAILABLE:
+            raise
+        details = error.details() or ""
+        if details.startswith("failed to connect to all addresses"):
+            raise LeaderLost("it does not answer", never_sent=True) from None
+        if any(key == ANSWERED_KEY for key, _ in error.trailing_metadata()):
+            raise
+        raise LeaderLost(details or "the connection broke", never_sent=False) from None
 
 
 def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[Any], Caller | None]) -> Handler:

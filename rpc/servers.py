@@ -7,6 +7,7 @@ one line for the caller and the trace in the log.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -29,7 +30,17 @@ from flota.rpc.callers import (
 from flota.rpc.channels import MAX_MESSAGE_BYTES
 from flota.rpc.contract import Method, methods
 from flota.rpc.errors import FlotaError, PermissionDenied, Unauthenticated
-from flota.rpc.forward import CALLER_KEY, REQUEST_ID_KEY, Handler, passing_handler, refusing_handler, rpc_handler
+from flota.rpc.forward import (
+    ANSWERED_KEY,
+    CALLER_KEY,
+    REQUEST_ID_KEY,
+    Handler,
+    LeaderLost,
+    pass_on,
+    passing_handler,
+    refusing_handler,
+    rpc_handler,
+)
 from flota.rpc.identity import Identity
 from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.ids import new_id
@@ -47,6 +58,10 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
 ]
+
+# A call whose leader is lost is asked again for so long: an election takes about a second.
+_LEADER_PATIENCE = 3.0
+_LEADER_PAUSE = 0.05
 
 
 class Router(Protocol):
@@ -76,6 +91,8 @@ class Gate(grpc.aio.ServerInterceptor):
             return handler
         metadata = dict(details.invocation_metadata or ())
         if method.to_leader and self._router is not None:
+            if not method.client_streams and not method.server_streams:
+                return self._led(method, handler, metadata, self._router)
             try:
                 channel = await self._router.leader_channel()
             except FlotaError as error:
@@ -83,6 +100,34 @@ class Gate(grpc.aio.ServerInterceptor):
             if channel is not None:
                 return passing_handler(method, channel, lambda context: self._check(method, context, metadata))
         return _guarded(method, handler, self._check, metadata)
+
+    def _led(self, method: Method, handler: Any, metadata: dict[str, Any], router: Router) -> Handler:
+        """A handler that is answered by whoever leads, also when that changes meanwhile."""
+        behaviour: Any = _guarded(method, handler, self._check, metadata).unary_unary
+
+        async def attempt(request: bytes, context: Any) -> bytes:
+            channel = await router.leader_channel()
+            if channel is not None:
+                return await pass_on(method, channel, request, context, self._check(method, context, metadata))
+            answer = await behaviour(handler.request_deserializer(request), context)
+            serialized: bytes = handler.response_serializer(answer)
+            return serialized
+
+        async def one(request: bytes, context: Any) -> Any:
+            limit = time.monotonic() + _LEADER_PATIENCE
+            while True:
+                try:
+                    return await attempt(request, context)
+                except LeaderLost as error:
+                    if time.monotonic() > limit or not (error.never_sent or method.only_reads):
+                        return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+                    await asyncio.sleep(_LEADER_PAUSE)
+                except FlotaError as error:
+                    return await context.abort(error.code, str(error))
+                except grpc.aio.AioRpcError as error:
+                    return await context.abort(error.code(), error.details() or "")
+
+        return rpc_handler(method, one, None, None, None)
 
     def _check(self, method: Method, context: Any, metadata: dict[str, Any]) -> Caller:
         caller = self._caller(context, metadata)
@@ -111,7 +156,7 @@ Check = Callable[[Method, Any, dict[str, Any]], Caller]
 
 async def _fail(context: Any, method: Method, error: Exception) -> None:
     if isinstance(error, FlotaError):
-        await context.abort(error.code, str(error))
+        await context.abort(error.code, str(error), ((ANSWERED_KEY, "1"),))
     _log.exception("call failed", method=method.path)
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 

@@ -40,6 +40,8 @@ from flota.v1.raft_pb2 import ConfChange, ConfState, Entry, HardState, Member, R
 _log = structlog.get_logger("raft")
 T = TypeVar("T")
 _DISK_PAUSE = 0.5
+# Split votes in a row that a caller waits through.
+_ELECTIONS = 3
 
 
 class RaftNode:
@@ -274,19 +276,22 @@ class RaftNode:
     async def wait_for_leader(self) -> str:
         """Address of the member that leads; "" once we lead ourselves and are up to date. Raises NoQuorum.
 
-        Gives an election that is going on the time it needs.
+        Gives an election that is going on the time it needs, as long as there are enough members to hold one.
         """
-        try:
-            async with asyncio.timeout(self.config.patience):
-                while not self._stopping:
-                    if self.is_leader:
-                        return ""
-                    if self.raft.role is not Role.LEADER and self.leader_address:
-                        return self.leader_address
-                    await self._changed.wait()
-        except TimeoutError:
-            raise self._stuck() from None
-        raise RaftError("this manager is stopping")
+        for _ in range(_ELECTIONS):
+            try:
+                async with asyncio.timeout(self.config.patience):
+                    while not self._stopping:
+                        if self.is_leader:
+                            return ""
+                        if self.raft.role is not Role.LEADER and self.leader_address:
+                            return self.leader_address
+                        await self._changed.wait()
+                    raise RaftError("this manager is stopping")
+            except TimeoutError:
+                if not self.has_quorum:
+                    break
+        raise self._stuck()
 
     async def wait_until_voter(self) -> None:
         """Return once this member has caught up and counts in elections."""
