@@ -5,7 +5,7 @@ each such network, every peer and service on it, wherever they are. Each of thes
 
     ("task", id)  ("secret", id)  ("config", id)  ("network", id)  ("service", network, id)  ("peer", network, task)
 
-An event is turned into `touch(nodes, key)` for just the nodes whose need it concerns. What becomes of a key is read
+An event is turned into `touch(nodes, keys)` for just the nodes whose need it concerns. What becomes of a key is read
 from here when it is sent (`change`), not when it is touched: a slow worker costs a set of keys, and gets the newest
 state of each. Nodes are said to *hold* a key for as long as one of their tasks needs it; counting those makes the work
 of an event proportional to what it changes and to the nodes that hold it, and to nothing else.
@@ -36,7 +36,7 @@ class Urgency(Enum):
     SPREAD = 2
 
 
-Touch = Callable[[Collection[str], Key, Urgency], None]
+Touch = Callable[[Collection[str], Iterable[Key], Urgency], None]
 
 
 class _Placement(NamedTuple):
@@ -128,7 +128,7 @@ class Assignments:
                 case Secret() | Config() | Network() as thing:
                     key = (event.word, thing.id)
                     if key in self._holders:
-                        self._touch(self._holders[key], key, Urgency.OWN)
+                        self._touch(self._holders[key], (key,), Urgency.OWN)
                 case _:
                     pass
 
@@ -140,7 +140,7 @@ class Assignments:
             self._place(task, was, now)
         was_assigned, is_assigned = old is not None and _is_assigned(old), new is not None and _is_assigned(new)
         if is_assigned != was_assigned or (is_assigned and _differs(old, new)):
-            self._touch((task.node_id,), ("task", task.id), Urgency.OWN)
+            self._touch((task.node_id,), (("task", task.id),), Urgency.OWN)
 
     def _place(self, task: Task, was: _Placement | None, now: _Placement | None) -> None:
         """The task came to its node, ended there, or became ready or unready."""
@@ -164,7 +164,7 @@ class Assignments:
         holders = self._holders.setdefault(key, {})
         holders[node_id] = holders.get(node_id, 0) + 1
         if holders[node_id] == 1:
-            self._touch_with_contents(node_id, key)
+            self._touch((node_id,), self._with_contents(key), Urgency.OWN)
 
     def _release(self, node_id: str, key: Key) -> None:
         holders = self._holders[key]
@@ -174,17 +174,16 @@ class Assignments:
         del holders[node_id]
         if not holders:
             del self._holders[key]
-        self._touch_with_contents(node_id, key)
+        self._touch((node_id,), self._with_contents(key), Urgency.OWN)
 
-    def _touch_with_contents(self, node_id: str, key: Key) -> None:
-        node = (node_id,)
-        self._touch(node, key, Urgency.OWN)
+    def _with_contents(self, key: Key) -> Iterator[Key]:
+        yield key
         if key[0] == "network":
             network_id = key[1]
             for service_id in self._services.get(network_id, ()):
-                self._touch(node, ("service", network_id, service_id), Urgency.OWN)
+                yield "service", network_id, service_id
             for task_id in self._peers.get(network_id, ()):
-                self._touch(node, ("peer", network_id, task_id), Urgency.OWN)
+                yield "peer", network_id, task_id
 
     def _set_peers(self, task: Task) -> None:
         address = self._addresses.get(task.node_id)
@@ -212,7 +211,7 @@ class Assignments:
     def _touch_peer(self, network_id: str, task_id: str, urgency: Urgency) -> None:
         holders = self._holders.get(("network", network_id))
         if holders:
-            self._touch(holders, ("peer", network_id, task_id), urgency)
+            self._touch(holders, (("peer", network_id, task_id),), urgency)
 
     def _set_node(self, node: Node, removed: bool) -> None:
         """Its address may have changed; only then does anybody else care."""
@@ -246,7 +245,7 @@ class Assignments:
         for network_id in changed:
             holders = self._holders.get(("network", network_id))
             if holders:
-                self._touch(holders, ("service", network_id, service.id), Urgency.SPREAD)
+                self._touch(holders, (("service", network_id, service.id),), Urgency.SPREAD)
 
 
 def _is_assigned(task: Task) -> bool:

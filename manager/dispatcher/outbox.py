@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from flota.manager.dispatcher.assignments import Assignments, Key, Urgency
 from flota.manager.dispatcher.metrics import CHANGES, MESSAGES
+from flota.manager.dispatcher.pace import Pace
 from flota.rpc.errors import FlotaError
 from flota.v1.dispatcher_pb2 import AssignmentChange, AssignmentsMessage
 
@@ -26,6 +27,8 @@ MAX_PART_BYTES = 16 << 20
 _GAPS = {Urgency.OWN: (0.002, 0.0), Urgency.WITHDRAWN: (0.002, 0.0001), Urgency.SPREAD: (0.02, 0.0004)}
 # What a task rests on goes before it.
 _ORDER = {"network": 0, "secret": 1, "config": 2, "service": 3, "peer": 4, "task": 5}
+# What many nodes hear of.
+_SHARED = (_ORDER["service"], _ORDER["peer"])
 
 
 def gap(urgency: Urgency, nodes: int) -> float:
@@ -37,7 +40,8 @@ def gap(urgency: Urgency, nodes: int) -> float:
 class Outbox:
     """One open assignments stream. Make it when `assignments` has taken over all events: it begins with that state."""
 
-    def __init__(self, node_id: str, assignments: Assignments) -> None:
+    def __init__(self, node_id: str, assignments: Assignments, pace: Pace) -> None:
+        self._pace = pace
         self._node_id = node_id
         self._assignments = assignments
         self._complete = list(assignments.complete(node_id))
@@ -70,6 +74,8 @@ class Outbox:
             yield message
             self._sent_at = self._time()
         while await self._until_due():
+            if not any(keys for order, keys in enumerate(self._waiting) if order not in _SHARED):
+                await self._pace.turn()
             message = self._next()
             MESSAGES.inc()
             CHANGES.inc(len(message.changes))

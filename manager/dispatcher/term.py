@@ -6,7 +6,8 @@ they need no locks; what has to be durable goes through the two writers.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from random import Random
 
 import structlog
@@ -17,6 +18,7 @@ from flota.manager.dispatcher.assignments import Assignments, Key, Urgency
 from flota.manager.dispatcher.metrics import REGISTRATIONS, SESSIONS
 from flota.manager.dispatcher.node_writer import NodeWriter, State, Wish
 from flota.manager.dispatcher.outbox import Outbox, gap
+from flota.manager.dispatcher.pace import Pace
 from flota.manager.dispatcher.presence import Presence
 from flota.manager.dispatcher.session import Session
 from flota.manager.dispatcher.status import StatusWriter, Update
@@ -33,6 +35,8 @@ _log = structlog.get_logger("dispatcher")
 DEFAULT_PERIOD = 1.0
 # The group of managers is no object of the store, so it is looked at so often (seconds).
 _LOOK_AT_MANAGERS = 1.0
+# Pairs of an event and a node that hears of it, between two rounds of the event loop; some 5 ms of work.
+_TOUCHES_AT_ONCE = 8_000
 _WORDS = ("task", "node", "service", "network", "secret", "config", "cluster")
 
 
@@ -55,6 +59,7 @@ class Term:
         self._statuses = StatusWriter(store, clock, own_node_id)
         self._presence = Presence(rng, self._moved)
         self._outboxes: dict[str, Outbox] = {}
+        self._pace = Pace()
         self._managers = managers()
         self._root_ca = root_ca()
         self._error: FlotaError | None = None
@@ -66,6 +71,7 @@ class Term:
     def _open_watch(self) -> None:
         """Take everything as it is now; no await in between, so nothing is missed or taken twice."""
         self._changes: Watcher = self._store.watch(*_WORDS)
+        self._events: deque[Event] = deque()
         self._set_period()
         self._assignments = Assignments(self._store, self._touch)
 
@@ -138,7 +144,7 @@ class Term:
         """The assignments' stream. Raises FailedPrecondition, and what the session is ended with."""
         session = self._presence.session(node_id, session_id)
         self._catch_up()
-        outbox = Outbox(node_id, self._assignments)
+        outbox = Outbox(node_id, self._assignments, self._pace)
         session.attach(outbox)
         self._outboxes[node_id] = outbox
         try:
@@ -161,7 +167,11 @@ class Term:
         while True:
             try:
                 async for events in self._changes:
-                    self._note(events)
+                    self._events.extend(events)
+                    while self._events:
+                        # A full transaction may concern every node: the loop has other things to do in between.
+                        self._note(_TOUCHES_AT_ONCE // (len(self._outboxes) + 1) + 1)
+                        await asyncio.sleep(0)
             except WatchClosed:
                 # A leader's store is not replaced; should it be, everything is read anew and told anew.
                 for session in self._presence.sessions():
@@ -171,9 +181,12 @@ class Term:
 
     def _catch_up(self) -> None:
         """Be up to date with the store now."""
-        self._note(self._changes.drain())
+        self._events.extend(self._changes.drain())
+        self._note(len(self._events))
 
-    def _note(self, events: list[Event]) -> None:
+    def _note(self, count: int) -> None:
+        """Take over so many of the events that wait, in their order."""
+        events = [self._events.popleft() for _ in range(min(count, len(self._events)))]
         self._assignments.note(events)
         for event in events:
             if isinstance(event.object, Node):
@@ -229,12 +242,15 @@ class Term:
     def _moved(self, node_id: str, state: State, reason: str) -> None:
         self._nodes.want(node_id, Wish(state, reason))
 
-    def _touch(self, nodes: Collection[str], key: Key, urgency: Urgency) -> None:
-        pause = gap(urgency, len(nodes))
-        for node_id in nodes:
-            outbox = self._outboxes.get(node_id)
-            if outbox is not None:
-                outbox.touch(key, pause)
+    def _touch(self, nodes: Collection[str], keys: Iterable[Key], urgency: Urgency) -> None:
+        if not self._outboxes:
+            return
+        outboxes = [outbox for node_id in nodes if (outbox := self._outboxes.get(node_id)) is not None]
+        if outboxes:
+            pause = gap(urgency, len(nodes))
+            for key in keys:
+                for outbox in outboxes:
+                    outbox.touch(key, pause)
 
     def _set_period(self) -> None:
         cluster = self._store.cluster

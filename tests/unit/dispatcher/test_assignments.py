@@ -1,7 +1,7 @@
 """The index of what nodes need: after any history, what was told in changes is what a complete set would say."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 from typing import Any
 
@@ -36,10 +36,11 @@ class World:
         self.assignments = Assignments(self.store, self.touch)
         self.held: dict[str, Held] = defaultdict(Loose)
 
-    def touch(self, nodes: Collection[str], key: Key, urgency: Urgency) -> None:
-        self.touches.append((set(nodes), key, urgency))
-        for node_id in nodes:
-            self.touched[node_id][key] = None
+    def touch(self, nodes: Collection[str], keys: Iterable[Key], urgency: Urgency) -> None:
+        for key in keys:
+            self.touches.append((set(nodes), key, urgency))
+            for node_id in nodes:
+                self.touched[node_id][key] = None
 
     async def put(self, *things: Any) -> None:
         """Create or update, and let the index know."""
@@ -84,7 +85,7 @@ class World:
 
     def anew(self, node_id: str) -> Held:
         """What a complete set of a fresh index says."""
-        fresh = Assignments(self.store, lambda nodes, key, urgency: None)
+        fresh = Assignments(self.store, lambda nodes, keys, urgency: None)
         message = AssignmentsMessage(changes=fresh.complete(node_id), results_in=1)
         held = Loose()
         held.take(message)

@@ -9,6 +9,7 @@ import pytest
 
 from flota.manager.dispatcher.assignments import Assignments, Urgency
 from flota.manager.dispatcher.outbox import MAX_BYTES, MAX_CHANGES, Outbox, gap
+from flota.manager.dispatcher.pace import Pace
 from flota.manager.store import LocalProposer, Store, Transaction
 from flota.rpc.errors import Unavailable
 from flota.v1.dispatcher_pb2 import AssignmentsMessage
@@ -45,7 +46,7 @@ class Bench:
     def __init__(self) -> None:
         self.store = Store()
         LocalProposer(self.store)
-        self.assignments = Assignments(self.store, lambda nodes, key, urgency: None)
+        self.assignments = Assignments(self.store, lambda nodes, keys, urgency: None)
 
     async def create(self, *things: Any) -> None:
         """Each in a transaction of its own: together they may be too large."""
@@ -68,7 +69,7 @@ def virtual(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
 async def test_an_idle_worker_hears_at_once_and_a_busy_one_after_the_gap() -> None:
     bench = Bench()
     await bench.create(task("t1", "w1"), task("t2", "w1"))
-    worker = Worker(Outbox("w1", bench.assignments))
+    worker = Worker(Outbox("w1", bench.assignments, Pace()))
     await asyncio.sleep(1)
     worker.outbox.touch(("task", "t1"), gap(Urgency.OWN, 1))
     await asyncio.sleep(0.001)
@@ -90,7 +91,7 @@ async def test_an_idle_worker_hears_at_once_and_a_busy_one_after_the_gap() -> No
 @virtual
 async def test_a_worker_that_does_not_read_is_told_how_things_are() -> None:
     bench = Bench()
-    worker = Worker(Outbox("w1", bench.assignments), pause=10.0)
+    worker = Worker(Outbox("w1", bench.assignments, Pace()), pause=10.0)
     await asyncio.sleep(1)
     await bench.create(task("t1", "w1"))
     for _ in range(1000):
@@ -104,7 +105,7 @@ async def test_a_worker_that_does_not_read_is_told_how_things_are() -> None:
 @virtual
 async def test_messages_are_limited_in_changes_and_bytes() -> None:
     bench = Bench()
-    worker = Worker(Outbox("w1", bench.assignments))
+    worker = Worker(Outbox("w1", bench.assignments, Pace()))
     await asyncio.sleep(1)
     configs = [Config(id=f"k{n}") for n in range(5)]
     for config in configs:
@@ -132,7 +133,7 @@ async def test_a_large_complete_set_comes_in_parts() -> None:
         config.spec.data = b"x" * 900_000
     await bench.create(*configs)
     await bench.create(task("t1", "w1", configs=[config.id for config in configs]))
-    worker = Worker(Outbox("w1", bench.assignments))
+    worker = Worker(Outbox("w1", bench.assignments, Pace()))
     await asyncio.sleep(1)
     parts = [message for _, message in worker.got]
     assert [part.more for part in parts] == [True, True, False]
@@ -147,7 +148,7 @@ async def test_a_large_complete_set_comes_in_parts() -> None:
 @virtual
 async def test_an_error_ends_the_stream_even_when_something_waits() -> None:
     bench = Bench()
-    worker = Worker(Outbox("w1", bench.assignments))
+    worker = Worker(Outbox("w1", bench.assignments, Pace()))
     await asyncio.sleep(1)
     worker.outbox.touch(("task", "t1"), 0.0)
     worker.outbox.end(Unavailable("over"))
@@ -155,3 +156,36 @@ async def test_an_error_ends_the_stream_even_when_something_waits() -> None:
     with pytest.raises(Unavailable, match="over"):
         await worker.reader
     assert len(worker.got) == 1
+
+
+@virtual
+async def test_streams_take_turns_and_leave_room_for_others() -> None:
+    pace = Pace(turns=10)
+    rounds: list[int] = []
+    now = 0
+
+    async def stream() -> None:
+        await pace.turn()
+        rounds.append(now)
+
+    async def somebody_else() -> None:
+        nonlocal now
+        for _ in range(20):
+            now += 1
+            await asyncio.sleep(0)
+
+    gone = asyncio.create_task(pace.turn())
+    others = asyncio.create_task(somebody_else())
+    streams = [asyncio.create_task(stream()) for _ in range(95)]
+    await asyncio.sleep(0)
+    streams[50].cancel()
+    gone.cancel()
+    await asyncio.gather(others, gone, *streams, return_exceptions=True)
+    assert len(rounds) == 94
+    assert max(rounds.count(one) for one in rounds) <= 10
+    assert len(set(rounds)) >= 10
+    # Whoever comes when nobody waits is not held up.
+    await asyncio.sleep(1)
+    before = asyncio.get_running_loop().time()
+    await pace.turn()
+    assert asyncio.get_running_loop().time() == before
