@@ -115,7 +115,7 @@ class Stream:
 
 
 class Agent:
-    """A worker as the dispatcher sees it."""
+    """A worker as the dispatcher sees it. Its calls wait for a connection: on a busy machine it may take long."""
 
     def __init__(self, identity: Identity, address: str) -> None:
         self.node_id = identity.node_id
@@ -135,7 +135,7 @@ class Agent:
 
     async def connect(self, description: NodeDescription | None = None, session_id: str = "") -> "Agent":
         """Open a session and wait for its first message."""
-        call = self.stub.Session(SessionRequest(description=description, session_id=session_id))
+        call = self.stub.Session(SessionRequest(description=description, session_id=session_id), wait_for_ready=True)
         count = len(self.sessions)
         stream = self.session_stream = self._read(call, self.sessions.append)
         await self.until(lambda: len(self.sessions) > count or stream.ended)
@@ -146,7 +146,7 @@ class Agent:
     async def listen(self) -> "Agent":
         """Open the assignments stream and wait for the complete set."""
         self.held = Held()
-        call = self.stub.Assignments(AssignmentsRequest(session_id=self.session_id))
+        call = self.stub.Assignments(AssignmentsRequest(session_id=self.session_id), wait_for_ready=True)
         count = len(self.messages)
         stream = self.assignments_stream = self._read(call, self._take)
         await self.until(lambda: len(self.messages) > count or stream.ended)
@@ -160,12 +160,12 @@ class Agent:
         return await self.listen()
 
     async def heartbeat(self) -> float:
-        answer = await self.call(self.stub.Heartbeat(HeartbeatRequest(session_id=self.session_id)))
+        answer = await self.call(self.stub.Heartbeat(HeartbeatRequest(session_id=self.session_id), wait_for_ready=True))
         period: Duration = answer.period
         return period.ToTimedelta().total_seconds()
 
     async def goodbye(self) -> None:
-        await self.call(self.stub.EndSession(EndSessionRequest(session_id=self.session_id)))
+        await self.call(self.stub.EndSession(EndSessionRequest(session_id=self.session_id), wait_for_ready=True))
 
     async def report(self, states: dict[str, "TaskState.ValueType"], message: str = "") -> None:
         updates = [
@@ -176,7 +176,9 @@ class Agent:
 
     async def send(self, updates: Iterable[UpdateTaskStatusRequest.Update]) -> None:
         await self.call(
-            self.stub.UpdateTaskStatus(UpdateTaskStatusRequest(session_id=self.session_id, updates=updates))
+            self.stub.UpdateTaskStatus(
+                UpdateTaskStatusRequest(session_id=self.session_id, updates=updates), wait_for_ready=True
+            )
         )
 
     @staticmethod

@@ -23,7 +23,7 @@ from flota.v1.logs_pb2 import (
 from flota.v1.logs_pb2_grpc import LogBrokerStub, LogsStub
 from flota.v1.objects_pb2 import Node, Service
 from flota.v1.types_pb2 import NodeState, TaskState
-from tests.unit.dispatcher.swarm import MANAGER, PATIENCE, RUNNING, Swarm, set_state, task
+from tests.unit.dispatcher.swarm import MANAGER, PATIENCE, RUNNING, UNKNOWN, Swarm, set_state, task
 
 FAILED = TaskState.TASK_STATE_FAILED
 
@@ -38,7 +38,7 @@ class Worker:
         self._news = asyncio.Event()
 
     async def listen(self) -> "Worker":
-        self._call = self.stub.ListenSubscriptions(ListenSubscriptionsRequest())
+        self._call = self.stub.ListenSubscriptions(ListenSubscriptionsRequest(), wait_for_ready=True)
         self._reader = asyncio.create_task(self._read(self._call))
         await self._call.initial_metadata()
         return self
@@ -76,7 +76,7 @@ class Publication:
 
     def __init__(self, worker: Worker, subscription_id: str) -> None:
         self._id = subscription_id
-        self.call = worker.stub.PublishLogs()
+        self.call = worker.stub.PublishLogs(wait_for_ready=True)
 
     async def send(self, *lines: LogMessage, close: bool = False) -> None:
         await self.call.write(PublishLogsMessage(subscription_id=self._id, messages=lines, close=close))
@@ -96,7 +96,7 @@ class Subscriber:
         self.messages: list[SubscribeLogsMessage] = []
         self.error: FlotaError | None = None
         self._news = asyncio.Event()
-        self.call = LogsStub(channel).SubscribeLogs(request)
+        self.call = LogsStub(channel).SubscribeLogs(request, wait_for_ready=True)
         self.reader = asyncio.create_task(self._read()) if reads else None
 
     async def _read(self) -> None:
@@ -145,6 +145,8 @@ class Scene:
             node.description.hostname = f"host-{node_id}"
             node.status.state = NodeState.NODE_STATE_READY
             await self.swarm.create(node)
+        # The dispatcher has no session of theirs, and says so; what a test writes comes after that.
+        await self.swarm.until(lambda: self.swarm.state("w1") == self.swarm.state("w2") == UNKNOWN)
         web = Service(id="web")
         web.spec.annotations.name = "web"
         await self.swarm.create(web, task("t1", "w1", state=RUNNING), task("t2", "w2", state=RUNNING))
