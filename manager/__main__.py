@@ -14,10 +14,10 @@ from typing import Any
 import structlog
 import uvloop
 from google.protobuf import json_format
-from prometheus_client import start_http_server
 
 from flota.manager.process import Manager
 from flota.manager.raft.interface import StorageCorrupt, StorageLocked
+from flota.rpc import child
 from flota.rpc.errors import FlotaError
 from flota.rpc.logging import configure
 from flota.v1.process_pb2 import ManagerConfig
@@ -38,7 +38,7 @@ def main() -> int:
     try:
         config = json_format.Parse(line, ManagerConfig())
     except json_format.ParseError as error:
-        return _fail(f"this is no configuration of a manager: {error}")
+        return child.failed(f"this is no configuration of a manager: {error}")
     configure("manager", config.hostname)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config))
@@ -54,10 +54,10 @@ async def _serve(config: ManagerConfig) -> int:
             manager = Manager(config)
             if not await _done_before(stopping, manager.serve(stack)):
                 return 0
-            _metrics(config.metrics_address, stack)
+            child.serve_metrics(config.metrics_address, stack)
         except (FlotaError, OSError, ValueError, StorageCorrupt, StorageLocked) as error:
-            return _fail(str(error))
-        _say("ready")
+            return child.failed(str(error))
+        child.ready()
         await manager.run(stopping)
     return 0
 
@@ -83,30 +83,6 @@ async def _done_before(stopping: asyncio.Event, work: Coroutine[Any, Any, None])
         working.cancel()
         waiting.cancel()
         await asyncio.gather(working, waiting, return_exceptions=True)
-
-
-def _metrics(address: str, stack: AsyncExitStack) -> None:
-    """Serve /metrics. A manager without is better than none, so a port that is taken is only logged."""
-    if not address:
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host.strip("[]") or "0.0.0.0")
-    except OSError as error:
-        _log.warning("no metrics", address=address, reason=error.strerror or str(error))
-        return
-    stack.callback(thread.join)
-    stack.callback(server.shutdown)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def _fail(reason: str) -> int:
-    _say(f"failed {' '.join(reason.split())}")
-    return 1
 
 
 if __name__ == "__main__":

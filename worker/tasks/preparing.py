@@ -19,6 +19,7 @@ async def prepare(task: Task, parts: Parts) -> PreparedTask:
 
     Raises ImageNotFound, BadContainer, BadAddress when trying again will not help, else ContainerError, OverlayError.
     """
+    parts.containers.expect()
     wanted = expanded(task, parts.node)
     container = wanted.spec.container
     image = await parts.images.find(container.image)

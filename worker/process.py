@@ -1,0 +1,170 @@
+"""The worker process, put together: images, runtime, overlay, tasks, the session, and the socket of this machine.
+
+    start    images, runtime, socket; what a former member left is taken away while the machine is in no cluster
+    join     overlay, journal, tasks (containers of earlier workers are taken up), session
+
+Stopping goes the other way and touches no container.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import SystemRandom
+
+import structlog
+
+from flota.overlay import Network
+from flota.rpc.identity import Identity
+from flota.rpc.servers import local_server
+from flota.v1.dispatcher_pb2 import SessionMessage
+from flota.v1.local_pb2 import AgentStatusResponse
+from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
+from flota.v1.process_pb2 import WorkerConfig
+from flota.worker import metrics
+from flota.worker.agent.description import describe
+from flota.worker.agent.managers import Managers
+from flota.worker.agent.membership import Membership, Words
+from flota.worker.agent.reporter import Reporter
+from flota.worker.agent.servicer import TaskCalls
+from flota.worker.images.calls import ImageCalls
+from flota.worker.images.store import ImageStore
+from flota.worker.runtime.container import Phase
+from flota.worker.runtime.runtime import Runtime
+from flota.worker.tasks.journal import Journal
+from flota.worker.tasks.parts import Parts
+from flota.worker.tasks.payloads import Payloads
+from flota.worker.tasks.tasks import Tasks
+from flota.worker.tasks.template import NodeFacts
+
+_log = structlog.get_logger("worker")
+# Calls that are answered when the process is told to stop get this long.
+_GRACE = 0.5
+_VXLAN_PORT = 4789
+# For a machine in no cluster, which has nobody to reach.
+_NOWHERE = "127.0.0.1"
+
+
+class Agent(ImageCalls, TaskCalls):
+    """The whole of the Agent service."""
+
+    def __init__(self, worker: "Worker", image_store: ImageStore) -> None:
+        super().__init__(worker)
+        self.image_store = image_store
+
+
+class Worker:
+    """One worker: `start` it, then `join` when the machine is a member, `run`, and close the stack."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Raises ValueError for a configuration that makes no sense."""
+        self.config = config
+        state, run = Path(config.state_directory), Path(config.run_directory)
+        self._state, self._run = state, run
+        self._images = ImageStore(state / "images")
+        self._runtime = Runtime(
+            run_directory=run,
+            state_directory=state,
+            layers_directory=self._images.layers_directory,
+            cgroup_parent=config.cgroup_parent or "/flota",
+        )
+        self._words = Words()
+        self._identity: Identity | None = None
+        self._tasks: Tasks | None = None
+        self._membership: Membership | None = None
+        self._description = describe(config, None)
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Serve this machine; `stack` ends it. Raises RuntimeUnavailable, OSError, ValueError (damaged images)."""
+        await self._images.start()
+        stack.push_async_callback(self._images.stop)
+        await self._runtime.start()
+        stack.push_async_callback(self._runtime.stop)
+        if not self.config.identity_directory:
+            await self._forget_tasks()
+        server = local_server(Path(self.config.socket))
+        add_AgentServicer_to_server(Agent(self, self._images), server)
+        await server.start()
+        stack.push_async_callback(server.stop, _GRACE)
+
+    async def join(self, config: WorkerConfig, stack: AsyncExitStack) -> None:
+        """Be a member of a cluster from now on; `stack` ends it, before what `start` began.
+
+        Raises ValueError, OSError when the identity cannot be read.
+        """
+        self.config = config
+        self._identity = identity = Identity(Path(config.identity_directory))
+        self._description = describe(config, identity)
+        network = Network(
+            self._run,
+            config.data_path_address,
+            config.data_path_port or _VXLAN_PORT,
+            config.node_id or identity.node_id,
+        )
+        payloads, reporter = Payloads(), Reporter()
+        self._tasks = tasks = await self._take_up(network, payloads, reporter, stack)
+        stack.callback(metrics.follow(tasks.by_state))
+        self._membership = Membership(
+            identity,
+            Managers(config.managers, SystemRandom()),
+            lambda: describe(config, identity),
+            (network, payloads, tasks),
+            reporter,
+            self._words,
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Keep a session, if this is a member, until `stopping`. A defect in it is raised."""
+        async with asyncio.TaskGroup() as group:
+            session = group.create_task(self._membership.run()) if self._membership is not None else None
+            await stopping.wait()
+            if session is not None:
+                session.cancel()
+
+    async def _take_up(self, network: Network, payloads: Payloads, reporter: Reporter, stack: AsyncExitStack) -> Tasks:
+        """The tasks that earlier workers left, on a network that serves them again."""
+        await network.start()
+        stack.push_async_callback(network.stop)
+        journal = Journal(self._state / "worker" / "journal")
+        remembered = journal.open()
+        stack.callback(journal.close)
+        found = await self._runtime.adopt()
+        await network.adopt({task_id for task_id, one in found.items() if one.phase != Phase.ENDED})
+        facts = NodeFacts(self.config.node_id, self._description.hostname, self._description.platform)
+        tasks = Tasks(Parts(self._images, self._runtime, network, payloads, facts), journal, reporter.put)
+        stack.push_async_callback(tasks.stop)
+        tasks.start(remembered, found)
+        if found:
+            _log.info("took up what was here", containers=len(found), tasks=len(remembered))
+        return tasks
+
+    async def _forget_tasks(self) -> None:
+        """The machine is in no cluster (any longer): take away what tasks left."""
+        async with AsyncExitStack() as stack:
+            network = Network(self._run, _NOWHERE, _VXLAN_PORT, "")
+            tasks = await self._take_up(network, Payloads(), Reporter(), stack)
+            if count := await tasks.remove_all(kill=True):
+                _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
+
+    # What the Agent service answers.
+
+    def status(self) -> AgentStatusResponse:
+        """How this worker is."""
+        return AgentStatusResponse(
+            description=self._description,
+            runtime=self._runtime.name,
+            runtime_version=self._runtime.version,
+            containers_running=self._tasks.running if self._tasks is not None else 0,
+            images=len(self._images),
+            session=self._membership is not None and self._membership.connected,
+        )
+
+    def words(self) -> AsyncIterator[SessionMessage]:
+        """What managers say."""
+        return self._words.all()
+
+    async def remove_all(self, kill: bool) -> int:
+        """Leave the cluster and end all tasks."""
+        if self._membership is not None:
+            await self._membership.leave()
+        return await self._tasks.remove_all(kill) if self._tasks is not None else 0
