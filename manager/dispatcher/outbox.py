@@ -23,8 +23,9 @@ MAX_BYTES = 1 << 20
 # Of a part of the complete set; gRPC takes up to 64 MiB.
 MAX_PART_BYTES = 16 << 20
 
-# Seconds between messages to one worker: at least, and for each node that hears of the same change.
-_GAPS = {Urgency.OWN: (0.002, 0.0), Urgency.WITHDRAWN: (0.002, 0.0001), Urgency.SPREAD: (0.02, 0.0004)}
+# Seconds between messages to one worker: at least, and for each node that hears of the same change. Behind each message
+# about peers is work for the worker too (names, forwarding, nftables), so those are few when there is much going on.
+_GAPS = {Urgency.OWN: (0.002, 0.0), Urgency.WITHDRAWN: (0.002, 0.0001), Urgency.SPREAD: (0.05, 0.0004)}
 # What a task rests on goes before it.
 _ORDER = {"network": 0, "secret": 1, "config": 2, "service": 3, "peer": 4, "task": 5}
 # What many nodes hear of.

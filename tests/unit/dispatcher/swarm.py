@@ -232,6 +232,7 @@ class CountingProposer:
         self.open.set()
         # Something waits for it to be opened.
         self.held_up = asyncio.Event()
+        self.refused = asyncio.Event()
         store.use(self)
 
     async def propose(self, data: bytes) -> object:
@@ -239,6 +240,7 @@ class CountingProposer:
             self.held_up.set()
             await self.open.wait()
         if self.refuses:
+            self.refused.set()
             raise Unavailable("no quorum")
         self.entries += 1
         return self._store.apply(self.entries, data)

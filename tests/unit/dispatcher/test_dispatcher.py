@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flota.rpc.callers import Caller
+from flota.rpc.channels import node_channel
 from flota.rpc.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -14,12 +16,16 @@ from flota.rpc.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from flota.v1.dispatcher_pb2 import AssignmentsMessage, UpdateTaskStatusRequest
+from flota.rpc.forward import CALLER_KEY
+from flota.v1.auth_pb2 import Caller as Kind
+from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionRequest, UpdateTaskStatusRequest
+from flota.v1.dispatcher_pb2_grpc import DispatcherStub
 from flota.v1.objects_pb2 import Certificate, Config, NodeDescription, Secret
-from flota.v1.types_pb2 import NodeAvailability, Peer, TaskState
+from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState
 from tests.unit.dispatcher.swarm import (
     DISCONNECTED,
     DOWN,
+    MANAGER,
     READY,
     RUNNING,
     UNKNOWN,
@@ -205,7 +211,48 @@ async def test_who_registers_too_often_has_to_wait(swarm: Swarm) -> None:
     await (await swarm.node("w2")).connect()
 
 
+async def test_a_change_that_consensus_refuses_is_written_when_it_can_be(swarm: Swarm) -> None:
+    agent = await (await swarm.node("w1")).connect()
+    swarm.proposer.refuses = True
+    await agent.goodbye()
+    await swarm.proposer.refused.wait()
+    assert swarm.state("w1") == READY
+    swarm.proposer.refuses = False
+    await swarm.until(lambda: swarm.state("w1") == DOWN)
+
+
+async def test_the_address_is_that_of_the_node_also_behind_a_follower(swarm: Swarm) -> None:
+    agent = await swarm.node("w1")
+    await swarm.change("w1", lambda node: setattr(node.manager_status, "address", "10.0.0.7:2377"), "nodes")
+    # A manager's own worker comes in over loopback.
+    await agent.connect()
+    assert swarm.store.nodes.get("w1").status.address == "10.0.0.7"
+    far = Caller(Kind.CALLER_WORKER, "w2", NodeRole.NODE_ROLE_WORKER, "192.0.2.9")
+    await swarm.node("w2")
+    async with node_channel(swarm.identity("m2", MANAGER), swarm.address) as follower:
+        call = DispatcherStub(follower).Session(
+            SessionRequest(), metadata=((CALLER_KEY, far.to_metadata()),), wait_for_ready=True
+        )
+        assert (await call.read()).node.id == "w2"
+        call.cancel()
+    assert swarm.store.nodes.get("w2").status.address == "192.0.2.9"
+
+
 # Assignments.
+
+
+async def test_a_store_that_is_replaced_is_told_anew(swarm: Swarm) -> None:
+    await swarm.create(task("t1", "w1"))
+    agent = await (await swarm.node("w1")).join()
+    snapshot = swarm.store.snapshot()()
+    await swarm.create(task("t2", "w1"))
+    await agent.until(lambda: agent.held.ids("task") == {"t1", "t2"})
+    swarm.store.restore(snapshot, swarm.store.index)
+    assert isinstance(await agent.ending(agent.assignments_stream), Unavailable)
+    await agent.listen()
+    assert agent.held.ids("task") == {"t1"}
+    await swarm.create(task("t3", "w1"))
+    await agent.until(lambda: agent.held.ids("task") == {"t1", "t3"})
 
 
 async def test_first_everything_then_changes(swarm: Swarm) -> None:

@@ -82,7 +82,7 @@ async def test_an_idle_worker_hears_at_once_and_a_busy_one_after_the_gap() -> No
     # What is its own does not wait for what is told to many, and takes it along.
     worker.outbox.touch(("task", "t2"), gap(Urgency.OWN, 1))
     await asyncio.sleep(1)
-    assert worker.times == [1000, 1060, 1501, 1503]
+    assert worker.times == [1000, 1090, 1501, 1503]
     assert [len(message.changes) for _, message in worker.got[1:]] == [1, 2, 1, 2]
     worker.outbox.end(None)
     await worker.reader
