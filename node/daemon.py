@@ -1,28 +1,79 @@
 """The daemon of one machine: owns its directories, its socket and its two children, from start to signal.
 
-It never looks into the cluster's state: what a node is stands in `node.Node`, how a child lives in `children.Child`.
+It never looks into the cluster's state: what a node is stands in `node.Node`, how a child lives in `child.Child`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import asyncio
+import gc
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack, suppress
+
+import structlog
+
+from flota.node.following import Follower
+from flota.node.node import Node, Programs
+from flota.node.notify import READY, STOPPING, notify
+from flota.node.options import DaemonOptions
+from flota.node.places import CannotStart, Places
+from flota.node.serving import socket_server
+from flota.rpc.logging import configure
+
+__all__ = ["DaemonOptions", "run"]
+
+_log = structlog.get_logger("daemon")
+# Calls that are being answered when we are told to stop get this long.
+_GRACE = 1.0
+# We are called ready without the children, should they take longer.
+_READY_LIMIT = 5.0
 
 
-@dataclass(frozen=True)
-class DaemonOptions:
-    """What the person who starts the daemon decides. Addresses are host:port; empty = none."""
-
-    state_directory: Path = Path("/var/lib/flota")
-    run_directory: Path = Path("/run/flota")
-    # Containers live in control groups below this one.
-    cgroup_parent: str = "/flota"
-    manager_metrics: str = "0.0.0.0:9323"
-    worker_metrics: str = "0.0.0.0:9324"
-    engine_labels: Mapping[str, str] = field(default_factory=dict)
-    # "gpu=2" or "gpu=UUID1"
-    generic_resources: Sequence[str] = ()
-
-
-def run(options: DaemonOptions) -> int:
+def run(options: DaemonOptions, programs: Programs | None = None) -> int:
     """Run the daemon until SIGTERM or SIGINT; gives the exit status. A refusal to start is one line on stderr."""
-    raise NotImplementedError
+    try:
+        options.check()
+        places = Places(options.state_directory, options.run_directory)
+        locks = places.claim()
+        try:
+            configure("daemon", os.uname().nodename)
+            # What the imports made stays: collecting garbage need never look at it again.
+            gc.collect()
+            gc.freeze()
+            asyncio.run(_live(Node(options, places, programs)))
+        finally:
+            for lock in locks:
+                os.close(lock)
+    except (CannotStart, OSError) as refusal:
+        print(f"flota daemon: {refusal}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _live(node: Node) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(node.stop)
+        server = socket_server(node)
+        await node.start()
+        await server.start()
+        stack.push_async_callback(server.stop, _GRACE)
+        _log.info("the daemon answers", socket=str(node.places.socket))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(Follower(node).run()), group.create_task(_say_ready(node))]
+            await stopping.wait()
+            for task in tasks:
+                task.cancel()
+        notify(STOPPING)
+        _log.info("the daemon stops")
+
+
+async def _say_ready(node: Node) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_READY_LIMIT):
+            for child in (node.worker, node.manager):
+                if child.wanted:
+                    await child.until_tried()
+    notify(READY)

@@ -1,7 +1,9 @@
 """Who this node is: a directory with cert.pem (its certificate, then the root), key.pem and root.pem.
 
 The daemon replaces the files when a certificate is renewed; the processes that use them look again (`reload`) whenever
-they make a new connection. CN = node id, OU = swarm-manager or swarm-worker, O = cluster id (SwarmKit's ca package).
+they make a new connection. cert.pem is replaced last: what it says is so only once the others are there, too, and a
+replacement that lost power in between is finished by `finish`. CN = node id, OU = swarm-manager or swarm-worker,
+O = cluster id (SwarmKit's ca package).
 """
 
 import os
@@ -14,6 +16,9 @@ from flota.v1.types_pb2 import NodeRole
 
 MANAGER_OU = "swarm-manager"
 WORKER_OU = "swarm-worker"
+_CERTIFICATE = "cert.pem"
+# In the order in which they are replaced.
+_FILES = ("root.pem", "key.pem", _CERTIFICATE)
 
 
 class Identity:
@@ -26,11 +31,11 @@ class Identity:
 
     def reload(self) -> bool:
         """Look whether the files were replaced; True when they were. Raises FileNotFoundError, ValueError."""
-        paths = [self.directory / name for name in ("cert.pem", "key.pem", "root.pem")]
-        stamp = tuple(path.stat().st_mtime_ns for path in paths)
+        status = (self.directory / _CERTIFICATE).stat()
+        stamp = (status.st_mtime_ns, status.st_ino)
         if stamp == self._stamp:
             return False
-        self.certificate_pem, self.key_pem, self.root_pem = (path.read_bytes() for path in paths)
+        self.root_pem, self.key_pem, self.certificate_pem = ((self.directory / name).read_bytes() for name in _FILES)
         self.certificate = x509.load_pem_x509_certificate(self.certificate_pem)
         self.node_id = attribute(self.certificate, NameOID.COMMON_NAME)
         self.cluster_id = attribute(self.certificate, NameOID.ORGANIZATION_NAME)
@@ -45,21 +50,50 @@ class Identity:
 
     @staticmethod
     def store(directory: Path, certificate_pem: bytes, key_pem: bytes, root_pem: bytes) -> None:
-        """Replace the files, each at once; the certificate last, since it is what `reload` trusts to be complete."""
+        """Replace the files. Whatever happens meanwhile, `finish` makes either the old or the new identity of them."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, data in (("root.pem", root_pem), ("key.pem", key_pem), ("cert.pem", certificate_pem)):
-            unfinished = directory / f"{name}.new"
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        unfinished = directory / f"{_CERTIFICATE}.part"
+        for path, data in (
+            (_waiting(directory, "root.pem"), root_pem),
+            (_waiting(directory, "key.pem"), key_pem),
+            (unfinished, certificate_pem),
+        ):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.rename(directory / name)
-        folder = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # From here on there is no way back.
+        unfinished.rename(_waiting(directory, _CERTIFICATE))
+        _sync(directory)
+        _replace(directory)
+
+    @staticmethod
+    def finish(directory: Path) -> None:
+        """Finish or undo a `store` that was cut short; for the owner of the directory, before anybody reads it."""
+        if _waiting(directory, _CERTIFICATE).exists():
+            _replace(directory)
+        for path in (*(_waiting(directory, name) for name in _FILES), directory / f"{_CERTIFICATE}.part"):
+            path.unlink(missing_ok=True)
+
+
+def _waiting(directory: Path, name: str) -> Path:
+    return directory / f"{name}.new"
+
+
+def _replace(directory: Path) -> None:
+    for name in _FILES:
+        if _waiting(directory, name).exists():
+            _waiting(directory, name).rename(directory / name)
+    _sync(directory)
+
+
+def _sync(directory: Path) -> None:
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def attribute(certificate: x509.Certificate, kind: x509.ObjectIdentifier) -> str:

@@ -8,6 +8,8 @@ one line for the caller and the trace in the log.
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -235,8 +237,27 @@ def node_server(
     server = grpc.aio.server(interceptors=[Gate(CertificateAuthenticator(trust), router)], options=_OPTIONS)
     try:
         bound = server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {listen}: {error}") from None
+    except RuntimeError:
+        bound = 0
     if bound == 0:
-        raise OSError(f"cannot listen on {listen}: is another process using it?")
+        raise OSError(f"cannot listen on {listen}: {_why_not(listen)}")
     return server
+
+
+def _why_not(listen: str) -> str:
+    """What the kernel has against an address; gRPC keeps that to itself."""
+    host, _, port = listen.rpartition(":")
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "another process is listening there"
+        return error.strerror or str(error)
+    except ValueError:
+        return "host:port is needed"
+    return "another process was listening there"

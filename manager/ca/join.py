@@ -46,6 +46,8 @@ class IssuedIdentity:
     certificate_pem: bytes
     key_pem: bytes
     root_pem: bytes
+    # UDP port of the cluster's networks; 0 for the first node, which decides it.
+    data_path_port: int = 0
 
 
 def with_port(address: str) -> str:
@@ -174,4 +176,5 @@ async def _issue(
         certificate_pem=answer.certificate.certificate_chain,
         key_pem=key_pem,
         root_pem=root_pem,
+        data_path_port=answer.data_path_port,
     )

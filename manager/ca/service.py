@@ -9,7 +9,12 @@ from flota.rpc.callers import current_caller
 from flota.rpc.errors import FailedPrecondition, NotFound
 from flota.v1 import ca_pb2_grpc
 from flota.v1.auth_pb2 import Caller as Kind
-from flota.v1.ca_pb2 import IssueNodeCertificateRequest, IssueNodeCertificateResponse
+from flota.v1.ca_pb2 import (
+    IssueNodeCertificateRequest,
+    IssueNodeCertificateResponse,
+    WithdrawNodeRequest,
+    WithdrawNodeResponse,
+)
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Certificate, Cluster, Node
 from flota.v1.types_pb2 import NodeRole
@@ -49,8 +54,24 @@ class NodeCa(ca_pb2_grpc.NodeCaServicer):
 
             node = await self._store.update(renew)
         return IssueNodeCertificateResponse(
-            node_id=node.id, certificate=node.certificate, role=node.role, cluster_id=cluster.id
+            node_id=node.id,
+            certificate=node.certificate,
+            role=node.role,
+            cluster_id=cluster.id,
+            data_path_port=cluster.data_path_port,
         )
+
+    async def WithdrawNode(self, request: WithdrawNodeRequest, context: Any) -> WithdrawNodeResponse:
+        """Forget the calling node."""
+        node_id = current_caller().node_id
+
+        def remove(tx: Transaction) -> None:
+            node = tx.nodes.get(node_id)
+            if node is not None:
+                tx.remove(node)
+
+        await self._store.update(remove)
+        return WithdrawNodeResponse()
 
     @staticmethod
     def _sign(cluster: Cluster, node: Node, csr: bytes) -> None:

@@ -27,7 +27,7 @@ from flota.v1 import objects_pb2 as flota_dot_v1_dot_objects__pb2
 from flota.v1 import types_pb2 as flota_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x66lota/v1/ca.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\"\\\n\x1bIssueNodeCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x30\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32\x1a.flota.v1.NodeAvailability\"\x91\x01\n\x1cIssueNodeCertificateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x15.flota.v1.Certificate\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.flota.v1.NodeRole\x12\x12\n\ncluster_id\x18\x04 \x01(\t2|\n\x06NodeCa\x12r\n\x14IssueNodeCertificate\x12%.flota.v1.IssueNodeCertificateRequest\x1a&.flota.v1.IssueNodeCertificateResponse\"\x0b\x8a\xc9\x18\x07\n\x03\x03\x01\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x66lota/v1/ca.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\"\\\n\x1bIssueNodeCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x30\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32\x1a.flota.v1.NodeAvailability\"\xa9\x01\n\x1cIssueNodeCertificateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x15.flota.v1.Certificate\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.flota.v1.NodeRole\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\x05 \x01(\r\"\x15\n\x13WithdrawNodeRequest\"\x16\n\x14WithdrawNodeResponse2\xd7\x01\n\x06NodeCa\x12r\n\x14IssueNodeCertificate\x12%.flota.v1.IssueNodeCertificateRequest\x1a&.flota.v1.IssueNodeCertificateResponse\"\x0b\x8a\xc9\x18\x07\n\x03\x03\x01\x02\x10\x01\x12Y\n\x0cWithdrawNode\x12\x1d.flota.v1.WithdrawNodeRequest\x1a\x1e.flota.v1.WithdrawNodeResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODECA'].methods_by_name['IssueNodeCertificate']._loaded_options = None
   _globals['_NODECA'].methods_by_name['IssueNodeCertificate']._serialized_options = b'\212\311\030\007\n\003\003\001\002\020\001'
+  _globals['_NODECA'].methods_by_name['WithdrawNode']._loaded_options = None
+  _globals['_NODECA'].methods_by_name['WithdrawNode']._serialized_options = b'\212\311\030\006\n\002\001\002\020\001'
   _globals['_ISSUENODECERTIFICATEREQUEST']._serialized_start=98
   _globals['_ISSUENODECERTIFICATEREQUEST']._serialized_end=190
   _globals['_ISSUENODECERTIFICATERESPONSE']._serialized_start=193
-  _globals['_ISSUENODECERTIFICATERESPONSE']._serialized_end=338
-  _globals['_NODECA']._serialized_start=340
-  _globals['_NODECA']._serialized_end=464
+  _globals['_ISSUENODECERTIFICATERESPONSE']._serialized_end=362
+  _globals['_WITHDRAWNODEREQUEST']._serialized_start=364
+  _globals['_WITHDRAWNODEREQUEST']._serialized_end=385
+  _globals['_WITHDRAWNODERESPONSE']._serialized_start=387
+  _globals['_WITHDRAWNODERESPONSE']._serialized_end=409
+  _globals['_NODECA']._serialized_start=412
+  _globals['_NODECA']._serialized_end=627
 # @@protoc_insertion_point(module_scope)

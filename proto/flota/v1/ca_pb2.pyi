@@ -53,9 +53,12 @@ class IssueNodeCertificateResponse(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     role: _types_pb2.NodeRole.ValueType
     cluster_id: _builtins.str
+    data_path_port: _builtins.int
+    """The cluster's, which every node needs to know; fixed when the cluster began."""
     @_builtins.property
     def certificate(self) -> _objects_pb2.Certificate:
         """Certificate of the node; state ISSUED with a chain."""
@@ -67,11 +70,42 @@ class IssueNodeCertificateResponse(_message.Message):
         certificate: _objects_pb2.Certificate | None = ...,
         role: _types_pb2.NodeRole.ValueType = ...,
         cluster_id: _builtins.str = ...,
+        data_path_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "cluster_id", b"cluster_id", "node_id", b"node_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "cluster_id", b"cluster_id", "data_path_port", b"data_path_port", "node_id", b"node_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueNodeCertificateResponse: _TypeAlias = IssueNodeCertificateResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawNodeRequest: _TypeAlias = WithdrawNodeRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawNodeResponse: _TypeAlias = WithdrawNodeResponse  # noqa: Y015

@@ -39,6 +39,11 @@ class NodeCaStub:
                 request_serializer=flota_dot_v1_dot_ca__pb2.IssueNodeCertificateRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_ca__pb2.IssueNodeCertificateResponse.FromString,
                 _registered_method=True)
+        self.WithdrawNode = channel.unary_unary(
+                '/flota.v1.NodeCa/WithdrawNode',
+                request_serializer=flota_dot_v1_dot_ca__pb2.WithdrawNodeRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_ca__pb2.WithdrawNodeResponse.FromString,
+                _registered_method=True)
 
 
 class NodeCaServicer:
@@ -51,6 +56,14 @@ class NodeCaServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawNode(self, request, context):
+        """For a node that could not finish joining: removes the calling node from the cluster, so that nothing of the attempt
+        is left. A manager leaves the Raft group first. No error when it is gone already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeCaServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +71,11 @@ def add_NodeCaServicer_to_server(servicer, server):
                     servicer.IssueNodeCertificate,
                     request_deserializer=flota_dot_v1_dot_ca__pb2.IssueNodeCertificateRequest.FromString,
                     response_serializer=flota_dot_v1_dot_ca__pb2.IssueNodeCertificateResponse.SerializeToString,
+            ),
+            'WithdrawNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawNode,
+                    request_deserializer=flota_dot_v1_dot_ca__pb2.WithdrawNodeRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_ca__pb2.WithdrawNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +105,33 @@ class NodeCa:
             '/flota.v1.NodeCa/IssueNodeCertificate',
             flota_dot_v1_dot_ca__pb2.IssueNodeCertificateRequest.SerializeToString,
             flota_dot_v1_dot_ca__pb2.IssueNodeCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.NodeCa/WithdrawNode',
+            flota_dot_v1_dot_ca__pb2.WithdrawNodeRequest.SerializeToString,
+            flota_dot_v1_dot_ca__pb2.WithdrawNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,12 +37,20 @@ class NodeCaStub:
     def __new__(cls, channel: _aio.Channel) -> NodeCaAsyncStub: ...
     IssueNodeCertificate: _grpc.UnaryUnaryMultiCallable[_ca_pb2.IssueNodeCertificateRequest, _ca_pb2.IssueNodeCertificateResponse]
     """For a joiner: makes a node of its token's role. For a node: renews, with the role the store now has for it."""
+    WithdrawNode: _grpc.UnaryUnaryMultiCallable[_ca_pb2.WithdrawNodeRequest, _ca_pb2.WithdrawNodeResponse]
+    """For a node that could not finish joining: removes the calling node from the cluster, so that nothing of the attempt
+    is left. A manager leaves the Raft group first. No error when it is gone already.
+    """
 
 @_typing.type_check_only
 class NodeCaAsyncStub(NodeCaStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueNodeCertificate: _aio.UnaryUnaryMultiCallable[_ca_pb2.IssueNodeCertificateRequest, _ca_pb2.IssueNodeCertificateResponse]  # type: ignore[assignment]
     """For a joiner: makes a node of its token's role. For a node: renews, with the role the store now has for it."""
+    WithdrawNode: _aio.UnaryUnaryMultiCallable[_ca_pb2.WithdrawNodeRequest, _ca_pb2.WithdrawNodeResponse]  # type: ignore[assignment]
+    """For a node that could not finish joining: removes the calling node from the cluster, so that nothing of the attempt
+    is left. A manager leaves the Raft group first. No error when it is gone already.
+    """
 
 class NodeCaServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -52,5 +60,15 @@ class NodeCaServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ca_pb2.IssueNodeCertificateResponse, _abc.Awaitable[_ca_pb2.IssueNodeCertificateResponse]]:
         """For a joiner: makes a node of its token's role. For a node: renews, with the role the store now has for it."""
+
+    @_abc_1.abstractmethod
+    def WithdrawNode(
+        self,
+        request: _ca_pb2.WithdrawNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ca_pb2.WithdrawNodeResponse, _abc.Awaitable[_ca_pb2.WithdrawNodeResponse]]:
+        """For a node that could not finish joining: removes the calling node from the cluster, so that nothing of the attempt
+        is left. A manager leaves the Raft group first. No error when it is gone already.
+        """
 
 def add_NodeCaServicer_to_server(servicer: NodeCaServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

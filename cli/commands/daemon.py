@@ -1,0 +1,35 @@
+"""`flota daemon`: becomes `python -m flota.node`, which this room may not import."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from flota.cli.groups import Command
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flota daemon",
+        "flota daemon --label region=eu --generic-resource gpu=2",
+        "flota daemon --state-dir /srv/flota --run-dir /run/flota --manager-metrics ''",
+    ],
+)
+@click.option("--state-dir", metavar="DIRECTORY", help="What survives a reboot (/var/lib/flota).")
+@click.option("--run-dir", metavar="DIRECTORY", help="Sockets and what belongs to running containers (/run/flota).")
+@click.option("--cgroup-parent", metavar="PATH", help="Containers' control groups are below it (/flota).")
+@click.option("--manager-metrics", metavar="ADDRESS", help="Where a manager serves /metrics (0.0.0.0:9323; '' = not).")
+@click.option("--worker-metrics", metavar="ADDRESS", help="Where the worker serves /metrics (0.0.0.0:9324; '' = not).")
+@click.option("--label", multiple=True, metavar="KEY=VALUE", help="For placement: engine.labels.KEY (can be repeated).")
+@click.option(
+    "--generic-resource", multiple=True, metavar="KIND=VALUE", help="A number or a name, gpu=2 (can be repeated)."
+)
+def daemon(label: tuple[str, ...], generic_resource: tuple[str, ...], **single: str | None) -> None:
+    """Run this machine's daemon until SIGTERM or SIGINT. Logs go to standard error; containers outlive it."""
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in single.items() if value is not None]
+    arguments += [f"--label={one}" for one in label]
+    arguments += [f"--generic-resource={one}" for one in generic_resource]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "flota.node", *arguments])

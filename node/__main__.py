@@ -1,0 +1,37 @@
+"""`python -m flota.node`: what `flota daemon` becomes. Reads the flags, runs the daemon."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flota.node.daemon import DaemonOptions, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Give the exit status."""
+    standard = DaemonOptions()
+    parser = argparse.ArgumentParser(prog="flota daemon", allow_abbrev=False)
+    parser.add_argument("--state-dir", type=Path, default=standard.state_directory)
+    parser.add_argument("--run-dir", type=Path, default=standard.run_directory)
+    parser.add_argument("--cgroup-parent", default=standard.cgroup_parent)
+    parser.add_argument("--manager-metrics", default=standard.manager_metrics)
+    parser.add_argument("--worker-metrics", default=standard.worker_metrics)
+    parser.add_argument("--label", action="append", default=[])
+    parser.add_argument("--generic-resource", action="append", default=[])
+    given = parser.parse_args(argv)
+    return run(
+        DaemonOptions(
+            state_directory=given.state_dir,
+            run_directory=given.run_dir,
+            cgroup_parent=given.cgroup_parent,
+            manager_metrics=given.manager_metrics,
+            worker_metrics=given.worker_metrics,
+            engine_labels={key: value for key, _, value in (label.partition("=") for label in given.label)},
+            generic_resources=tuple(given.generic_resource),
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

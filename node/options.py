@@ -1,0 +1,43 @@
+"""What the person who starts the daemon decides, and what is allowed there."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flota.node.places import CannotStart
+
+
+@dataclass(frozen=True)
+class DaemonOptions:
+    """What the person who starts the daemon decides. Addresses are host:port; empty = none."""
+
+    state_directory: Path = Path("/var/lib/flota")
+    run_directory: Path = Path("/run/flota")
+    # Containers live in control groups below this one.
+    cgroup_parent: str = "/flota"
+    manager_metrics: str = "0.0.0.0:9323"
+    worker_metrics: str = "0.0.0.0:9324"
+    engine_labels: Mapping[str, str] = field(default_factory=dict)
+    # "gpu=2" or "gpu=UUID1"
+    generic_resources: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Raises CannotStart that names the option, its value and what is allowed."""
+        for option, directory in (("--state-dir", self.state_directory), ("--run-dir", self.run_directory)):
+            if not directory.is_absolute():
+                raise CannotStart(f"invalid {option} {str(directory)!r}: an absolute path is needed")
+        if not self.cgroup_parent.startswith("/") or ".." in self.cgroup_parent.split("/"):
+            raise CannotStart(f"invalid --cgroup-parent {self.cgroup_parent!r}: a path like /flota is needed")
+        for option, address in (("--manager-metrics", self.manager_metrics), ("--worker-metrics", self.worker_metrics)):
+            port = address.rpartition(":")[2]
+            if address and not (":" in address and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+                raise CannotStart(f"invalid {option} {address!r}: host:port is needed, or nothing for no metrics")
+        for key in self.engine_labels:
+            if not key:
+                raise CannotStart("invalid --label: it has no key (KEY=VALUE is needed)")
+        for resource in self.generic_resources:
+            if not re.fullmatch(r"[^=,\s]+=[^=,\s]+", resource):
+                raise CannotStart(
+                    f"invalid --generic-resource {resource!r}: KIND=NUMBER or KIND=NAME is needed, such as gpu=2"
+                )

@@ -1,0 +1,107 @@
+"""RUN/flota.sock: Local is answered here, the rest is passed on to the child that answers it."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import grpc.aio
+
+from flota.node.entering import init, join
+from flota.node.leaving import leave
+from flota.node.node import Node
+from flota.rpc.contract import service_paths
+from flota.rpc.errors import Unavailable
+from flota.rpc.forward import Passing
+from flota.rpc.servers import local_server
+from flota.v1 import local_pb2_grpc
+from flota.v1.local_pb2 import (
+    AgentStatusRequest,
+    InfoRequest,
+    InfoResponse,
+    InitRequest,
+    InitResponse,
+    JoinRequest,
+    JoinResponse,
+    LeaveRequest,
+    LeaveResponse,
+)
+
+# A worker that is busy is not waited for: the rest of the answer is worth having.
+_STATUS_LIMIT = 2.0
+
+
+class Local(local_pb2_grpc.LocalServicer):
+    """The calls about this machine."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def Init(self, request: InitRequest, context: Any) -> InitResponse:
+        """Begin a cluster."""
+        return await init(self._node, request)
+
+    async def Join(self, request: JoinRequest, context: Any) -> JoinResponse:
+        """Join one."""
+        return await join(self._node, request)
+
+    async def Leave(self, request: LeaveRequest, context: Any) -> LeaveResponse:
+        """Leave it."""
+        await leave(self._node, request.force)
+        return LeaveResponse()
+
+    async def Info(self, request: InfoRequest, context: Any) -> InfoResponse:
+        """What this machine is, as far as is known without asking the cluster."""
+        node = self._node
+        answer = InfoResponse(version=version("flota"), state_directory=str(node.places.state))
+        answer.description.hostname = node.hostname
+        answer.description.platform.os = platform.system().lower()
+        answer.description.platform.architecture = platform.machine()
+        await self._ask_worker(answer)
+        answer.state, answer.error = state_of(node)
+        record, identity = node.record, node.identity
+        if record is not None and identity is not None:
+            answer.node_id, answer.cluster_id, answer.role = identity.node_id, identity.cluster_id, identity.role
+            answer.node_address = record.advertise_address.rpartition(":")[0].strip("[]")
+            answer.managers.extend(record.managers)
+        metrics = [node.options.worker_metrics, node.options.manager_metrics if node.is_manager else ""]
+        answer.metrics_addresses.extend(address for address in metrics if address)
+        return answer
+
+    async def _ask_worker(self, answer: InfoResponse) -> None:
+        try:
+            agent = local_pb2_grpc.AgentStub(self._node.worker.channel)
+            status = await agent.Status(AgentStatusRequest(), timeout=_STATUS_LIMIT)
+        except (Unavailable, grpc.aio.AioRpcError):
+            return
+        if status.HasField("description"):
+            answer.description.CopyFrom(status.description)
+        answer.runtime, answer.runtime_version = status.runtime, status.runtime_version
+        answer.containers_running, answer.images = status.containers_running, status.images
+
+
+def state_of(node: Node) -> tuple["InfoResponse.State.ValueType", str]:
+    """The node's state in one word, and what is wrong with it."""
+    if node.trouble or node.expired:
+        return InfoResponse.STATE_ERROR, node.trouble or node.expired
+    if node.moving in ("init", "join"):
+        return InfoResponse.STATE_PENDING, ""
+    if node.record is None:
+        return InfoResponse.STATE_INACTIVE, node.worker.error
+    for child in (node.manager, node.worker):
+        if child.wanted and child.error:
+            return InfoResponse.STATE_ERROR, f"the {child.name} process is not running: {child.error}"
+    known = node.session is not None or node.manager.running
+    return (InfoResponse.STATE_ACTIVE if known else InfoResponse.STATE_PENDING), ""
+
+
+def socket_server(node: Node) -> grpc.aio.Server:
+    """The server on RUN/flota.sock, to be started."""
+    server = local_server(node.places.socket)
+    local_pb2_grpc.add_LocalServicer_to_server(Local(node), server)
+    server.add_generic_rpc_handlers(
+        (
+            Passing(service_paths("Agent"), lambda: node.worker.channel),
+            Passing(service_paths("Control", "Logs"), lambda: node.require_manager().channel),
+        )
+    )
+    return server
