@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 2377
 _PATIENCE = 5.0
+_ISSUE_PATIENCE = 15.0
 T = TypeVar("T")
 
 
@@ -165,7 +166,10 @@ async def _issue(
     request_pem, key_pem = create_request()
     try:
         answer: IssueNodeCertificateResponse = await stub.IssueNodeCertificate(
-            IssueNodeCertificateRequest(csr=request_pem, availability=availability), timeout=_PATIENCE
+            IssueNodeCertificateRequest(csr=request_pem, availability=availability),
+            timeout=_ISSUE_PATIENCE,
+            # A busy manager may hang up in the middle of a handshake: connecting is tried again until then.
+            wait_for_ready=True,
         )
     except grpc.RpcError as error:
         raise error_from(error) from None

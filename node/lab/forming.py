@@ -47,6 +47,7 @@ async def form(lab: str, members: Sequence[Member], images: Sequence[Path], say:
                 say(f"every node has the images {', '.join(map(_title, images))}")
             finally:
                 loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
             await _until_ready(channels[members[0].name], {member.name for member in members})
             say("all nodes are READY")
     except TimeoutError:
@@ -117,9 +118,13 @@ async def _join(lab: str, members: Sequence[Member], channels: Mapping[str, grpc
         except grpc.aio.AioRpcError as error:
             raise LabError(f"{member.name} does not join the swarm: {error.details()}") from None
 
-    async with asyncio.TaskGroup() as group:
-        for member in others:
-            group.create_task(join(member))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for member in others:
+                group.create_task(join(member))
+    except ExceptionGroup as failed:
+        # One line for people; what else failed, failed for the same reason.
+        raise failed.exceptions[0] from None
 
 
 async def _until_ready(channel: grpc.aio.Channel, names: set[str]) -> None:
