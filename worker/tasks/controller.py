@@ -318,6 +318,8 @@ class Controller:
         if self._launched:
             status.container.container_id = self.id
             status.container.pid = 0 if is_over(state) else self._pid
+        if self.prepared is not None and self.prepared.ports and not is_over(state):
+            status.ports.ports.extend(self.prepared.ports)
         if exit is not None:
             status.container.exit_code = -1 if exit.code is None else exit.code
             status.container.oom_killed = exit.oom_killed

@@ -67,7 +67,7 @@ class Journal:
         self._append(TaskRecord(task_id=task.id, task=task))
 
     def observed(self, task_id: str, status: TaskStatus, prepared: PreparedTask | None = None) -> None:
-        """The task as it is now, and what its image decided if that is new."""
+        """The task as it is now, and what was decided about it if that is new."""
         records = [TaskRecord(task_id=task_id, status=status)]
         if prepared is not None:
             records.insert(0, TaskRecord(task_id=task_id, prepared=prepared))

@@ -30,6 +30,7 @@ async def prepare(task: Task, parts: Parts) -> PreparedTask:
     )
     size = log_size(task.log_driver)
     sandbox = await parts.networks.attach(wanted)
+    prepared.ports.extend(sandbox.ports)
     await parts.containers.create(
         Container(wanted, image.config, image.layers, sandbox, container.hostname, files, size)
     )

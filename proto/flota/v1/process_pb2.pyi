@@ -220,13 +220,14 @@ Global___NodeRecord: _TypeAlias = NodeRecord  # noqa: Y015
 
 @_typing.final
 class PreparedTask(_message.Message):
-    """PreparedTask is what a task's image decided about it, known once it is prepared."""
+    """PreparedTask is what a task's image and its node decided about it, known once it is prepared."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     HEALTHCHECK_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration."""
     stop_signal: _builtins.str
@@ -235,16 +236,21 @@ class PreparedTask(_message.Message):
     def healthcheck(self) -> _types_pb2.HealthConfig:
         """The spec's, completed from the image's. No test = none."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PortConfig]:
+        """Those in host mode, with the numbers they got."""
+
     def __init__(
         self,
         *,
         image_id: _builtins.str = ...,
         stop_signal: _builtins.str = ...,
         healthcheck: _types_pb2.HealthConfig | None = ...,
+        ports: _abc.Iterable[_types_pb2.PortConfig] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck", "image_id", b"image_id", "stop_signal", b"stop_signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck", "image_id", b"image_id", "ports", b"ports", "stop_signal", b"stop_signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,19 @@
 """Containers of a real worker, told by a real dispatcher: start, stop, fail, and what the managers learn of it."""
 
+import asyncio
+
 from flota.v1.objects_pb2 import Config, Network, Secret
 from flota.v1.specs_pb2 import ContainerSpec
-from flota.v1.types_pb2 import Annotations, FileTarget, HealthConfig, IpamConfig, Mount, NetworkAttachment, TaskState
+from flota.v1.types_pb2 import (
+    Annotations,
+    FileTarget,
+    HealthConfig,
+    IpamConfig,
+    Mount,
+    NetworkAttachment,
+    PortConfig,
+    TaskState,
+)
 from tests.cluster.worker.machine import Cluster, alive, eventually, seconds
 
 STARTING, RUNNING, COMPLETE = (
@@ -153,6 +164,38 @@ async def test_tasks_find_each_other_on_their_network(cluster: Cluster) -> None:
     await cluster.swarm.create(network, server, client)
     await cluster.until(client, COMPLETE)
     assert cluster.output(client) == ["hello"]
+
+
+async def test_a_port_of_the_node_leads_to_the_task(cluster: Cluster) -> None:
+    await cluster.boot()
+    network = Network(id="n1".ljust(25, "0"), vni=4096, ipam=[IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.1")])
+    task = cluster.task("server", "echo hello > /tmp/hello; nc -ll -p 80 -e cat /tmp/hello")
+    task.networks.append(NetworkAttachment(network_id=network.id, addresses=["10.77.0.5/24"]))
+    task.endpoint.ports.add(target_port=80, published_port=8080, publish_mode=PortConfig.PUBLISH_MODE_HOST)
+    await cluster.swarm.create(network, task)
+    (port,) = (await cluster.until(task, RUNNING)).ports.ports
+    assert (port.target_port, port.published_port) == (80, 8080)
+    async with asyncio.timeout(10):
+        answer = b""
+        while answer != b"hello\n":
+            await asyncio.sleep(0.02)
+            answer = await _ask(cluster.machine.address, 8080)
+    await cluster.machine.kill()
+    await cluster.boot()
+    assert list((await cluster.until(task, RUNNING)).ports.ports) == [port]
+    await cluster.want(task, SHUTDOWN)
+    assert not (await cluster.until(task, SHUTDOWN)).ports.ports
+
+
+async def _ask(address: str, port: int) -> bytes:
+    """What is said there; nothing when nobody is."""
+    try:
+        reader, writer = await asyncio.open_connection(address, port)
+        answer = await reader.read()
+        writer.close()
+        return answer
+    except OSError:
+        return b""
 
 
 async def test_fifty_at_once(cluster: Cluster) -> None:

@@ -81,8 +81,10 @@ async def test_without_managers_everything_goes_on_and_is_told_later(cluster: Cl
     kept, killed = [(await cluster.until(task, RUNNING)).container.pid for task in (stays, ends)]
     await cluster.swarm.lose()
     async with cluster.machine.agent() as agent:
-        while (await agent.Status(AgentStatusRequest())).session:
-            pass
+        session = True
+        while session:
+            await asyncio.sleep(0.01)
+            session = (await agent.Status(AgentStatusRequest())).session
         os.kill(killed, signal.SIGKILL)
         await eventually(lambda: not cluster.has_container(ends))
         assert (await agent.Status(AgentStatusRequest())).containers_running == 1

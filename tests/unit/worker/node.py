@@ -11,7 +11,7 @@ from typing import Any
 from flota.overlay import Sandbox
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import short_name
-from flota.v1.types_pb2 import Platform, TaskState
+from flota.v1.types_pb2 import Platform, PortConfig, TaskState
 from flota.worker.images.config import ImageConfig
 from flota.worker.images.errors import ImageNotFound
 from flota.worker.runtime.container import Container, ContainerError, ContainerState, Exit, Phase, Running
@@ -59,6 +59,7 @@ class Node:
     # Signals that make a container end, and how long it takes then.
     obeys: dict[int, float] = field(default_factory=lambda: {signal.SIGTERM: 0.1})
     health: Callable[[], Completed] = lambda: Completed(0, "")
+    ports: tuple[PortConfig, ...] = ()
     created: list[Container] = field(default_factory=list)
     exits: dict[str, "asyncio.Future[Exit]"] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
@@ -93,7 +94,7 @@ class Node:
     async def attach(self, task: Task) -> Sandbox:
         await self._do("attach")
         self.attached.add(task.id)
-        return Sandbox(Path("/netns"), "", ())
+        return Sandbox(Path("/netns"), "", (), self.ports)
 
     async def detach(self, task_id: str) -> None:
         await self._do("detach")

@@ -8,7 +8,7 @@ import pytest
 
 from flota.overlay import BadAddress, UnknownNetwork
 from flota.v1.process_pb2 import PreparedTask
-from flota.v1.types_pb2 import HealthConfig, TaskState, TaskStatus
+from flota.v1.types_pb2 import HealthConfig, PortConfig, TaskState, TaskStatus
 from flota.worker.images.config import ImageConfig
 from flota.worker.runtime.container import BadContainer, ContainerError, Phase
 from flota.worker.runtime.processes import Completed
@@ -49,6 +49,18 @@ async def test_it_is_off_its_networks_before_it_is_told_ended() -> None:
     await one.until("RUNNING")
     node.end(one.controller.id, 1)
     assert await one.until("FAILED") == (2.0, "FAILED", "task: non-zero exit (1)")
+
+
+@virtual
+async def test_its_ports_are_told_as_long_as_it_has_them() -> None:
+    port = PortConfig(target_port=80, published_port=30001, publish_mode=PortConfig.PUBLISH_MODE_HOST)
+    node = Node(ports=(port,))
+    one = Life(node, task())
+    await one.until("RUNNING")
+    assert list(one.controller.status.ports.ports) == [port]
+    node.end(one.controller.id, 0)
+    await one.until("COMPLETE")
+    assert not one.controller.status.ports.ports
 
 
 @virtual
