@@ -11,7 +11,7 @@ from flota.manager.clock import timestamp
 from flota.manager.store import ReadTables
 from flota.v1.objects_pb2 import Network, Service, Task
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import Endpoint, EndpointSpec, TaskState
+from flota.v1.types_pb2 import Endpoint, EndpointSpec, PortConfig, TaskState
 
 
 class NotYet(Exception):
@@ -33,6 +33,8 @@ class Allocation:
         self._ports = Ports()
         self._services: dict[str, Addresses] = {}
         self._tasks: dict[str, Addresses] = {}
+        # The ingress network's id, once somebody needed it.
+        self._ingress = ""
         for network in tables.networks:
             self._networks.restore(network)
         for service in tables.services:
@@ -96,6 +98,7 @@ class Allocation:
             raise NotYet("waits for its service's endpoint")
         for attachment in task.spec.networks:
             self._must_have(attachment.target)
+        ingress = self._ingress_of(task)
         self.release_task(task.id)
         pending = Task()
         pending.CopyFrom(task)
@@ -106,6 +109,10 @@ class Allocation:
                 given = self._networks.give(attachment.target, attachment.addresses)
                 addresses.append((attachment.target, given))
                 pending.networks.add(network_id=attachment.target, addresses=given, aliases=attachment.aliases)
+            if ingress is not None:
+                given = self._networks.give(ingress)
+                addresses.append((ingress, given))
+                pending.networks.add(network_id=ingress, addresses=given)
         except Exception:
             self._give_back(addresses)
             raise
@@ -143,6 +150,24 @@ class Allocation:
             self._take_service(service)
         if task is not None:
             self._take_task(task)
+
+    def _ingress_of(self, task: Task) -> str | None:
+        """The ingress network if the task is reached through it, else None. Raises NotYet.
+
+        It is by a port in ingress mode; and by one in host mode if nothing else leads to the task from outside.
+        """
+        modes = {port.publish_mode for port in task.endpoint.spec.ports}
+        if not modes:
+            return None
+        if PortConfig.PUBLISH_MODE_INGRESS not in modes:
+            networks = (self._tables.networks.get(attachment.target) for attachment in task.spec.networks)
+            if any(network is not None and not network.spec.internal for network in networks):
+                return None
+        if self._ingress not in self._networks:
+            self._ingress = next((network.id for network in self._tables.networks if network.spec.ingress), "")
+        if self._ingress not in self._networks:
+            raise NotYet("waits for the ingress network")
+        return self._ingress
 
     def _must_have(self, network_id: str) -> None:
         if network_id not in self._networks:

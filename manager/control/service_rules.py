@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from flota.manager.control.names import check_annotations, check_duration, check_service_name
 from flota.manager.control.task_rules import check_task
-from flota.rpc.errors import InvalidArgument, Unsupported
+from flota.rpc.errors import InvalidArgument
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import EndpointSpec, PortConfig, UpdateConfig
 
@@ -78,7 +78,7 @@ def check_update(word: str, config: UpdateConfig) -> None:
 
 
 def check_endpoint(endpoint: EndpointSpec) -> None:
-    """Ports make sense; then they are refused, until flota has an ingress mesh."""
+    """Mode and ports make sense."""
     if endpoint.mode not in EndpointSpec.Mode.values():
         raise InvalidArgument.of("endpoint mode", endpoint.mode, "allowed are vip and dnsrr")
     _check_ports(endpoint.ports)
@@ -89,8 +89,6 @@ def check_endpoint(endpoint: EndpointSpec) -> None:
                     "published port", port.published_port or port.target_port,
                     "endpoint mode dnsrr has no address to publish in ingress mode; use mode=host or endpoint mode vip",
                 )  # fmt: skip
-    for port in endpoint.ports:
-        raise Unsupported(f"publishing ports is not supported yet (target port {port.target_port})")
 
 
 def _check_ports(ports: Iterable[PortConfig]) -> None:

@@ -1,26 +1,38 @@
 """What every node needs to know, kept up to date from the store's events. No I/O; the tables are only read.
 
 A node needs its own tasks; the secrets, configs and networks that those of them need which have not ended; and, for
-each such network, every peer and service on it, wherever they are. Each of these things has a key:
+each such network, every peer and service on it, wherever they are. While any service publishes a port in ingress mode,
+every node that is not DOWN needs the ingress network too, and is a peer on it itself: published ports are answered
+everywhere. Each of these things has a key:
 
     ("task", id)  ("secret", id)  ("config", id)  ("network", id)  ("service", network, id)  ("peer", network, task)
 
+(The key of a node as a peer has its id in the task's place.)
+
 An event is turned into `touch(nodes, keys)` for just the nodes whose need it concerns. What becomes of a key is read
 from here when it is sent (`change`), not when it is touched: a slow worker costs a set of keys, and gets the newest
-state of each. Nodes are said to *hold* a key for as long as one of their tasks needs it; counting those makes the work
-of an event proportional to what it changes and to the nodes that hold it, and to nothing else.
+state of each. Nodes are said to *hold* a key for as long as one of their tasks needs it (or they are part of the mesh);
+counting those makes the work of an event proportional to what it changes and to the nodes that hold it, and to nothing
+else.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from flota.manager.dispatcher.peers import is_ready, peers_of, services_of, underlay_address
+from flota.manager.dispatcher.peers import (
+    is_ready,
+    node_peer,
+    peers_of,
+    publishes,
+    services_of,
+    underlay_address,
+)
 from flota.manager.store import Event, ReadTables
 from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Config, Network, Node, Secret, Service, Task
 from flota.v1.store_pb2 import StoreAction
-from flota.v1.types_pb2 import TaskState
+from flota.v1.types_pb2 import NodeState, TaskState
 
 Key = tuple[str, ...]
 
@@ -64,8 +76,14 @@ class Assignments:
         self._services: dict[str, dict[str, AssignmentChange]] = {}
         self._networks_of_service: dict[str, set[str]] = {}
         self._addresses: dict[str, str] = {}
+        # The ingress network's id ("" = there is none), services that publish ports on it, nodes that can answer them.
+        self._ingress = ""
+        self._publishing: set[str] = set()
+        self._able: set[str] = set()
+        for network in tables.networks:
+            self._set_network(network, removed=False)
         for node in tables.nodes:
-            self._addresses[node.id] = underlay_address(node)
+            self._set_node(node, removed=False)
         for service in tables.services:
             self._set_service(service)
         for task in tables.tasks:
@@ -78,6 +96,8 @@ class Assignments:
         tasks = [task for task in self._tables.tasks.by("node", node_id) if _is_assigned(task)]
         placements = (self._placements.get(task.id) for task in tasks)
         needs = dict.fromkeys(key for placement in placements if placement is not None for key in placement.needs)
+        if self._publishing and node_id in self._able:
+            needs.setdefault(("network", self._ingress))
         networks = [key for key in needs if key[0] == "network"]
         for key in needs:
             yield from self._update(node_id, key)
@@ -126,6 +146,8 @@ class Assignments:
                 case Service() as service:
                     self._set_service(Service(id=service.id) if removed else service)
                 case Secret() | Config() | Network() as thing:
+                    if isinstance(thing, Network):
+                        self._set_network(thing, removed)
                     key = (event.word, thing.id)
                     if key in self._holders:
                         self._touch(self._holders[key], (key,), Urgency.OWN)
@@ -214,21 +236,77 @@ class Assignments:
             self._touch(holders, (("peer", network_id, task_id),), urgency)
 
     def _set_node(self, node: Node, removed: bool) -> None:
-        """Its address may have changed; only then does anybody else care."""
+        """Its address may have changed, or whether it answers published ports; only then does anybody else care."""
         address = None if removed else underlay_address(node)
-        if self._addresses.get(node.id) == address:
-            return
-        if address is None:
-            self._addresses.pop(node.id, None)
+        able = bool(address) and node.status.state != NodeState.NODE_STATE_DOWN
+        moved = self._addresses.get(node.id) != address
+        if moved:
+            if address is None:
+                self._addresses.pop(node.id, None)
+            else:
+                self._addresses[node.id] = address
+            for task in self._tables.tasks.by("node", node.id):
+                if task.id in self._placements:
+                    self._set_peers(task)
+        if able and node.id not in self._able:
+            self._able.add(node.id)
+            if self._publishing:
+                self._join_mesh(node.id)
+        elif not able and node.id in self._able:
+            if self._publishing:
+                self._leave_mesh(node.id)
+            self._able.remove(node.id)
+        elif able and moved and self._publishing:
+            self._set_node_peer(node.id)
+
+    # The mesh: who answers published ports.
+
+    def _set_network(self, network: Network, removed: bool) -> None:
+        """Only the ingress network is looked at, from when it has its subnet."""
+        if network.id == self._ingress and removed:
+            self._dissolve_mesh()
+            self._ingress = ""
+        elif network.spec.ingress and network.ipam and not removed and not self._ingress:
+            self._ingress = network.id
         else:
-            self._addresses[node.id] = address
-        for task in self._tables.tasks.by("node", node.id):
-            if task.id in self._placements:
-                self._set_peers(task)
+            return
+        for service in self._tables.services:
+            self._set_service(service)
+
+    def _set_publishing(self, service: Service, is_so: bool) -> None:
+        """The first service that publishes a port brings all nodes onto the network, the last takes them off."""
+        if is_so and service.id not in self._publishing:
+            self._publishing.add(service.id)
+            if len(self._publishing) == 1:
+                for node_id in sorted(self._able):
+                    self._join_mesh(node_id)
+        elif not is_so and service.id in self._publishing:
+            if len(self._publishing) == 1:
+                self._dissolve_mesh()
+            self._publishing.discard(service.id)
+
+    def _dissolve_mesh(self) -> None:
+        if self._publishing:
+            for node_id in sorted(self._able):
+                self._leave_mesh(node_id)
+            self._publishing.clear()
+
+    def _join_mesh(self, node_id: str) -> None:
+        self._set_node_peer(node_id)
+        self._hold(node_id, ("network", self._ingress))
+
+    def _leave_mesh(self, node_id: str) -> None:
+        self._drop_peer(self._ingress, node_id)
+        self._release(node_id, ("network", self._ingress))
+
+    def _set_node_peer(self, node_id: str) -> None:
+        peer = node_peer(self._ingress, node_id, self._addresses[node_id])
+        self._peers.setdefault(self._ingress, {})[node_id] = AssignmentChange(action=_UPDATE, peer=peer)
+        self._touch_peer(self._ingress, node_id, Urgency.SPREAD)
 
     def _set_service(self, service: Service) -> None:
         before = self._networks_of_service.pop(service.id, set())
-        now = {told.network_id: told for told in services_of(service)}
+        now = {told.network_id: told for told in services_of(service, self._ingress)}
         if now:
             self._networks_of_service[service.id] = set(now)
         for network_id in before - now.keys():
@@ -246,6 +324,7 @@ class Assignments:
             holders = self._holders.get(("network", network_id))
             if holders:
                 self._touch(holders, (("service", network_id, service.id),), Urgency.SPREAD)
+        self._set_publishing(service, bool(self._ingress) and publishes(service))
 
 
 def _is_assigned(task: Task) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.task_states import task_name
-from flota.v1.types_pb2 import EndpointSpec, TaskState
+from flota.v1.types_pb2 import EndpointSpec, PortConfig, TaskState
 
 
 def is_ready(task: Task) -> bool:
@@ -42,8 +42,20 @@ def peers_of(task: Task, vtep: str) -> Iterator[NetworkPeer]:
             )
 
 
-def services_of(service: Service) -> Iterator[NetworkService]:
-    """The service on each network where it has an address in common or, without one (dnsrr), where its tasks are."""
+def node_peer(network_id: str, node_id: str, vtep: str) -> NetworkPeer:
+    """A node that answers published ports: a peer without addresses, and with the node's id in the task's place."""
+    return NetworkPeer(network_id=network_id, task_id=node_id, node_id=node_id, vtep=vtep)
+
+
+def publishes(service: Service) -> bool:
+    """Whether the service has a port in ingress mode (that the allocator has seen)."""
+    return any(port.publish_mode == PortConfig.PUBLISH_MODE_INGRESS for port in service.endpoint.ports)
+
+
+def services_of(service: Service, ingress: str) -> Iterator[NetworkService]:
+    """The service on each network where it has an address in common or, without one (dnsrr), where its tasks are; and
+    on the network `ingress` ("" = there is none), without an address, if it publishes ports there.
+    """
     if not service.HasField("endpoint"):
         return
     endpoint = service.endpoint
@@ -51,6 +63,8 @@ def services_of(service: Service) -> Iterator[NetworkService]:
     addresses = {vip.network_id: vip.address for vip in endpoint.virtual_ips}
     if endpoint.spec.mode == EndpointSpec.MODE_DNSRR:
         addresses = dict.fromkeys(aliases, "") | addresses
+    if ingress and publishes(service):
+        addresses[ingress] = ""
     for network_id, address in addresses.items():
         yield NetworkService(
             network_id=network_id,

@@ -234,7 +234,8 @@ Global___UpdateTaskStatusResponse: _TypeAlias = UpdateTaskStatusResponse  # noqa
 @_typing.final
 class NetworkPeer(_message.Message):
     """NetworkPeer is one place on a network: a task's interface, anywhere in the cluster. What bridges, VXLAN
-    forwarding entries, neighbour entries and names are made from.
+    forwarding entries, neighbour entries and names are made from. On the ingress network it may be a node: one that
+    answers published ports, whether it has a task there or not; it has no addresses then.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -252,7 +253,7 @@ class NetworkPeer(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     task_id: _builtins.str
-    """Also the key: one per task and network."""
+    """Also the key: one per task and network. Of a node, its id."""
     task_name: _builtins.str
     service_id: _builtins.str
     service_name: _builtins.str
@@ -295,7 +296,7 @@ Global___NetworkPeer: _TypeAlias = NetworkPeer  # noqa: Y015
 
 @_typing.final
 class NetworkService(_message.Message):
-    """NetworkService is a service's common address on a network."""
+    """NetworkService is a service's common address on a network; on the ingress network, its published ports."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -383,7 +384,9 @@ class AssignmentChange(_message.Message):
     def network(self) -> _objects_pb2.Network: ...
     @_builtins.property
     def peer(self) -> Global___NetworkPeer:
-        """For every network that is sent: whatever is on it, on this node and elsewhere."""
+        """For every network that is sent: whatever is on it, on this node and elsewhere. The ingress network is sent to
+        every node while any service publishes a port in ingress mode.
+        """
 
     @_builtins.property
     def service(self) -> Global___NetworkService: ...

@@ -10,11 +10,13 @@ import pytest
 from flota.manager.dispatcher.assignments import Assignments, Key, Urgency
 from flota.manager.store import LocalProposer, Store, Transaction
 from flota.v1.dispatcher_pb2 import AssignmentsMessage
-from flota.v1.objects_pb2 import Config, Node, Secret, Service, Task
-from flota.v1.types_pb2 import EndpointSpec, TaskState
-from tests.unit.dispatcher.swarm import ASSIGNED, RUNNING, Held, network, service, task
+from flota.v1.objects_pb2 import Config, Network, Node, Secret, Service, Task
+from flota.v1.types_pb2 import EndpointSpec, NodeState, PortConfig, TaskState
+from tests.unit.dispatcher.swarm import ASSIGNED, DOWN, RUNNING, Held, network, service, task
 
 PENDING, STARTING, READY = TaskState.TASK_STATE_PENDING, TaskState.TASK_STATE_STARTING, TaskState.TASK_STATE_READY
+READY_NODE = NodeState.NODE_STATE_READY
+INGRESS, HOST = PortConfig.PUBLISH_MODE_INGRESS, PortConfig.PUBLISH_MODE_HOST
 COMPLETE, SHUTDOWN = TaskState.TASK_STATE_COMPLETE, TaskState.TASK_STATE_SHUTDOWN
 STATES = [PENDING, ASSIGNED, READY, STARTING, RUNNING, COMPLETE, SHUTDOWN, TaskState.TASK_STATE_FAILED]
 NODES = ["w1", "w2", "w3"]
@@ -107,6 +109,24 @@ def comparable(held: Held) -> dict[tuple[str, ...], Any]:
     return result
 
 
+def ingress() -> Network:
+    """The ingress network, with its subnet."""
+    made = network("n0")
+    made.spec.ingress = True
+    made.ipam.add(subnet="10.0.0.0/24", gateway="10.0.0.1")
+    return made
+
+
+def publishing(id: str, *modes: "PortConfig.PublishMode.ValueType") -> Service:
+    """A service with an endpoint and a port of each mode."""
+    made = Service(id=id)
+    made.spec.annotations.name = id
+    for number, mode in enumerate(modes):
+        made.endpoint.ports.add(target_port=80, published_port=8080 + number, publish_mode=mode)
+    made.endpoint.spec.ports.extend(made.endpoint.ports)
+    return made
+
+
 async def step(world: World, rng: Random) -> None:
     """Something happens in the cluster."""
     store = world.store
@@ -114,7 +134,7 @@ async def step(world: World, rng: Random) -> None:
     dice = rng.random()
     if dice < 0.3 or not tasks:
         made = task(
-            f"t{rng.randrange(1000)}", "", rng.choice(["n1", "n2", "n3", ""]),
+            f"t{rng.randrange(1000)}", "", rng.choice(["n0", "n1", "n2", "n3", ""]),
             state=PENDING, service_id=rng.choice(["s1", "s2"]),
             secrets=rng.sample(["a", "b", "c"], rng.randrange(3)), configs=rng.sample(["d", "e"], rng.randrange(2)),
         )  # fmt: skip
@@ -141,15 +161,21 @@ async def step(world: World, rng: Random) -> None:
         thing = network(rng.choice(["n1", "n2", "n3"]))
         thing.vni = rng.randrange(5000)
         await world.put(thing)
-    elif dice < 0.94:
+    elif dice < 0.93:
         made_service = service(rng.choice(["s1", "s2"]), rng.choice(["n1", "n2"]), f"10.0.1.{rng.randrange(250)}/24")
         if rng.random() < 0.3:
             made_service.endpoint.spec.mode = EndpointSpec.MODE_DNSRR
+        if rng.random() < 0.5:
+            made_service.endpoint.ports.add(target_port=80, published_port=rng.choice([80, 81]))
         await world.put(made_service)
-    elif dice < 0.97:
+    elif dice < 0.965:
         node = Node(id=rng.choice(NODES))
-        node.description.data_path_address = f"10.1.0.{rng.randrange(250)}"
+        node.description.data_path_address = rng.choice(["", "10.1.0.1", "10.1.0.2"])
+        node.status.state = rng.choice([READY_NODE, READY_NODE, DOWN])
         await world.put(node)
+    elif dice < 0.97:
+        mesh = store.networks.get("n0")
+        await (world.put(ingress()) if mesh is None else world.remove(mesh))
     else:
         table = rng.choice([store.nodes, store.services, store.secrets, store.configs])
         gone = next(iter(table), None)
@@ -235,3 +261,64 @@ async def test_a_task_that_managers_ended_stays_with_its_worker() -> None:
     assert held["task", "t1"].desired_state == SHUTDOWN
     assert held.ids("network") == set()
     assert world.anew("w1").ids("task") == {"t1"}
+
+
+async def mesh_world() -> World:
+    """w1 and w2 are READY, w3 is DOWN; there is an ingress network, and nobody publishes a port."""
+    world = World()
+    for number, state in enumerate([READY_NODE, READY_NODE, DOWN], 1):
+        node = Node(id=f"w{number}")
+        node.description.data_path_address = f"10.1.0.{number}"
+        node.status.state = state
+        await world.put(node)
+    await world.put(ingress())
+    world.touches.clear()
+    return world
+
+
+async def test_while_a_service_publishes_a_port_every_node_takes_part_in_the_mesh() -> None:
+    world = await mesh_world()
+    await world.put(publishing("host", HOST), network("n1"), service("plain", "n1"))
+    assert world.touches == []
+    await world.put(publishing("web", INGRESS, HOST), publishing("shop", INGRESS))
+    for node_id in ("w1", "w2"):
+        held = world.tell(node_id)
+        assert held.ids("network") == {"n0"}
+        assert held.ids("peer") == {"w1", "w2"}
+        assert held.ids("service") == {"web", "shop"}
+        assert held["peer", "n0", "w2"].vtep == "10.1.0.2"
+        assert not held["peer", "n0", "w2"].addresses
+        assert held == world.anew(node_id)
+    assert world.tell("w3") == {}
+    # The last one takes it away again.
+    await world.remove(world.store.services.get("web"))
+    assert world.tell("w1").ids("service") == {"shop"}
+    await world.put(publishing("shop", HOST))
+    assert world.tell("w1") == world.tell("w2") == {}
+
+
+async def test_a_node_that_goes_down_leaves_the_mesh_and_comes_back() -> None:
+    world = await mesh_world()
+    await world.put(publishing("web", INGRESS))
+    await world.put(task("t1", "w2", "n0", state=RUNNING))
+    for node_id in ("w1", "w2"):
+        world.tell(node_id)
+
+    def state(node_id: str, state: "NodeState.ValueType", address: str = "10.1.0.2") -> Node:
+        node = Node(id=node_id)
+        node.description.data_path_address = address
+        node.status.state = state
+        return node
+
+    # What it was told stays while it merely is not heard of.
+    world.touches.clear()
+    for brief in (NodeState.NODE_STATE_DISCONNECTED, NodeState.NODE_STATE_UNKNOWN, READY_NODE):
+        await world.put(state("w2", brief))
+    assert world.touches == []
+    await world.put(state("w2", DOWN))
+    assert world.tell("w1").ids("peer") == {"w1", "t1"}
+    await world.put(state("w2", READY_NODE, "10.1.0.9"))
+    held = world.tell("w1")
+    assert held.ids("peer") == {"w1", "w2", "t1"}
+    assert held["peer", "n0", "w2"].vtep == held["peer", "n0", "t1"].vtep == "10.1.0.9"
+    assert comparable(world.tell("w2")) == comparable(world.anew("w2"))
