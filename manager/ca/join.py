@@ -144,7 +144,8 @@ async def request_certificate(
             failure = error
             continue
         async with join_channel(root_pem, certificate_pem, key_pem, address) as channel:
-            return await _issue(NodeCaStub(channel), root_pem, availability)
+            # It answered just now. A busy manager may hang up in the middle of a handshake: then connect again.
+            return await _issue(NodeCaStub(channel), root_pem, availability, patient=True)
     raise failure
 
 
@@ -161,15 +162,14 @@ async def renew_certificate(identity: Identity, managers: Sequence[str]) -> Issu
 
 
 async def _issue(
-    stub: "NodeCaAsyncStub", root_pem: bytes, availability: "NodeAvailability.ValueType"
+    stub: "NodeCaAsyncStub", root_pem: bytes, availability: "NodeAvailability.ValueType", *, patient: bool = False
 ) -> IssuedIdentity:
     request_pem, key_pem = create_request()
     try:
         answer: IssueNodeCertificateResponse = await stub.IssueNodeCertificate(
             IssueNodeCertificateRequest(csr=request_pem, availability=availability),
-            timeout=_ISSUE_PATIENCE,
-            # A busy manager may hang up in the middle of a handshake: connecting is tried again until then.
-            wait_for_ready=True,
+            timeout=_ISSUE_PATIENCE if patient else _PATIENCE,
+            wait_for_ready=patient,
         )
     except grpc.RpcError as error:
         raise error_from(error) from None
