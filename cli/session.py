@@ -84,13 +84,13 @@ def socket_path(host: str) -> str:
     raise CommandFailed(f"invalid host {host!r}: unix:///path of a daemon's socket is needed (-H, FLOTA_HOST)", 2)
 
 
-def unreachable(host: str) -> CommandFailed:
-    """Say which socket does not answer, why, and what to do."""
+def unreachable(host: str) -> CommandFailed | None:
+    """Say which socket does not answer, why, and what to do. None when somebody does listen there."""
     import os
     import socket
 
     path = socket_path(host)
-    why = "the daemon does not answer there"
+    why = ""
     if not os.path.exists(path):
         why = "there is no such socket"
     else:
@@ -106,6 +106,8 @@ def unreachable(host: str) -> CommandFailed:
             why = str(error.strerror or error)
         finally:
             probe.close()
+    if not why:
+        return None
     return CommandFailed(
         f"Cannot connect to the flota daemon at unix://{path}: {why}. Is it running? "
         "(start it: systemctl start flota, or flota daemon; another one: -H or FLOTA_HOST)"
@@ -118,7 +120,9 @@ def failure_of(error: grpc.aio.AioRpcError, host: str) -> CommandFailed:
 
     details = error.details() or error.code().name.lower().replace("_", " ")
     if error.code() == grpc.StatusCode.UNAVAILABLE and _never_connected(details):
-        return unreachable(host)
+        reason = unreachable(host)
+        if reason is not None:
+            return reason
     if error.code() == grpc.StatusCode.UNIMPLEMENTED and details.startswith("Method not found"):
         details = "this daemon does not know the request: it is older than this command"
     return CommandFailed(f"Error response from daemon: {details}")

@@ -29,7 +29,7 @@ from flota.rpc.callers import (
     host_of_peer,
     set_caller,
 )
-from flota.rpc.channels import MAX_MESSAGE_BYTES
+from flota.rpc.channels import KEEPALIVE, MAX_MESSAGE_BYTES
 from flota.rpc.contract import Method, methods
 from flota.rpc.errors import FlotaError, PermissionDenied, Unauthenticated
 from flota.rpc.forward import (
@@ -53,10 +53,10 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_time_ms", 1500),
-    ("grpc.keepalive_timeout_ms", 1500),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+]
+_NODE_OPTIONS: list[tuple[str, int]] = [
+    *_OPTIONS,
+    *KEEPALIVE,
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
 ]
@@ -234,7 +234,7 @@ def node_server(
         configuration,  # type: ignore[arg-type]  # None = unchanged, which the stubs do not know
         require_client_authentication=True,
     )
-    server = grpc.aio.server(interceptors=[Gate(CertificateAuthenticator(trust), router)], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[Gate(CertificateAuthenticator(trust), router)], options=_NODE_OPTIONS)
     try:
         bound = server.add_secure_port(listen, credentials)
     except RuntimeError:
