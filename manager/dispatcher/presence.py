@@ -53,10 +53,12 @@ class Presence:
         self._nodes: dict[str, _Node] = {}
         self._alarms: list[tuple[float, str]] = []
 
-    def expect(self, node_id: str, now: float) -> None:
-        """A node that is not known to be down has time to open a session. Nothing new for one that we know of."""
-        if node_id not in self._nodes:
-            self._put(node_id, _Node(NodeState.NODE_STATE_UNKNOWN, 0.0, 0.0), now + UNKNOWN_GRACE * self.period)
+    def expect(self, node_id: str, now: float) -> bool:
+        """A node that is not known to be down has time to open a session. False for one that we know of already."""
+        if node_id in self._nodes:
+            return False
+        self._put(node_id, _Node(NodeState.NODE_STATE_UNKNOWN, 0.0, 0.0), now + UNKNOWN_GRACE * self.period)
+        return True
 
     def forget(self, node_id: str) -> Session | None:
         """The node was removed from the cluster; gives back the session it still had."""

@@ -64,9 +64,6 @@ class Term:
         self._root_ca = root_ca()
         self._error: FlotaError | None = None
         self._open_watch()
-        for node in store.nodes:
-            if node.status.state != NodeState.NODE_STATE_DOWN:
-                self._expect(node.id)
 
     def _open_watch(self) -> None:
         """Take everything as it is now; no await in between, so nothing is missed or taken twice."""
@@ -74,6 +71,9 @@ class Term:
         self._events: deque[Event] = deque()
         self._set_period()
         self._assignments = Assignments(self._store, self._touch)
+        for node in self._store.nodes:
+            if node.status.state != NodeState.NODE_STATE_DOWN:
+                self._expect(node.id)
 
     def end(self, error: FlotaError) -> None:
         """End all streams and calls with `error`."""
@@ -236,8 +236,8 @@ class Term:
     # What follows from it.
 
     def _expect(self, node_id: str) -> None:
-        self._presence.expect(node_id, self._time())
-        self._nodes.want(node_id, Wish(NodeState.NODE_STATE_UNKNOWN, "not heard of since the leader changed"))
+        if self._presence.expect(node_id, self._time()):
+            self._nodes.want(node_id, Wish(NodeState.NODE_STATE_UNKNOWN, "not heard of since the leader changed"))
 
     def _moved(self, node_id: str, state: State, reason: str) -> None:
         self._nodes.want(node_id, Wish(state, reason))

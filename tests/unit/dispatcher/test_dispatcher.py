@@ -253,6 +253,7 @@ async def test_a_store_that_is_replaced_is_told_anew(swarm: Swarm) -> None:
     assert agent.held.ids("task") == {"t1"}
     await swarm.create(task("t3", "w1"))
     await agent.until(lambda: agent.held.ids("task") == {"t1", "t3"})
+    assert swarm.state("w1") == READY
 
 
 async def test_first_everything_then_changes(swarm: Swarm) -> None:
