@@ -80,6 +80,8 @@ class Controller:
         self._launched = found is not None and (
             found.phase == Phase.RUNNING or (found.phase == Phase.ENDED and self.status.state >= STARTING)
         )
+        # Whether anything of it may be on this node.
+        self._made = found is not None
         # Was made and ended before it was started; its place is needed.
         self._spoilt = found is not None and found.phase == Phase.ENDED and not self._launched
         there = found is not None and not self._spoilt
@@ -130,16 +132,14 @@ class Controller:
         """Returns when nothing of the task is left. Cancelled: the worker stops, the container runs on."""
         if not is_over(self.status.state):
             outcome = await self._life()
-            await self._insist(lambda: self._parts.networks.detach(self.id))
+            await self._leave_networks()
             self._observe(outcome.state, outcome.message, outcome.error, outcome.exit)
         else:
-            await self._insist(lambda: self._parts.networks.detach(self.id))
+            await self._leave_networks()
         if not self._unwanted.is_set() and self.task.desired_state != _REMOVE:
-            await self._insist(lambda: self._parts.containers.remove(self.id, keep_log=True))
-            self._parts.images.release(self.id)
+            await self._take_apart(keep_log=True)
             await self._unwanted.wait()
-        await self._insist(lambda: self._parts.containers.remove(self.id))
-        self._parts.images.release(self.id)
+        await self._take_apart(keep_log=False)
         await self._unwanted.wait()
 
     # Its life.
@@ -202,6 +202,7 @@ class Controller:
         return None
 
     async def _prepare(self) -> None:
+        self._made = True
         if self._spoilt:
             await self._parts.containers.remove(self.id)
             self._spoilt = False
@@ -296,6 +297,15 @@ class Controller:
         except ValueError:
             # An image's mistake; as Docker has it.
             return signal.SIGTERM
+
+    async def _leave_networks(self) -> None:
+        if self._made:
+            await self._insist(lambda: self._parts.networks.detach(self.id))
+
+    async def _take_apart(self, *, keep_log: bool) -> None:
+        if self._made:
+            await self._insist(lambda: self._parts.containers.remove(self.id, keep_log=keep_log))
+        self._parts.images.release(self.id)
 
     async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
         """Clean up, however often it takes."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from random import Random
+from urllib.request import urlopen
 
 from flota.v1.local_pb2 import AgentStatusRequest, RemoveAllTasksRequest, WatchSessionRequest
 from flota.v1.objects_pb2 import Task
@@ -145,6 +146,24 @@ async def test_it_tells_about_its_machine(cluster: Cluster) -> None:
     ]
     assert described.engine.labels == {"disk": "ssd"}
     assert described.tls_info.trust_root == cluster.swarm.root_pem
+
+
+async def test_its_metrics(cluster: Cluster) -> None:
+    address = f"{cluster.machine.address}:9324"
+    await cluster.boot(metrics_address=address)
+    task, ended = cluster.task("runs", "sleep", "1000"), cluster.task("ends", "true")
+    await cluster.swarm.create(task, ended)
+    await cluster.until(task, RUNNING)
+    await cluster.until(ended, COMPLETE)
+    shown = await asyncio.to_thread(lambda: urlopen(f"http://{address}/metrics").read().decode().splitlines())
+    assert {
+        'flota_worker_tasks{state="running"} 1.0',
+        'flota_worker_tasks{state="complete"} 1.0',
+        'flota_worker_tasks_ended_total{state="complete"} 1.0',
+        "flota_worker_container_starts_total 2.0",
+        "flota_worker_container_start_seconds_count 2.0",
+        "flota_worker_session 1.0",
+    } <= set(shown)
 
 
 async def test_a_worker_that_cannot_work_says_why(cluster: Cluster) -> None:

@@ -160,8 +160,9 @@ async def test_one_that_is_not_wanted_from_the_start_is_never_made() -> None:
     unwanted.desired_state = SHUTDOWN
     one = Life(node, unwanted)
     await one.until("SHUTDOWN")
+    await one.gone()
     assert one.states == ["SHUTDOWN"]
-    assert node.created == []
+    assert node.notes == []
 
 
 @virtual
@@ -425,6 +426,14 @@ async def test_one_that_had_ended_is_only_cleaned_up() -> None:
     await one.gone()
     assert one.seen == []
     assert node.notes == ["detach", "remove"]
+
+
+@virtual
+async def test_of_one_that_left_nothing_there_is_nothing_to_clean_up() -> None:
+    node = Node()
+    one = Life(node, task(), status=status(life.COMPLETE))
+    await one.gone()
+    assert (one.seen, node.notes) == ([], [])
 
 
 @virtual
