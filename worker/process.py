@@ -7,7 +7,7 @@ Stopping goes the other way and touches no container.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
@@ -21,6 +21,7 @@ from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import AgentStatusResponse
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
 from flota.v1.process_pb2 import WorkerConfig
+from flota.v1.types_pb2 import TaskStatus
 from flota.worker import metrics
 from flota.worker.agent.description import describe
 from flota.worker.agent.managers import Managers
@@ -29,12 +30,14 @@ from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.servicer import TaskCalls
 from flota.worker.images.calls import ImageCalls
 from flota.worker.images.store import ImageStore
+from flota.worker.logs import LogPublisher, TaskLog
 from flota.worker.runtime.container import Phase
 from flota.worker.runtime.runtime import Runtime
 from flota.worker.tasks.journal import Journal
+from flota.worker.tasks.life import is_over
 from flota.worker.tasks.parts import Parts
 from flota.worker.tasks.payloads import Payloads
-from flota.worker.tasks.tasks import Tasks
+from flota.worker.tasks.tasks import Report, Tasks
 from flota.worker.tasks.template import NodeFacts
 
 _log = structlog.get_logger("worker")
@@ -102,7 +105,15 @@ class Worker:
             config.node_id or identity.node_id,
         )
         payloads, reporter = Payloads(), Reporter()
-        self._tasks = tasks = await self._take_up(network, payloads, reporter, stack)
+        logs = LogPublisher(self._logs)
+        await logs.start()
+        stack.push_async_callback(logs.stop)
+
+        def report(task_id: str, status: TaskStatus) -> None:
+            reporter.put(task_id, status)
+            logs.changed()
+
+        self._tasks = tasks = await self._take_up(network, payloads, report, stack)
         stack.callback(metrics.follow(tasks.by_state))
         self._membership = Membership(
             identity,
@@ -111,6 +122,7 @@ class Worker:
             (network, payloads, tasks),
             reporter,
             self._words,
+            (logs.run,),
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -121,7 +133,7 @@ class Worker:
             if session is not None:
                 session.cancel()
 
-    async def _take_up(self, network: Network, payloads: Payloads, reporter: Reporter, stack: AsyncExitStack) -> Tasks:
+    async def _take_up(self, network: Network, payloads: Payloads, report: Report, stack: AsyncExitStack) -> Tasks:
         """The tasks that earlier workers left, on a network that serves them again."""
         await network.start()
         stack.push_async_callback(network.stop)
@@ -131,7 +143,7 @@ class Worker:
         found = await self._runtime.adopt()
         await network.adopt({task_id for task_id, one in found.items() if one.phase != Phase.ENDED})
         facts = NodeFacts(self.config.node_id, self._description.hostname, self._description.platform)
-        tasks = Tasks(Parts(self._images, self._runtime, network, payloads, facts), journal, reporter.put)
+        tasks = Tasks(Parts(self._images, self._runtime, network, payloads, facts), journal, report)
         stack.push_async_callback(tasks.stop)
         tasks.start(remembered, found)
         if found:
@@ -142,9 +154,16 @@ class Worker:
         """The machine is in no cluster (any longer): take away what tasks left."""
         async with AsyncExitStack() as stack:
             network = Network(self._run, _NOWHERE, _VXLAN_PORT, "")
-            tasks = await self._take_up(network, Payloads(), Reporter(), stack)
+            tasks = await self._take_up(network, Payloads(), Reporter().put, stack)
             if count := await tasks.remove_all(kill=True):
                 _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
+
+    def _logs(self) -> Iterator[TaskLog]:
+        """Where this node's tasks have their logs."""
+        for task in self._tasks.all() if self._tasks is not None else ():
+            status = self._tasks.status(task.id) if self._tasks is not None else None
+            ended = status is not None and is_over(status.state)
+            yield TaskLog(task.id, task.service_id, self._runtime.log_file(task.id), ended)
 
     # What the Agent service answers.
 

@@ -1,1 +1,12 @@
-"""Log files of containers: written by conmon, rotated, read and followed here, sent to whoever subscribed."""
+"""Log files of containers: written by conmon, replaced by it when they are full; read and followed here, and sent to
+whoever subscribed.
+
+    entries     one line of conmon's file ──► when, from which stream, which bytes
+    files       one file: from where on (tail, since), part by part, across its replacement by a new one
+    changes     who waits for files to grow is woken (inotify)
+    publisher   subscriptions of the managers ──► lines of this node's tasks (proto/flota/v1/logs.proto)
+"""
+
+from flota.worker.logs.publisher import LogPublisher, TaskLog
+
+__all__ = ["LogPublisher", "TaskLog"]
