@@ -158,6 +158,11 @@ class Network:
                 log.warning("task %s: virtual addresses cannot be served again: %s", task_id, error)
         self._touch(self._in_use())
 
+    async def leave(self) -> None:
+        """The node is in no cluster (any longer): networks that are here without a task go too."""
+        await self._kernel.call(self._segments.hold, {}, {})
+        self._held = set()
+
     async def _build(self, task: Task) -> tuple[Task, Sockets]:
         """The task's namespace, with its ports held; returns the task as it is to be remembered."""
         plans = attachments.plan(task, self._model.networks, self._underlay)

@@ -157,6 +157,7 @@ class Worker:
             tasks = await self._take_up(network, Payloads(), Reporter().put, stack)
             if count := await tasks.remove_all(kill=True):
                 _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
+            await network.leave()
 
     def _logs(self) -> Iterator[TaskLog]:
         """Where this node's tasks have their logs."""

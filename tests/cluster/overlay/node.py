@@ -50,6 +50,9 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
         case "adopt":
             await network.adopt(set(request["tasks"]))
             return {}
+        case "leave":
+            await network.leave()
+            return {}
         case "stop":
             await network.stop()
             return {}

@@ -347,10 +347,24 @@ def test_nothing_is_left_when_the_last_port_is_gone(cluster: Cluster) -> None:
         removal(WEB), removal(INGRESS), *(removal(takes_part(node)) for node in cluster.machines.nodes)
     )
     for node in cluster.machines.nodes:
-        assert node.sh("nft list ruleset") == ""
-        assert "fl-" not in node.sh("ip link")
-        assert not list((node.run_directory / "netns").iterdir())
-        assert not list((node.run_directory / "overlay").iterdir())
+        assert_nothing_left(node)
+
+
+def test_a_machine_that_left_the_cluster_has_nothing_of_the_mesh(cluster: Cluster) -> None:
+    a = cluster.a
+    a.stop()
+    a.start()
+    a.call("adopt", tasks=[])
+    assert "flota" in a.sh("nft list ruleset"), "a restart leaves the mesh as it is"
+    a.call("leave")
+    assert_nothing_left(a)
+
+
+def assert_nothing_left(node: Node) -> None:
+    assert node.sh("nft list ruleset") == ""
+    assert "fl-" not in node.sh("ip link")
+    assert not list((node.run_directory / "netns").iterdir())
+    assert not list((node.run_directory / "overlay").iterdir())
 
 
 def test_a_node_that_leaves_the_mesh_is_no_way_in_any_longer(cluster: Cluster) -> None:
