@@ -5,7 +5,9 @@ Imports are done before the first line is read, so that a process the daemon kee
 
 import asyncio
 import gc
+import os
 import signal
+import stat
 import sys
 from contextlib import AsyncExitStack
 
@@ -35,6 +37,9 @@ def main() -> int:
 
 
 async def _serve() -> int:
+    kind = os.fstat(sys.stdin.fileno()).st_mode
+    if not stat.S_ISFIFO(kind) and not stat.S_ISSOCK(kind):
+        return child.failed("standard input is no pipe: this process is started by `flota daemon`")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)

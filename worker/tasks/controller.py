@@ -20,10 +20,10 @@ from typing import Any
 import structlog
 
 from flota.overlay import BadAddress, OverlayError
+from flota.rpc.errors import DeadlineExceeded, FlotaError, ResourceExhausted, Unavailable
 from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import PreparedTask
 from flota.v1.types_pb2 import TaskState, TaskStatus
-from flota.worker.images.errors import ImageNotFound
 from flota.worker.runtime.container import BadContainer, ContainerError, ContainerState, Exit, Phase, signal_number
 from flota.worker.runtime.processes import Completed
 from flota.worker.tasks.health import Check, Health, Unhealthy, seconds
@@ -53,6 +53,10 @@ _GRACE = 10.0
 # put another one elsewhere.
 _PAUSE = 1.0
 _TRIES = 10
+# Faults that people can read about; what of them will be the same the next time, but for some that may pass.
+_FAULTS = (ContainerError, OverlayError, FlotaError)
+_LASTING = (BadContainer, BadAddress, FlotaError)
+_PASSING = (Unavailable, DeadlineExceeded, ResourceExhausted)
 _REMOVE = TaskState.TASK_STATE_REMOVE
 
 
@@ -177,11 +181,11 @@ class Controller:
         for tries in count(1):
             try:
                 return await self._do(step.work)
-            except (BadContainer, BadAddress, ImageNotFound) as error:
-                return Outcome(step.failure, _word(step.failure), str(error))
             except Unhealthy as error:
                 return Outcome(step.failure, _word(step.failure), str(error), await self._stop())
-            except (ContainerError, OverlayError) as error:
+            except _FAULTS as error:
+                if isinstance(error, _LASTING) and not isinstance(error, _PASSING):
+                    return Outcome(step.failure, _word(step.failure), str(error))
                 if tries == _TRIES:
                     return Outcome(step.failure, _word(step.failure), str(error))
                 self._observe(self.status.state, f"{_word(self.status.state)}: trying again", str(error))

@@ -39,7 +39,7 @@ class Images(Protocol):
     """worker/images."""
 
     async def find(self, reference: str) -> Image:
-        """Raises an exception whose message is for people when there is no such image on this node."""
+        """Raises ImageNotFound or another FlotaError."""
         ...
 
     def hold(self, user: str, image_id: str) -> None:

@@ -17,7 +17,8 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 async def prepare(task: Task, parts: Parts) -> PreparedTask:
     """Make the task's container. What was made before a failure is left to whoever called: see Controller.
 
-    Raises ImageNotFound, BadContainer, BadAddress when trying again will not help, else ContainerError, OverlayError.
+    Raises ContainerError, OverlayError, FlotaError, of which BadContainer, BadAddress and ImageNotFound (say) will be
+    the same at every try.
     """
     parts.containers.expect()
     wanted = expanded(task, parts.node)

@@ -3,8 +3,12 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from random import Random
 from urllib.request import urlopen
+
+import pytest
 
 from flota.v1.local_pb2 import AgentStatusRequest, RemoveAllTasksRequest, WatchSessionRequest
 from flota.v1.objects_pb2 import Task
@@ -201,3 +205,13 @@ async def test_killed_again_and_again_in_the_middle_of_everything(cluster: Clust
     await eventually(lambda: not any(map(cluster.has_container, ended)))
     # One process each, and no other: none was started twice.
     assert sorted(cluster.machine.processes()) == sorted(pids)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("printf '{}{}\\n' |", "this is no configuration of a worker: "), ("</dev/null", "standard input is no pipe: ")],
+)
+def test_what_is_no_configuration_is_said_in_one_line(line: str, why: str) -> None:
+    done = subprocess.run(["sh", "-c", f"{line} {sys.executable} -m flota.worker"], capture_output=True, check=False)
+    assert done.stdout.decode().startswith(f"failed {why}")
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from flota.overlay import BadAddress, UnknownNetwork
+from flota.rpc.errors import Unavailable
 from flota.v1.process_pb2 import PreparedTask
 from flota.v1.types_pb2 import HealthConfig, PortConfig, TaskState, TaskStatus
 from flota.worker.images.config import ImageConfig
+from flota.worker.images.errors import ImageNotFound
 from flota.worker.runtime.container import BadContainer, ContainerError, Phase
 from flota.worker.runtime.processes import Completed
 from flota.worker.tasks import life
@@ -89,7 +91,7 @@ async def test_a_job_that_is_wanted_complete_runs_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("find", BadContainer("bad")),
+        ("find", ImageNotFound("no such image")),
         ("attach", BadAddress("addresses", "x", "an address")),
         ("create", BadContainer("bad")),
     ],
@@ -106,12 +108,16 @@ async def test_what_will_not_help_is_not_tried_again(call: str, error: Exception
 @virtual
 async def test_what_may_pass_is_tried_again_each_second() -> None:
     node = Node(
-        failures={"attach": [UnknownNetwork("n")], "create": [ContainerError("no space"), ContainerError("no space")]}
+        failures={
+            "find": [Unavailable("busy")],
+            "attach": [UnknownNetwork("n")],
+            "create": [ContainerError("no space"), ContainerError("no space")],
+        }
     )
     one = Life(node, task())
-    assert (await one.until("RUNNING"))[0] == 3.0
+    assert (await one.until("RUNNING"))[0] == 4.0
     assert [error for _, state, error in one.seen if state == "PREPARING"] == [
-        "", "network n is not known on this node", "no space",
+        "", "busy", "network n is not known on this node", "no space",
     ]  # fmt: skip
 
 
