@@ -90,20 +90,28 @@ def network_rules() -> str:
     """For a network's namespace: what leaves it does so under the address of its end of the way out.
 
     `entries` are the nodes through which connections may come in over VXLAN (ingress network): the node's MAC gives
-    the connection a mark, and replies are routed by it (segment.py).
+    the connection a mark, and replies are routed by it (segment.py). Each is also a zone of connection tracking, for
+    the way in only: a client may use one source port through several nodes, and where such connections meet at one
+    task the kernel then sees that they are two, and gives the second another port.
     """
     return """
 table inet flota {
     map published { type inet_proto . inet_service : verdict; }
     map entries { type ether_addr : mark; }
+    map zones { typeof ether saddr : ct zone; }
+    chain zones { type filter hook prerouting priority raw; policy accept; }
     chain marks { type filter hook prerouting priority mangle; policy accept; }
     chain prerouting { type nat hook prerouting priority dstnat; policy accept; }
     chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
 }
+flush chain inet flota zones
 flush chain inet flota marks
 flush chain inet flota prerouting
 flush chain inet flota postrouting
 table inet flota {
+    chain zones {
+        iifname "br0" ct original zone set ether saddr map @zones
+    }
     chain marks {
         iifname "br0" ct state new ct mark set ether saddr map @entries
         iifname "br0" ct direction reply ct mark != 0 meta mark set ct mark
@@ -119,10 +127,16 @@ table inet flota {
 
 
 def entries(marks: dict[str, int]) -> str:
-    """Make the nodes' MACs and their marks be `marks`."""
-    elements = ", ".join(f"{mac} : {mark:#x}" for mac, mark in sorted(marks.items()))
-    adding = f"add element inet flota entries {{ {elements} }}\n" if elements else ""
-    return f"flush map inet flota entries\n{adding}"
+    """Make the nodes' MACs and their marks be `marks`. A zone is the mark's lower half (it must fit into 16 bits)."""
+    lines = ["flush map inet flota entries", "flush map inet flota zones"]
+    if marks:
+        elements = ", ".join(f"{mac} : {mark:#x}" for mac, mark in sorted(marks.items()))
+        zones = ", ".join(f"{mac} : {mark & 0xFFFF}" for mac, mark in sorted(marks.items()))
+        lines += [
+            f"add element inet flota entries {{ {elements} }}",
+            f"add element inet flota zones {{ {zones} }}",
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def remove_rules() -> str:

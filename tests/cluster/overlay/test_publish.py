@@ -178,6 +178,26 @@ def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Clu
     assert cluster.outside(read) == [str(4 << 20)]
 
 
+def test_one_source_port_through_several_nodes_at_a_time_is_several_connections(cluster: Cluster) -> None:
+    """A load balancer in front of all nodes has many connections, and uses a port again for each node."""
+    cluster.start(WEBS[0], cluster.b)
+    for kind, port in (("STREAM", 8080), ("DGRAM", 5353)):
+        script = (
+            "import socket\n"
+            "held = []\n"
+            f"for address in {[node.address for node in cluster.machines.nodes]!r}:\n"
+            f"    c = socket.socket(socket.AF_INET, socket.SOCK_{kind}); c.settimeout(3); held.append(c)\n"
+            "    c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
+            "    c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
+            f"    c.bind(('', 45555)); c.connect((address, {port}))\n"
+            f"    {kind == 'DGRAM'} and c.send(b'hello'); print(c.recv(99).decode().strip())\n"
+            "for c in held:\n"
+            "    c.send(b'there?'); print(c.recv(99).decode().strip())\n"
+        )
+        again = f"web.1 {CLIENT}" if kind == "DGRAM" else "there?"
+        assert cluster.outside(script) == [f"web.1 {CLIENT}"] * 3 + [again] * 3
+
+
 def test_only_ready_tasks_answer_and_without_one_the_answer_is_no(cluster: Cluster) -> None:
     assert cluster.answers(cluster.a) == {"ConnectionRefusedError": 4}
     cluster.start(WEBS[0], cluster.b)
