@@ -32,6 +32,8 @@ def main() -> int:
     # What the imports made stays: collecting garbage need never look at it again.
     gc.collect()
     gc.freeze()
+    # Messages are not its business, and a store is full of them: a full collection would hold up heartbeats.
+    gc.set_threshold(50_000, 20, 100)
     line = sys.stdin.buffer.readline()
     if not line.strip():
         return 0
