@@ -8,6 +8,7 @@ from flota.manager.control.claims import Claim
 from flota.manager.control.defaults import with_defaults
 from flota.manager.control.lookup import find, matching
 from flota.manager.control.made_up_names import made_up_name
+from flota.manager.control.ports import check_ports_free
 from flota.manager.control.references import resolve
 from flota.manager.control.service_rules import check_service, mode_of
 from flota.manager.control.shown import shown_service
@@ -53,7 +54,7 @@ class Services(ControlBase):
     async def CreateService(self, request: CreateServiceRequest, context: Any) -> CreateServiceResponse:
         """A new service; one without a name gets one made up.
 
-        Raises InvalidArgument, NotFound (a reference), AlreadyExists (the name), Unsupported.
+        Raises InvalidArgument, NotFound (a reference), AlreadyExists (the name, a port), Unsupported.
         """
         if not request.HasField("spec"):
             raise InvalidArgument("the request has no service spec")
@@ -72,6 +73,7 @@ class Services(ControlBase):
                 raise AlreadyExists(f"service name {spec.annotations.name!r} is taken by service {holder.id}")
             service = Service(id=id, spec=spec)
             resolve(tx, service.spec, claim)
+            check_ports_free(tx, id, service.spec)
             service.spec_version.index = self._next_version()
             if mode_of(spec) in _JOBS:
                 self._begin_run(service)
@@ -87,7 +89,8 @@ class Services(ControlBase):
     async def UpdateService(self, request: UpdateServiceRequest, context: Any) -> UpdateServiceResponse:
         """Another spec for a service, or back to the one before.
 
-        Raises OutOfSequence, NotFound, InvalidArgument, Unsupported (another name or mode), FailedPrecondition.
+        Raises OutOfSequence, NotFound, InvalidArgument, Unsupported (another name or mode), AlreadyExists (a port),
+        FailedPrecondition.
         """
         rollback = request.rollback == UpdateServiceRequest.ROLLBACK_PREVIOUS
         if not rollback and not request.HasField("spec"):
@@ -100,6 +103,7 @@ class Services(ControlBase):
             check_version(f"service {stored.spec.annotations.name}", request.version, stored.meta.version)
             changed = self._rolled_back(stored) if rollback else self._updated(tx, stored, request.spec, claim)
             if changed is not None:
+                check_ports_free(tx, stored.id, changed.spec)
                 tx.update(changed)
             return stored.id
 

@@ -26,9 +26,10 @@ from flota.v1.control_pb2 import (
 )
 from flota.v1.objects_pb2 import Service
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import TaskState, UpdateConfig, UpdateStatus, Version
+from flota.v1.types_pb2 import PortConfig, TaskState, UpdateConfig, UpdateStatus, Version
 from tests.unit.control.cluster import Cluster, HeldProposer
 from tests.unit.control.specs import (
+    Change,
     create_config,
     create_network,
     create_secret,
@@ -122,6 +123,36 @@ async def test_references_become_ids_and_must_be_there(cluster: Cluster) -> None
         await create_service(cluster, "x", on_network("host"))
     with refused(InvalidArgument, "invalid secret target 'key': it is given twice"):
         await create_service(cluster, "x", with_secret("key"), with_secret("key"))
+
+
+def publishing(number: int, mode: "PortConfig.PublishMode.ValueType", protocol: int = 0) -> Change:
+    return lambda spec: spec.endpoint.ports.add(
+        target_port=80, published_port=number, publish_mode=mode, protocol=protocol
+    )
+
+
+async def test_a_published_port_is_one_services(cluster: Cluster) -> None:
+    ingress, host = PortConfig.PUBLISH_MODE_INGRESS, PortConfig.PUBLISH_MODE_HOST
+    await create_service(cluster, "web", publishing(8080, ingress), publishing(9090, host))
+    taken = "port 8080/tcp is already in use by service web, in ingress mode"
+    for mode in (ingress, host):
+        with refused(AlreadyExists, taken):
+            await create_service(cluster, "x", publishing(8080, mode))
+    with refused(AlreadyExists, "port 9090/tcp is already in use by service web, in host mode"):
+        await create_service(cluster, "x", publishing(9090, ingress))
+    # Another protocol is another port; host mode is for other nodes; any number is one that is free.
+    await create_service(cluster, "dns", publishing(8080, ingress, PortConfig.PROTOCOL_UDP))
+    await create_service(cluster, "agent", publishing(9090, host), publishing(0, ingress))
+    # What the allocator gave counts as well.
+    given = Service.FromString(cluster.service("agent").SerializeToString())
+    given.endpoint.ports.add(target_port=80, published_port=30000)
+    await cluster.put(given)
+    with refused(AlreadyExists, "port 30000/tcp is already in use by service agent, in ingress mode"):
+        await create_service(cluster, "x", publishing(30000, ingress))
+    # An update keeps its own, and may not take another's.
+    await update_service(cluster, cluster.service("web"), publishing(8081, ingress))
+    with refused(AlreadyExists, "port 8081/tcp is already in use by service web, in ingress mode"):
+        await update_service(cluster, cluster.service("dns"), publishing(8081, ingress))
 
 
 async def test_what_a_service_on_its_way_refers_to_cannot_be_removed(cluster: Cluster) -> None:
