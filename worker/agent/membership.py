@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from flota.rpc.channels import node_channel
-from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, PermissionDenied, ResourceExhausted
+from flota.rpc.errors import FailedPrecondition, FlotaError, Internal, NotFound, PermissionDenied, ResourceExhausted
 from flota.rpc.identity import Identity
 from flota.v1.dispatcher_pb2 import AssignmentChange, SessionMessage
 from flota.v1.objects_pb2 import NodeDescription
@@ -108,6 +108,9 @@ class Membership:
                 await self._attempt(self._address)
             except FlotaError as error:
                 wait = self._after(self._address, error)
+            except Exception as defect:  # noqa: BLE001 - a worker that lives can be told to do something else
+                _log.exception("a defect ended the session", manager=self._address)
+                wait = self._after(self._address, Internal(f"{type(defect).__name__}: {defect}"))
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._left.wait()
@@ -137,7 +140,10 @@ class Membership:
     def assigned(self, assigned: Assigned) -> None:
         """What the node shall have."""
         for taker in self._takers:
-            taker.apply(assigned.changes, assigned.complete)
+            try:
+                taker.apply(assigned.changes, assigned.complete)
+            except Exception:  # noqa: BLE001 - one part's trouble is not the others'
+                _log.exception("a defect: assignments were not taken over", by=type(taker).__name__)
 
     async def _attempt(self, address: str) -> None:
         if not address:

@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import grpc.aio
 import pytest
 
 from flota.manager.ca.certificates import Signer, create_request, create_root
@@ -27,8 +28,9 @@ from flota.v1.dispatcher_pb2_grpc import DispatcherServicer, add_DispatcherServi
 from flota.v1.objects_pb2 import NodeDescription
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus
 from flota.worker.agent.managers import Managers
-from flota.worker.agent.membership import Membership, Words
+from flota.worker.agent.membership import Membership, Taker, Words
 from flota.worker.agent.reporter import Reporter
+from flota.worker.agent.session import Companion
 from tests.unit.dispatcher.swarm import DISCONNECTED, DOWN, READY, RUNNING, Swarm, key_of, task
 
 PATIENCE = 20.0
@@ -69,13 +71,15 @@ class Taken:
 class Member:
     """One node's membership, running."""
 
-    def __init__(self, identity: Identity, *addresses: str) -> None:
+    def __init__(
+        self, identity: Identity, *addresses: str, before: Sequence[Taker] = (), companions: Sequence[Companion] = ()
+    ) -> None:
         self.taken = Taken()
         self.words = Words()
         self.reporter = Reporter()
         self.membership = Membership(
-            identity, Managers(addresses, Random(2)), lambda: NodeDescription(hostname="one"), [self.taken],
-            self.reporter, self.words,
+            identity, Managers(addresses, Random(2)), lambda: NodeDescription(hostname="one"),
+            [*before, self.taken], self.reporter, self.words, companions,
         )  # fmt: skip
         self.running = asyncio.create_task(self.membership.run())
 
@@ -181,6 +185,30 @@ async def test_a_node_that_was_removed_ends_its_tasks(swarm: Swarm) -> None:
         await one.taken.until(lambda: ("task", "t1") in one.taken.keys)
         await swarm.remove("w1", "nodes")
         await one.taken.until(lambda: one.taken.messages[-1] == (True, []))
+
+
+async def test_a_defect_of_one_part_is_not_the_others(swarm: Swarm) -> None:
+    await swarm.node("w1")
+
+    class Broken:
+        def apply(self, changes: Iterable[AssignmentChange], complete: bool) -> None:
+            raise KeyError("x")
+
+    async def companion(channel: grpc.aio.Channel) -> None:
+        companions.append(channel)
+        if len(companions) == 1:
+            raise KeyError("y")
+        await asyncio.Event().wait()
+
+    companions: list[grpc.aio.Channel] = []
+    one = Member(Identity(swarm._directory / "w1"), swarm.address, before=[Broken()], companions=[companion])
+    try:
+        await one.taken.until(lambda: one.taken.completes > 0)
+        await swarm.create(task("t1", "w1"))
+        await one.taken.until(lambda: ("task", "t1") in one.taken.keys)
+        assert len(companions) == 2
+    finally:
+        await one.close()
 
 
 async def test_leaving_is_said_and_final(swarm: Swarm) -> None:
