@@ -5,10 +5,11 @@ Imports are done before the first line is read, so that a process the daemon kee
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
@@ -22,6 +23,8 @@ from flota.rpc.errors import FlotaError
 from flota.rpc.logging import configure
 from flota.v1.process_pb2 import ManagerConfig
 
+# Nice value.
+_PRIORITY = -15
 _log = structlog.get_logger("manager")
 
 
@@ -29,6 +32,9 @@ def main() -> int:
     """Wait for the configuration, be a manager until standard input ends; gives the exit status."""
     # A ^C in the daemon's terminal is the daemon's business: it tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):
+        # Before whatever else the machine does: a manager that is kept from its heartbeats is taken for dead.
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     # What the imports made stays: collecting garbage need never look at it again.
     gc.collect()
     gc.freeze()
