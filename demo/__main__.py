@@ -90,7 +90,8 @@ def tour() -> None:
     on("m2", "stack", "services", "shop")
 
     title("A visitor, somewhere in the swarm, finds the services by their names")
-    question = "wget -qO- 'http://optimizer:8080/optimize?low=5&high=30' && sleep 1000"
+    url = "http://optimizer:8080/optimize?low=5&high=30"
+    question = f"until wget -qO- '{url}' 2>/dev/null; do sleep 0.2; done; sleep 1000"
     visitor = ["--name", "visitor", "--network", "shop_default", "busybox", "sh", "-c", question]
     on("m1", "service", "create", "--quiet", *visitor)
     on("m1", "service", "logs", "--raw", "visitor")
