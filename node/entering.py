@@ -2,14 +2,15 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import grpc.aio
 import structlog
 
 from flota.manager.bootstrap import DEFAULT_DATA_PATH_PORT, DEFAULT_SUBNET_LENGTH, first_identity
-from flota.manager.ca.join import request_certificate, with_port
+from flota.manager.ca.join import IssuedIdentity, request_certificate, with_port
 from flota.manager.control.cluster import check_cluster_spec
 from flota.node import addresses
 from flota.node import record as records
@@ -32,6 +33,7 @@ from flota.v1.raft_pb2 import RaftLeaveRequest
 from flota.v1.raft_pb2_grpc import RaftMembershipStub
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer
 
+T = TypeVar("T")
 _log = structlog.get_logger("node")
 ALREADY = 'This node is already part of a swarm. Use "flota swarm leave" to leave this swarm and join another one.'
 # Docker waits for 20 s; a manager may have to wait for an election on its way in.
@@ -87,15 +89,9 @@ async def join(node: Node, request: JoinRequest) -> JoinResponse:
         data_path = await addresses.data_path_address(
             request.data_path_address, advertise, addresses.machine_interfaces
         )
-        issued = await request_certificate(request.token, managers, request.availability)
-        await node.take_identity(issued)
-        node.record = NodeRecord(
-            listen_address=listen,
-            advertise_address=advertise,
-            data_path_address=data_path,
-            data_path_port=issued.data_path_port,
-            managers=[Peer(address=address) for address in managers],
-        )
+        record = NodeRecord(listen_address=listen, advertise_address=advertise, data_path_address=data_path)
+        record.managers.extend(Peer(address=address) for address in managers)
+        issued = await _to_the_end(_enrol(node, request, record))
         async with asyncio.TaskGroup() as group:
             if issued.role == NodeRole.NODE_ROLE_MANAGER:
                 group.create_task(node.manager.start(node.manager_config))
@@ -106,6 +102,26 @@ async def join(node: Node, request: JoinRequest) -> JoinResponse:
     role = NodeRole.Name(issued.role).removeprefix("NODE_ROLE_").lower()
     _log.info("joined a swarm", node_id=issued.node_id, role=role, address=advertise)
     return JoinResponse(node_id=issued.node_id, role=issued.role)
+
+
+async def _enrol(node: Node, request: JoinRequest, record: NodeRecord) -> IssuedIdentity:
+    """Get a certificate, which makes us a node of the cluster, and keep it. Raises a FlotaError."""
+    managers = [peer.address for peer in record.managers]
+    issued = await request_certificate(request.token, managers, request.availability)
+    await node.take_identity(issued)
+    record.data_path_port = issued.data_path_port
+    node.record = record
+    return issued
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for the end of `work` even when our caller gives up, so that what it did can be taken back."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 async def _enter_session(node: Node) -> None:

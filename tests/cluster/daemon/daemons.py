@@ -1,8 +1,11 @@
 """Daemons on loopback, each with directories and ports of its own; their workers run nothing (worker.py)."""
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,10 +29,18 @@ from flota.v1.local_pb2 import (
 from flota.v1.local_pb2_grpc import LocalStub
 from flota.v1.objects_pb2 import ManagerStatus, Node
 from flota.v1.types_pb2 import JoinTokens, NodeRole, NodeState
-from tests.cluster.manager.processes import free_address
 
 MANAGER, WORKER = NodeRole.NODE_ROLE_MANAGER, NodeRole.NODE_ROLE_WORKER
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def free_address() -> str:
+    """Nobody listens there, and no connection gets it as its own end (those begin at 32768)."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
 
 
 async def eventually(what: Callable[[], Awaitable[Any]], within: float = 30.0) -> Any:

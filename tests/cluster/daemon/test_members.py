@@ -8,8 +8,17 @@ import grpc.aio
 from flota.node.node import NO_SWARM, NOT_MANAGER
 from flota.rpc.tokens import JoinToken
 from flota.v1.local_pb2 import InfoResponse
-from tests.cluster.daemon.daemons import MANAGER, WORKER, Daemon, eventually, is_ready, is_refused, is_voter, refusal
-from tests.cluster.manager.processes import free_address
+from tests.cluster.daemon.daemons import (
+    MANAGER,
+    WORKER,
+    Daemon,
+    eventually,
+    free_address,
+    is_ready,
+    is_refused,
+    is_voter,
+    refusal,
+)
 
 
 async def test_a_swarm_begins_and_is_joined(daemons: list[Daemon]) -> None:
@@ -250,6 +259,8 @@ async def test_the_leader_is_demoted_and_stays_a_worker_of_the_cluster(daemons: 
     first, second, _ = daemons
     begun = await first.init()
     await second.join(begun.tokens.manager, begun.address)
+    # A worker can only turn to managers that it has heard of.
+    await eventually(lambda: knows_managers(first, {first.address, second.address}))
     await first.set_role(begun.node_id, WORKER)
 
     await eventually(lambda: is_refused(first.nodes(), NOT_MANAGER))

@@ -22,8 +22,7 @@ from flota.v1.control_pb2 import ListNodesRequest
 from flota.v1.control_pb2_grpc import ControlStub
 from flota.v1.local_pb2 import AgentStatusRequest, JoinRequest, RemoveImageRequest
 from flota.v1.local_pb2_grpc import AgentStub
-from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, refusal
-from tests.cluster.manager.processes import free_address
+from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, free_address, refusal
 
 STAND_IN = [sys.executable, "-m", "tests.cluster.daemon.worker"]
 MUTE = [sys.executable, "-S", str(Path(__file__).with_name("child_program.py"))]
