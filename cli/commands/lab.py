@@ -15,4 +15,4 @@ import click
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def lab(arguments: tuple[str, ...]) -> None:
     """A whole swarm on this machine, to try things out."""
-    os.execv(sys.executable, [sys.executable, "-m", "flota.node.lab", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "flota.node.lab", *arguments])

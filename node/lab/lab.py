@@ -255,7 +255,7 @@ class Lab:
     def _how(self, node: str, switch: int) -> Boot:
         assert self.plan is not None
         disk = places.disk(self.name, node)
-        daemon = [sys.executable, "-m", "flota.node", "--state-dir", str(disk / "flota")]
+        daemon = [sys.executable, "-P", "-m", "flota.node", "--state-dir", str(disk / "flota")]
         return Boot(
             hostname=node,
             cgroup=places.cgroup(self.name, node),

@@ -41,3 +41,18 @@ def test_down_leaves_nothing_of_a_lab_whose_maker_was_killed(condition: str) -> 
     assert seen["status"] == -signal.SIGKILL
     assert f"/run/flota-lab/{lab}" in seen["during"]
     assert seen["after"] == seen["before"]
+
+
+def test_down_leaves_nothing_of_a_swarm() -> None:
+    _, seen = traces("flota")
+    assert seen["status"] == 0
+    assert any("flota.worker" in line for line in set(seen["during"]) - set(seen["before"]))
+    assert any("sleep 100000" in line for line in seen["during"])
+    assert seen["after"] == seen["before"]
+
+
+def test_down_leaves_nothing_of_a_swarm_whose_maker_was_killed() -> None:
+    lab, seen = traces("flota", "listening")
+    assert seen["status"] == -signal.SIGKILL
+    assert f"/var/lib/flota-lab/{lab}" in seen["during"]
+    assert seen["after"] == seen["before"]

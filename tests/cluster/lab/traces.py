@@ -20,7 +20,7 @@ import sys
 from flota.node.lab import Lab
 Lab.up(sys.argv[1], 3, 2, swarm=False, command=["/bin/sleep", "1000"])
 """
-FLOTA_UP = [sys.executable, "-m", "flota.node.lab", "up", "--name"]
+LAB = [sys.executable, "-m", "flota.node.lab"]
 
 
 def traces(lab: str) -> list[str]:
@@ -64,7 +64,7 @@ def conditions(lab: str) -> dict[str, Callable[[], bool]]:
 
 
 def main(lab: str, daemon: str, condition: str = "") -> None:
-    command = [*FLOTA_UP, lab] if daemon == "flota" else [sys.executable, "-c", UP, lab]
+    command = [*LAB, "up", "--name", lab] if daemon == "flota" else [sys.executable, "-c", UP, lab]
     before = traces(lab)
     up = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     if condition:
@@ -73,8 +73,11 @@ def main(lab: str, daemon: str, condition: str = "") -> None:
             time.sleep(0.001)
         up.kill()
     status = up.wait()
+    if status == 0 and daemon == "flota":
+        create = ["flota", "service", "create", "--quiet", "--replicas", "10", "busybox", "sleep", "100000"]
+        subprocess.run([*LAB, "exec", "--name", lab, "m1", "--", *create], stdout=subprocess.DEVNULL, check=True)
     during = traces(lab)
-    subprocess.run([sys.executable, "-m", "flota.node.lab", "down", "--name", lab], stdout=subprocess.DEVNULL)
+    subprocess.run([*LAB, "down", "--name", lab], stdout=subprocess.DEVNULL)
     bury_orphans()
     print(json.dumps({"status": status, "before": before, "during": during, "after": traces(lab)}))
 
