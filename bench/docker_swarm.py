@@ -58,6 +58,8 @@ class DockerSwarm:
     def __init__(self) -> None:
         self._lab: Lab | None = None
         self.nodes: list[DockerNode] = []
+        # What does not change is asked for once.
+        self._hosts: dict[str, str] = {}
 
     @property
     def lab(self) -> Lab:
@@ -124,9 +126,10 @@ class DockerSwarm:
 
     def running(self, name: str, via: int = 0) -> list[str]:
         api = self.nodes[via].api
-        hosts = {node["ID"]: node["Description"]["Hostname"] for node in api.nodes()}
+        if len(self._hosts) < len(self.nodes):
+            self._hosts = {node["ID"]: node["Description"]["Hostname"] for node in api.nodes()}
         tasks = api.tasks(filters={"service": name, "desired-state": "running"})
-        return [hosts.get(task.get("NodeID"), "") for task in tasks if task["Status"]["State"] == "running"]
+        return [self._hosts.get(task.get("NodeID"), "") for task in tasks if task["Status"]["State"] == "running"]
 
     def containers(self) -> int:
         return sum(len(node.api.containers(quiet=True)) for node in self.nodes if node.node.running)

@@ -12,9 +12,9 @@ from bench.workload import IMAGE, IMPATIENCE, until
 from flota.node.lab import Lab, busybox
 from flota.v1.control_pb2 import (
     CreateServiceRequest,
+    GetServiceRequest,
     ListFilters,
     ListNodesRequest,
-    ListServicesRequest,
     ListTasksRequest,
     RemoveServiceRequest,
     UpdateServiceRequest,
@@ -41,6 +41,9 @@ class FlotaSwarm:
         self._channels: list[grpc.Channel] = []
         self._tokens = JoinTokens()
         self._leader = ""
+        # What does not change is asked for once.
+        self._hosts: dict[str, str] = {}
+        self._services: dict[str, str] = {}
 
     @property
     def lab(self) -> Lab:
@@ -88,7 +91,9 @@ class FlotaSwarm:
             replicated=ReplicatedService(replicas=replicas),
             update=UpdateConfig(parallelism=5, delay=Duration(), monitor=Duration()),
         )
-        self._control(via).CreateService(CreateServiceRequest(spec=spec), timeout=IMPATIENCE if via else _LIMIT)
+        request = CreateServiceRequest(spec=spec)
+        answer = self._control(via).CreateService(request, timeout=IMPATIENCE if via else _LIMIT)
+        self._services[name] = answer.service.id
 
     def scale(self, name: str, replicas: int) -> None:
         service = self._service(name)
@@ -104,16 +109,17 @@ class FlotaSwarm:
         return self._service(name).update_status.state == UpdateStatus.STATE_COMPLETED
 
     def remove(self, name: str) -> None:
-        request = RemoveServiceRequest(service_id=self._service(name).id)
+        request = RemoveServiceRequest(service_id=self._services[name])
         self._control(0).RemoveService(request, timeout=_LIMIT)
 
     def running(self, name: str, via: int = 0) -> list[str]:
         control = self._control(via)
-        nodes = control.ListNodes(ListNodesRequest(), timeout=_LIMIT).nodes
-        hosts = {node.id: node.description.hostname for node in nodes}
-        filters = ListFilters(service_ids=[self._service(name, via).id], desired_states=[TASK_STATE_RUNNING])
+        if len(self._hosts) < len(self._nodes):
+            nodes = control.ListNodes(ListNodesRequest(), timeout=_LIMIT).nodes
+            self._hosts = {node.id: node.description.hostname for node in nodes}
+        filters = ListFilters(service_ids=[self._services[name]], desired_states=[TASK_STATE_RUNNING])
         tasks = control.ListTasks(ListTasksRequest(filters=filters), timeout=_LIMIT).tasks
-        return [hosts.get(task.node_id, "") for task in tasks if task.status.state == TASK_STATE_RUNNING]
+        return [self._hosts[task.node_id] for task in tasks if task.status.state == TASK_STATE_RUNNING]
 
     def containers(self) -> int:
         asked = AgentStatusRequest()
@@ -150,10 +156,9 @@ class FlotaSwarm:
     def _control(self, via: int) -> ControlStub:
         return ControlStub(self._channels[via])
 
-    def _service(self, name: str, via: int = 0) -> Service:
-        request = ListServicesRequest(filters=ListFilters(names=[name]))
-        (found,) = self._control(via).ListServices(request, timeout=_LIMIT).services
-        return found
+    def _service(self, name: str) -> Service:
+        request = GetServiceRequest(service_id=self._services[name])
+        return self._control(0).GetService(request, timeout=_LIMIT).service
 
     def _update(self, service: Service) -> None:
         request = UpdateServiceRequest(service_id=service.id, version=service.meta.version, spec=service.spec)
@@ -165,8 +170,8 @@ class FlotaSwarm:
         script += " for p in pathlib.Path('/proc').glob('[0-9]*')]))"
         found: dict[str, float] = {}
         for words, status in json.loads(self._nodes[index].exec(["python3", "-c", script]).stdout):
-            argv = words.split("\0")
-            if len(argv) > 2 and argv[1] == "-m" and argv[2] in ("flota.node", "flota.manager", "flota.worker"):
+            name = words.partition("\0-m\0")[2].partition("\0")[0]
+            if name in ("flota.node", "flota.manager", "flota.worker"):
                 resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-                found[argv[2]] = int(resident.split()[1]) / 1024
+                found[name] = int(resident.split()[1]) / 1024
         return found
