@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from bench.workload import IMAGE, IMPATIENCE, until
+from bench.workload import IMAGE, IMPATIENCE
 from flota.node.lab import Lab, busybox
 from flota.v1.control_pb2 import (
     CreateServiceRequest,
@@ -20,7 +20,7 @@ from flota.v1.control_pb2 import (
     UpdateServiceRequest,
 )
 from flota.v1.control_pb2_grpc import ControlStub
-from flota.v1.local_pb2 import AgentStatusRequest, InfoRequest, InitRequest, JoinRequest, LoadImageRequest
+from flota.v1.local_pb2 import AgentStatusRequest, InitRequest, JoinRequest
 from flota.v1.local_pb2_grpc import AgentStub, LocalStub
 from flota.v1.objects_pb2 import Service
 from flota.v1.specs_pb2 import ContainerSpec, ReplicatedService, ServiceSpec, TaskSpec
@@ -28,7 +28,6 @@ from flota.v1.types_pb2 import TASK_STATE_RUNNING, Annotations, JoinTokens, Upda
 
 _NAME = f"b{os.getpid()}"
 _LIMIT = 20.0
-_CHUNK = 1 << 20
 
 
 class FlotaSwarm:
@@ -52,21 +51,13 @@ class FlotaSwarm:
         return self._lab
 
     def up(self, machines: int) -> None:
-        self._lab = Lab.up(_NAME, managers=3, workers=machines - 3, swarm=False)
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / f"{IMAGE}.tar"
+            busybox.write_archive(archive, IMAGE)
+            self._lab = Lab.up(_NAME, managers=3, workers=machines - 3, load=[archive], swarm=False)
         options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
         self._nodes = list(self.lab.nodes.values())
         self._channels = [grpc.insecure_channel(node.host, options) for node in self._nodes]
-        for node, channel in zip(self._nodes, self._channels, strict=True):
-            if until(lambda n=node: os.path.exists(n.host.removeprefix("unix://")), 30) is None:  # type: ignore[misc]
-                raise RuntimeError(f"{node.name}'s daemon did not start: {(node.disk / 'log').read_text()[-600:]}")
-            LocalStub(channel).Info(InfoRequest(), timeout=_LIMIT, wait_for_ready=True)
-        with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "image.tar"
-            busybox.write_archive(archive, IMAGE)
-            data = archive.read_bytes()
-        for channel in self._channels:
-            parts = (LoadImageRequest(data=data[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK))
-            AgentStub(channel).LoadImage(parts, timeout=_LIMIT)
 
     def init(self) -> None:
         request = InitRequest(advertise_address=self._nodes[0].address)

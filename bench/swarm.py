@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.workload import Swarm, day
+from flota.node.lab import LabError
 
 # What each row is, its unit, and how much better than Docker Swarm flota wants to be.
 ROWS: dict[str, tuple[str, str, float]] = {
@@ -119,7 +120,7 @@ def main() -> int:
         parser.error("root is needed: namespaces and containers are made")
     try:
         figures = {side: measure(side, options.runs) for side in SIDES if options.only in (None, side)}
-    except (RuntimeError, TimeoutError) as error:
+    except (LabError, RuntimeError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if not options.json:

@@ -20,7 +20,7 @@ from flota.v1.local_pb2 import InfoRequest, InitRequest, JoinRequest, LoadImageR
 from flota.v1.local_pb2_grpc import AgentStub, LocalStub
 from flota.v1.types_pb2 import NODE_STATE_READY
 
-_LIMIT_SECONDS = 60.0
+_LIMIT_SECONDS = 120.0
 _CHUNK = 1 << 20
 
 
@@ -34,24 +34,31 @@ class Member:
     manager: bool
 
 
-async def form(lab: str, members: Sequence[Member], images: Sequence[Path], say: Callable[[str], None]) -> None:
-    """Load images, init on the first member, join the others, wait until all are READY. Raises LabError."""
+async def form(
+    lab: str, members: Sequence[Member], images: Sequence[Path], swarm: bool, say: Callable[[str], None]
+) -> None:
+    """Load images; with `swarm`, init on the first member, join the others, wait until all are READY.
+
+    Raises LabError.
+    """
     channels = {member.name: local_channel(member.host) for member in members}
     try:
         async with asyncio.timeout(_LIMIT_SECONDS):
             loading = asyncio.gather(*(_load(lab, member, channels[member.name], images) for member in members))
             try:
-                await _join(lab, members, channels)
-                say(f"{members[0].name} began the swarm, {_names(members[1:])} joined it")
+                if swarm:
+                    await _join(lab, members, channels)
+                    say(f"{members[0].name} began the swarm, {_names(members[1:])} joined it")
                 await loading
                 say(f"every node has the images {', '.join(map(_title, images))}")
             finally:
                 loading.cancel()
                 await asyncio.gather(loading, return_exceptions=True)
-            await _until_ready(channels[members[0].name], {member.name for member in members})
-            say("all nodes are READY")
+            if swarm:
+                await _until_ready(channels[members[0].name], {member.name for member in members})
+                say("all nodes are READY")
     except TimeoutError:
-        raise LabError(f"the swarm is not ready after {_LIMIT_SECONDS:.0f} s") from None
+        raise LabError(f"the lab is not ready after {_LIMIT_SECONDS:.0f} s") from None
     finally:
         await asyncio.gather(*(channel.close() for channel in channels.values()))
 

@@ -124,8 +124,8 @@ class Lab:
     ) -> "Lab":
         """Boot the nodes m1…, w1… and, with `swarm`, make them one cluster with every node READY.
 
-        `command` runs on each node in place of flota's daemon (and excludes `swarm`). Raises LabError, and then
-        nothing is left.
+        `load` are images for every node, beside busybox:latest. `command` runs on each node in place of flota's
+        daemon; there are neither images nor a swarm then. Raises LabError, and then nothing is left.
         """
         places.check_name(name)
         if not 1 <= managers <= places.MOST_MANAGERS or not 0 <= workers <= places.MOST_WORKERS:
@@ -141,8 +141,8 @@ class Lab:
             switch = lab._boot_switch()
             lab._boot(list(lab.nodes))
             say(f"{len(lab.nodes)} nodes are up on {plan.subnet}")
-            if swarm and not command:
-                lab._form_swarm(load, say)
+            if not command:
+                lab._form(load, swarm, say)
             switch.go()
         except BaseException:
             lab.down()
@@ -266,7 +266,7 @@ class Lab:
             environment=machine.environment(),
         )
 
-    def _form_swarm(self, load: Sequence[Path], say: Callable[[str], None]) -> None:
+    def _form(self, load: Sequence[Path], swarm: bool, say: Callable[[str], None]) -> None:
         # Late: gRPC and messages are a tenth of a second, and the nodes are booting.
         from flota.node.lab import forming
 
@@ -277,4 +277,4 @@ class Lab:
         with tempfile.TemporaryDirectory(prefix=f"flota-lab-{self.name}-") as folder:
             archive = Path(folder) / f"{busybox.REFERENCE}.tar"
             busybox.write_archive(archive)
-            asyncio.run(forming.form(self.name, members, [archive, *load], say))
+            asyncio.run(forming.form(self.name, members, [archive, *load], swarm, say))
