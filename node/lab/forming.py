@@ -16,7 +16,7 @@ from flota.node.lab.errors import LabError
 from flota.rpc.channels import local_channel
 from flota.v1.control_pb2 import WatchRequest
 from flota.v1.control_pb2_grpc import ControlStub
-from flota.v1.local_pb2 import InfoRequest, InitRequest, JoinRequest, LoadImageRequest
+from flota.v1.local_pb2 import AgentStatusRequest, InfoRequest, InitRequest, JoinRequest, LoadImageRequest
 from flota.v1.local_pb2_grpc import AgentStub, LocalStub
 from flota.v1.types_pb2 import NODE_STATE_READY
 
@@ -92,11 +92,24 @@ def _check_alive(lab: str, node: str) -> None:
 
 async def _load(lab: str, member: Member, channel: grpc.aio.Channel, images: Sequence[Path]) -> None:
     await until_up(lab, member, channel)
+    await _until_worker_answers(member, channel)
     for image in images:
         try:
             await AgentStub(channel).LoadImage(_parts(image))
         except grpc.aio.AioRpcError as error:
             raise LabError(f"{member.name} does not load {image}: {error.details()}") from None
+
+
+async def _until_worker_answers(member: Member, channel: grpc.aio.Channel) -> None:
+    """A daemon answers before its worker does."""
+    while True:
+        try:
+            await AgentStub(channel).Status(AgentStatusRequest())
+            return
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise LabError(f"{member.name}: {error.details()}") from None
+        await asyncio.sleep(0.02)
 
 
 async def _parts(file: Path) -> AsyncIterator[LoadImageRequest]:
