@@ -7,6 +7,7 @@ these may be tasks of any node; ports in host mode lead to the one task they bel
 """
 
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -69,7 +70,7 @@ def network_change(old: Mapping[Port, Target], new: Mapping[Port, Target], rando
             continue
         chain = f"pub_{protocol}_{port}"
         known = (protocol, port) in old
-        lines.append(f"flush chain inet flota {chain}" if known else f"add chain inet flota {chain}")
+        lines += [f"add chain inet flota {chain}", f"flush chain inet flota {chain}"]
         if target.addresses:
             lines.append(f"add rule inet flota {chain} {protocol} dport {port} {_spread(target, random)}")
         if not known:
@@ -87,6 +88,19 @@ def node_change(old: Mapping[Port, str], new: Mapping[Port, str]) -> str:
         if old.get(port) != address:
             lines.append(f"add element inet flota published {{ {port[0]} . {port[1]} : {address} }}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def opened_datagram_ports(old: Mapping[Port, Target | str], new: Mapping[Port, Target | str]) -> set[tuple[int, int]]:
+    """(IP protocol, port) of datagram ports that lead somewhere now and did not before. (TCP begins anew anyway.)"""
+    return {
+        (socket.IPPROTO_UDP, port)
+        for (protocol, port), leads_to in new.items()
+        if protocol == "udp" and _is_open(leads_to) and not _is_open(old.get((protocol, port), ""))
+    }
+
+
+def _is_open(leads_to: Target | str) -> bool:
+    return bool(leads_to.addresses if isinstance(leads_to, Target) else leads_to)
 
 
 def network_loaded(listing: str) -> Ports:

@@ -15,7 +15,7 @@ from random import Random
 
 from flota.overlay import firewall, publish
 from flota.overlay.addresses import network_namespace
-from flota.overlay.connections import end_connections
+from flota.overlay.connections import end_connections, end_untranslated
 from flota.overlay.errors import PortTaken
 from flota.overlay.kernel import NamespaceThreads
 from flota.overlay.publish import Port, Ports, Target, ipv4, port_of
@@ -153,7 +153,7 @@ class Publisher:
             if self._node_made != ways.made:
                 self._node, self._node_made = {}, ways.made
             loads = (
-                self._load_network(network_id, ways.networks[network_id][1], ports, alive)
+                self._load_network(network_id, *ways.networks[network_id], ports, alive)
                 for network_id, ports in wanted.items()
             )
             results = await asyncio.gather(*loads, return_exceptions=True)
@@ -163,14 +163,14 @@ class Publisher:
                 if isinstance(result, BaseException):
                     raise result
 
-    async def _load_network(self, network_id: str, made: int, ports: Ports, alive: Set[str]) -> None:
+    async def _load_network(self, network_id: str, way_in: str, made: int, ports: Ports, alive: Set[str]) -> None:
         loaded = self._networks.get(network_id)
         if loaded is None or loaded.made != made:
             loaded = self._networks[network_id] = _Loaded(made)
         namespace = network_namespace(self._run_directory, network_id)
         rules = publish.network_change(loaded.ports, ports, self._random)
         if rules:
-            await self._threads.inside(namespace, lambda: firewall.load(rules))
+            await self._load(namespace, rules, publish.opened_datagram_ports(loaded.ports, ports), way_in)
         loaded.ports = dict(ports)
         loaded.seen.update(address for target in ports.values() for address in target.addresses)
         gone = loaded.seen - alive
@@ -181,8 +181,16 @@ class Publisher:
     async def _load_node(self, node: dict[Port, str]) -> None:
         rules = publish.node_change(self._node, node)
         if rules:
-            await self._threads.inside(None, lambda: firewall.load(rules))
+            await self._load(None, rules, publish.opened_datagram_ports(self._node, node), None)
         self._node = node
+
+    async def _load(self, namespace: Path | None, rules: str, opened: Set[tuple[int, int]], at: str | None) -> None:
+        def there() -> None:
+            firewall.load(rules)
+            if opened:
+                end_untranslated(opened, at)
+
+        await self._threads.inside(namespace, there)
 
     def _free_port(self, config: PortConfig) -> int:
         start = self._random.randint(_FIRST, _LAST)

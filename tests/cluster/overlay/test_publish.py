@@ -4,7 +4,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,29 @@ class Cluster:
     def outside(self, script: str) -> list[str]:
         """A Python script in the client's namespace."""
         return run("ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script).splitlines()
+
+    @contextmanager
+    def talking(self, script: str) -> Iterator[Callable[[str], str]]:
+        """A script in the client's namespace that prints a line when it is ready, and then one for each it is told."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told, says = process.stdin, process.stdout
+
+        def say(line: str) -> str:
+            told.write(f"{line}\n")
+            told.flush()
+            return says.readline().strip()
+
+        try:
+            assert says.readline()
+            yield say
+        finally:
+            process.kill()
+            process.communicate()
 
     def answers(self, node: Node, count: int = 4, port: int = 8080) -> Counter[str]:
         return Counter(self.outside(ASK.format(address=node.address, port=port, count=count)))
@@ -210,6 +234,24 @@ def test_only_ready_tasks_answer_and_without_one_the_answer_is_no(cluster: Clust
     assert cluster.outside(ASK_UDP.format(address=cluster.a.address, port=5353)) == ["ConnectionRefusedError"]
 
 
+def test_who_sent_datagrams_before_there_was_anybody_is_answered_afterwards(cluster: Cluster) -> None:
+    script = (
+        "import socket, sys\n"
+        "u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3)\n"
+        f"u.bind(('', 45556)); u.connect(('{cluster.a.address}', 5353)); print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try: u.send(b'hello'); print(u.recv(99).decode(), flush=True)\n"
+        "    except OSError as error: print(type(error).__name__, flush=True)\n"
+    )
+    with cluster.talking(script) as say:
+        cluster.machines.apply(removal(WEB))
+        assert say("before the port is published") == "ConnectionRefusedError"
+        cluster.machines.apply(update(WEB))
+        assert say("before a task is ready") == "ConnectionRefusedError"
+        cluster.start(WEBS[0], cluster.b)
+        assert say("now") == f"web.1 {CLIENT}"
+
+
 def test_no_request_fails_while_tasks_are_replaced(cluster: Cluster) -> None:
     """Start-first: the next task is ready before the last one is told to stop. Requests to all nodes meanwhile."""
     addresses = [node.address for node in cluster.machines.nodes]
@@ -257,22 +299,7 @@ def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster:
         "    try: c = held[line.strip()]; c.sendall(b'there?'); print(c.recv(99).decode() or 'closed', flush=True)\n"
         "    except OSError as error: print(type(error).__name__, flush=True)\n"
     )
-    holder = subprocess.Popen(
-        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c", script],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-
-    def say(name: str) -> str:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        holder.stdin.write(f"{name}\n")
-        holder.stdin.flush()
-        return holder.stdout.readline().strip()
-
-    try:
-        assert holder.stdout.readline() == "holding\n"
+    with cluster.talking(script) as say:
         cluster.ready(WEBS[0], cluster.b, False)
         assert say("web.1") == "there?", "a task that is stopping finishes what it has"
         # Cut off without a word: the connection does not hang until TCP gives up.
@@ -283,9 +310,6 @@ def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster:
         assert say("web.1") == "ConnectionResetError"
         assert time.monotonic() - begin < 3
         assert say("web.2") == "there?"
-    finally:
-        holder.kill()
-        holder.wait()
 
 
 def host_task(number: int, published: int) -> Task:
