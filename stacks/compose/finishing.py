@@ -194,7 +194,7 @@ def _check_references(tree: Map, top: Spot) -> None:
             for index, entry in enumerate(service.get(section, ())):
                 _check_defined(tree, section, entry["source"], here.of(service, section).of(service[section], index))
         for index, mount in enumerate(service.get("volumes", ())):
-            if mount["type"] == "volume" and mount.get("source") and not mount["source"].startswith("{{"):
+            if mount["type"] == "volume" and mount.get("source"):
                 entry_spot = here.of(service, "volumes").of(service["volumes"], index)
                 _check_defined(tree, "volumes", mount["source"], entry_spot)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flota.stacks.compose.canonical.document import make_canonical
+from flota.stacks.compose.canonical.leaves import keeping_variables
 from flota.stacks.compose.dotenv import read_variables
 from flota.stacks.compose.files import read_text
 from flota.stacks.compose.finishing import finish
@@ -70,12 +71,17 @@ def load(
     env_files: Sequence[str] = (),
     with_variables: bool = True,
 ) -> Project:
-    """Load, merge and finish. Without `with_variables`, variables stay as they are written. Raises ComposeError."""
+    """Load, merge and finish. Raises ComposeError.
+
+    Without `with_variables` variables stay as they are written, and nothing is finished: nobody knows what they mean.
+    """
     values = _with_defaults(environment, folder, env_files, None)
     if name:
         values["COMPOSE_PROJECT_NAME"] = name
     loader = _Loader(with_variables)
     tree = loader.model(sources, folder, values)
+    if not with_variables:
+        return Project(tree, values)
     enabled = [*profiles, *filter(None, values.get("COMPOSE_PROFILES", "").split(","))]
     finish(tree, values, [profile.strip() for profile in enabled])
     return Project(tree, values, loader.warnings)
@@ -129,13 +135,17 @@ class _Loader:
             raise ComposeError(f"more than {_MAX_FILES} files are included and extended", source.name)
         tree = read_document(source.text, source.name)
         if self._with_variables:
+            own = tree.get("name")
+            if isinstance(own, str) and "$" not in own:
+                environment = {"COMPOSE_PROJECT_NAME": own, **environment}
             variables = Variables(environment)
             interpolate(tree, variables)
             for name, place in variables.unset.items():
                 self._unset.setdefault(name, place)
         forget_nothing(tree)
         validate(tree)
-        make_canonical(tree, folder)
+        with keeping_variables(not self._with_variables):
+            make_canonical(tree, folder)
         return tree
 
     # --- include --------------------------------------------------------------------------------------------------
@@ -249,10 +259,30 @@ def _shown_path(beside: str, path: str) -> str:
     )
 
 
+# Mappings in which a key without a value says something, and those whose keys are names.
+_FREE = frozenset({"environment", "labels", "annotations", "sysctls", "options", "driver_opts", "build", "develop"})
+_NAMES = frozenset({"networks", "depends_on"})
+
+
 def forget_nothing(tree: Map) -> None:
-    """Take out keys of services that have no value: `ports:` with every item commented out says nothing."""
-    services = tree.get("services")
-    for service in services.values() if isinstance(services, Map) else ():
-        if isinstance(service, Map):
-            for key in [key for key, value in service.items() if value is None]:
-                service.drop(key)
+    """Take out keys that have no value: `ports:` with every item commented out says nothing."""
+    for section in _SECTIONS:
+        entries = tree.get(section)
+        for entry in entries.values() if isinstance(entries, Map) else ():
+            _forget(entry)
+
+
+def _forget(value: object) -> None:
+    if isinstance(value, Items):
+        for each in value:
+            _forget(each)
+    if not isinstance(value, Map):
+        return
+    for key in list(value):
+        if value[key] is None:
+            value.drop(key)
+        elif key in _NAMES and isinstance(value[key], Map):
+            for each in value[key].values():
+                _forget(each)
+        elif key not in _FREE and not key.startswith("x-"):
+            _forget(value[key])

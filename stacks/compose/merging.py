@@ -24,10 +24,14 @@ def _target(entry: Any) -> Hashable:
     return name
 
 
+def _path(tmpfs: str) -> Hashable:
+    return tmpfs.partition(":")[0].rstrip("/")
+
+
 _KEYED: dict[str, _Key] = {
     "services.*.ports": lambda port: tuple(port.get(key) for key in ("host_ip", "target", "published", "protocol")),
     "services.*.volumes": lambda mount: mount["target"].rstrip("/"),
-    "services.*.tmpfs": lambda text: text.partition(":")[0].rstrip("/"),
+    "services.*.tmpfs": _path,
     "services.*.secrets": _target,
     "services.*.configs": _target,
     "services.*.env_file": lambda file: file["path"],
@@ -77,15 +81,28 @@ def _merged_lists(base: Items, over: Items, pattern: str) -> Items:
     if pattern in _REPLACED:
         return over
     key = _KEYED.get(pattern)
+    return _appended(base, over) if key is None else _keyed(base, over, key)
+
+
+def _appended(base: Items, over: Items) -> Items:
+    made = Items(over.place)
+    for items in (base, over):
+        for index, each in enumerate(items):
+            if each not in made:
+                made.put(each, items.place_of(index))
+    return made
+
+
+def _keyed(base: Items, over: Items, key: _Key) -> Items:
     made = Items(over.place)
     positions: dict[Hashable, int] = {}
     for items in (base, over):
         for index, each in enumerate(items):
-            position = positions.get(key(each)) if key is not None else None
-            if position is not None:
-                made[position], made.places[position] = each, items.place_of(index)
-            elif key is not None or each not in made:
-                if key is not None:
-                    positions[key(each)] = len(made)
+            # Where variables stay as they are written, a short form may be left: it is its own key.
+            name = each if isinstance(each, str) and key is not _path else key(each)
+            if name in positions:
+                made[positions[name]], made.places[positions[name]] = each, items.place_of(index)
+            else:
+                positions[name] = len(made)
                 made.put(each, items.place_of(index))
     return made

@@ -63,11 +63,11 @@ SERVICE_KEYS: dict[str, str] = {
     "uts": _KERNEL,
 }
 _ATTACHMENT_KEYS: dict[str, str] = {
-    "gw_priority": "the order of networks decides",
+    "gw_priority": "the node chooses the gateway",
     "interface_name": "interfaces are named by the node",
     "link_local_ips": _KERNEL,
     "mac_address": "addresses are the allocator's",
-    "priority": "the order of networks decides",
+    "priority": "networks are attached in the order of their names",
 }
 _NETWORK_KEYS: dict[str, str] = {"enable_ipv4": "networks have IPv4"}
 

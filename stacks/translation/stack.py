@@ -151,7 +151,7 @@ def _add_objects(stack: Stack, project: Project, top: Spot) -> None:
     for section in ("networks", "secrets", "configs"):
         entries = tree.get(section, Map(tree.place))
         spot = top.of(tree, section)
-        for key, entry in entries.items():
+        for key, entry in sorted(entries.items()):
             here = spot.of(entries, key)
             if section == "networks" and key not in used:
                 continue

@@ -182,7 +182,8 @@ def tmpfs(value: Any, spot: Spot) -> Items:
         try:
             parse_short_tmpfs(each)
         except BadValue as error:
-            raise spot.bad(error) if listed is not value else spot.of(listed, index).bad(error) from None
+            here = spot.of(value, index) if isinstance(value, Items) else spot
+            raise here.bad(error) from None
     return listed
 
 

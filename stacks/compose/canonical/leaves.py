@@ -4,12 +4,14 @@ value back; each raises ComposeError."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from flota.stacks.compose.tree import Items, Map, Spot, text_of
-from flota.stacks.errors import BadValue
+from flota.stacks.errors import BadValue, ComposeError
 from flota.stacks.units import format_cpus, format_duration, parse_cpus, parse_duration, parse_size
 
 Reader = Callable[[Any, Spot], Any]
@@ -17,6 +19,18 @@ Reader = Callable[[Any, Spot], Any]
 _TRUE = frozenset({"true", "yes", "on", "y", "t", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "f", "0"})
 _LARGEST = 2**63 - 1
+# Set while variables stay as they are written: what cannot be read because of one is left alone.
+_KEEPING: ContextVar[bool] = ContextVar("keeping", default=False)
+
+
+@contextmanager
+def keeping_variables(keep: bool) -> Iterator[None]:
+    """Within it values with variables may stay as they are."""
+    token = _KEEPING.set(keep)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(token)
 
 
 def same(value: Any, spot: Spot) -> Any:
@@ -154,7 +168,11 @@ def fields(readers: Mapping[str, Reader]) -> Reader:
             if value[key] is None:
                 value.drop(key)
             elif key in readers:
-                value[key] = readers[key](value[key], spot.of(value, key))
+                try:
+                    value[key] = readers[key](value[key], spot.of(value, key))
+                except ComposeError:
+                    if not _KEEPING.get() or "$" not in str(value[key]):
+                        raise
         return value
 
     return read
