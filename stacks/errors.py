@@ -23,12 +23,17 @@ class BadValue(ValueError):
         return f"invalid {field} {self.value!r}: {self.allowed}"
 
 
+def one_line(text: str) -> str:
+    """`text` with what would break the line, or cannot be seen, written as escapes."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 class ComposeError(Exception):
     """A Compose file that cannot be used: where, what, and how to mend it."""
 
     def __init__(self, message: str, file: str = "", line: int = 0, key: str = "") -> None:
         place = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
-        super().__init__(place + (f"{key}: " if key else "") + message)
+        super().__init__(one_line(place + (f"{key}: " if key else "") + message))
         self.file = file
         self.line = line
         self.key = key

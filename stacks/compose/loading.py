@@ -79,11 +79,13 @@ def load(
     if name:
         values["COMPOSE_PROJECT_NAME"] = name
     loader = _Loader(with_variables)
-    tree = loader.model(sources, folder, values)
-    if not with_variables:
-        return Project(tree, values)
-    enabled = [*profiles, *filter(None, values.get("COMPOSE_PROFILES", "").split(","))]
-    finish(tree, values, [profile.strip() for profile in enabled])
+    try:
+        tree = loader.model(sources, folder, values)
+        if with_variables:
+            enabled = [*profiles, *filter(None, values.get("COMPOSE_PROFILES", "").split(","))]
+            finish(tree, values, [profile.strip() for profile in enabled])
+    except ComposeError as error:
+        raise loader.explained(error) from None
     return Project(tree, values, loader.warnings)
 
 
@@ -115,6 +117,15 @@ class _Loader:
             f"(a default: ${{{name}:-…}})"
             for name, place in self._unset.items()
         ]
+
+    def explained(self, error: ComposeError) -> ComposeError:
+        """An error on a line where a variable was asked for in vain says so."""
+        missing = [name for name, place in self._unset.items() if (place.file, place.line) == (error.file, error.line)]
+        if not missing:
+            return error
+        verb = "is" if len(missing) == 1 else "are"
+        message = f"{error.message} (of the variables on this line, {', '.join(missing)} {verb} not set)"
+        return ComposeError(message, error.file, error.line, error.key)
 
     def model(self, sources: Sequence[Source], folder: str, environment: Mapping[str, str]) -> Map:
         """Files merged into one, with what they include and extend."""

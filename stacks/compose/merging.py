@@ -85,11 +85,10 @@ def _merged_lists(base: Items, over: Items, pattern: str) -> Items:
 
 
 def _appended(base: Items, over: Items) -> Items:
-    made = Items(over.place)
-    for items in (base, over):
-        for index, each in enumerate(items):
-            if each not in made:
-                made.put(each, items.place_of(index))
+    made = copy(base)
+    for index, each in enumerate(over):
+        if each not in base:
+            made.put(each, over.place_of(index))
     return made
 
 

@@ -21,35 +21,32 @@ class Dependency:
     spot: Spot = field(default=Spot(Place(""), ()), compare=False)
 
 
-def in_order(services: Iterable[str], dependencies: Mapping[str, Sequence[Dependency]], spot: Spot) -> list[str]:
+def in_order(services: Iterable[str], dependencies: Mapping[str, Sequence[Dependency]]) -> list[str]:
     """`services`, each behind all it depends on. Raises ComposeError that names a cycle."""
     ordered: list[str] = []
     done: set[str] = set()
     for service in services:
-        # Depth first, without recursion: chains may be long. Each entry: a service, and what is left to visit.
-        path: list[tuple[str, list[Dependency]]] = []
+        # Depth first, without recursion: chains may be long. Of each service on the path, what is left to visit.
+        path: dict[str, list[Dependency]] = {}
         _enter(service, dependencies, path, done)
         while path:
-            current, left = path[-1]
-            if left:
-                dependency = left.pop(0)
-                names = [name for name, _ in path]
-                if dependency.service in names:
+            current = next(reversed(path))
+            if path[current]:
+                dependency = path[current].pop(0)
+                if dependency.service in path:
+                    names = list(path)
                     cycle = [*names[names.index(dependency.service) :], dependency.service]
                     dependency.spot.fail(f"services depend on each other: {' → '.join(cycle)}")
                 _enter(dependency.service, dependencies, path, done)
                 continue
-            path.pop()
+            del path[current]
             done.add(current)
             ordered.append(current)
     return ordered
 
 
 def _enter(
-    service: str,
-    dependencies: Mapping[str, Sequence[Dependency]],
-    path: list[tuple[str, list[Dependency]]],
-    done: set[str],
+    service: str, dependencies: Mapping[str, Sequence[Dependency]], path: dict[str, list[Dependency]], done: set[str]
 ) -> None:
     if service not in done:
-        path.append((service, list(dependencies.get(service, ()))))
+        path[service] = list(dependencies.get(service, ()))

@@ -30,6 +30,9 @@ _ACTIONS = {
     "rollback": UpdateConfig.FAILURE_ACTION_ROLLBACK,
 }
 _ORDERS = {"stop-first": UpdateConfig.ORDER_STOP_FIRST, "start-first": UpdateConfig.ORDER_START_FIRST}
+# Below, the kernel's controllers do not work as one would expect; the control API holds the same.
+_LEAST_NANO_CPUS = 1_000_000
+_LEAST_BYTES = 4 << 20
 _CONSTRAINT = re.compile(r"\s*([^\s=!]+)\s*(==|!=)\s*(.+?)\s*", re.DOTALL)
 
 
@@ -73,19 +76,39 @@ def _set_mode(spec: ServiceSpec, deploy: Map, spot: Spot) -> None:
 def _set_resources(resources: ResourceRequirements, service: Map, deploy: Map, spot: Spot) -> None:
     said = deploy.get("resources", {})
     limits, reservations = said.get("limits", {}), said.get("reservations", {})
-    for amounts, into in ((limits, resources.limits), (reservations, resources.reservations)):
-        if "cpus" in amounts:
-            into.nano_cpus = parse_cpus(amounts["cpus"])
-        if "memory" in amounts:
-            into.memory_bytes = int(amounts["memory"])
+    here = spot.of(service, "deploy").of(deploy, "resources")
+    for word, amounts, into in (
+        ("limits", limits, resources.limits),
+        ("reservations", reservations, resources.reservations),
+    ):
+        into.nano_cpus = parse_cpus(amounts.get("cpus", "0"))
+        into.memory_bytes = int(amounts.get("memory", 0))
+        if 0 < into.nano_cpus < _LEAST_NANO_CPUS:
+            here.of(said, word).of(amounts, "cpus").fail(f"{amounts['cpus']} is too little: 0.001 or more, 0 is none")
+        if 0 < into.memory_bytes < _LEAST_BYTES:
+            here.of(said, word).of(amounts, "memory").fail(f"{amounts['memory']} is too little: 4m or more, 0 is none")
+    for key, limit, reserved in (
+        ("cpus", resources.limits.nano_cpus, resources.reservations.nano_cpus),
+        ("memory", resources.limits.memory_bytes, resources.reservations.memory_bytes),
+    ):
+        if limit and reserved > limit:
+            here.of(said, "reservations").of(reservations, key).fail("more is reserved than the limit allows")
     resources.pids_limit = max(0, limits.get("pids", 0))
+    kinds: set[str] = set()
     for each in reservations.get("generic_resources", ()):
         wanted = each["discrete_resource_spec"]
+        if not wanted["kind"] or wanted["kind"] in kinds:
+            here.of(said, "reservations").of(reservations, "generic_resources").fail(
+                f"the kind {wanted['kind']!r} is {'given twice' if wanted['kind'] else 'empty'}"
+            )
+        kinds.add(wanted["kind"])
         resources.reservations.generic.append(GenericResource(kind=wanted["kind"], count=wanted["value"]))
     if "memswap_limit" in service:
         resources.memory_swap_bytes = int(service["memswap_limit"])
         if resources.memory_swap_bytes > 0 and not resources.limits.memory_bytes:
             spot.of(service, "memswap_limit").fail("a memory limit is needed, too (deploy.resources.limits.memory)")
+        if 0 < resources.memory_swap_bytes < resources.limits.memory_bytes:
+            spot.of(service, "memswap_limit").fail("it includes the memory limit, and cannot be less")
     if "mem_swappiness" in service:
         resources.memory_swappiness = service["mem_swappiness"]
 

@@ -47,7 +47,7 @@ def translate(project: Project, name: str) -> Stack:
         spec = _service(name, key, service, spot.of(services, key), tree, containers)
         specs[spec.annotations.name] = spec
     _check_completions(stack.dependencies, specs, services, spot, name)
-    stack.services = [specs[each] for each in in_order(specs, stack.dependencies, spot)]
+    stack.services = [specs[each] for each in in_order(specs, stack.dependencies)]
     _warn_of_addresses(services, stack.warnings)
     _add_objects(stack, project, top)
     return stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from flota.stacks.compose.canonical import entries
+from flota.stacks.compose.canonical import entries, words
 from flota.stacks.compose.canonical.leaves import (
     Reader,
     count,
@@ -22,8 +22,8 @@ from flota.stacks.compose.canonical.leaves import (
     text,
     texts,
     unique_texts,
-    words,
 )
+from flota.stacks.compose.canonical.leaves import words as command
 from flota.stacks.compose.tree import Map, Spot
 from flota.stacks.mounts import absolute
 
@@ -43,7 +43,7 @@ _DEPLOY = fields(
         "mode": same,
         "endpoint_mode": same,
         "replicas": count(most=_MOST),
-        "labels": pairs(),
+        "labels": words.labels,
         "update_config": _UPDATE,
         "rollback_config": _UPDATE,
         "restart_policy": fields({"delay": duration, "max_attempts": count(), "window": duration}),
@@ -73,29 +73,35 @@ _DEPLOY = fields(
 _HEALTH = fields(
     {
         "test": entries.health_test,
-        "interval": duration,
-        "timeout": duration,
-        "start_period": duration,
-        "start_interval": duration,
+        **dict.fromkeys(("interval", "timeout", "start_period", "start_interval"), words.health_time),
         "retries": count(most=_MOST),
         "disable": flag,
     }
 )
 _PLAIN_READERS: dict[str, Reader] = {
-    **dict.fromkeys(("hostname", "user", "stop_signal", "cpuset"), text),
+    "cpuset": text,
+    "hostname": words.hostname,
+    "image": words.image,
+    "stop_signal": words.stop_signal,
+    "user": words.line,
+    "working_dir": words.folder,
     **dict.fromkeys(
         ("attach", "init", "oom_kill_disable", "privileged", "read_only", "stdin_open", "tty", "use_api_socket"), flag
     ),
-    **dict.fromkeys(("cap_add", "cap_drop", "dns", "dns_opt", "dns_search", "expose", "group_add"), unique_texts),
+    **dict.fromkeys(("cap_add", "cap_drop", "expose"), unique_texts),
     **dict.fromkeys(("device_cgroup_rules", "external_links", "links", "security_opt", "volumes_from"), unique_texts),
-    **dict.fromkeys(("annotations", "labels"), pairs()),
-    **dict.fromkeys(("command", "entrypoint"), words),
+    **dict.fromkeys(("annotations", "labels"), words.labels),
+    **dict.fromkeys(("command", "entrypoint"), words.lines(command)),
+    "group_add": words.lines(unique_texts),
+    "dns": words.dns_servers,
+    "dns_opt": words.dns_options,
+    "dns_search": words.dns_search,
     **dict.fromkeys(("mem_limit", "mem_reservation", "shm_size"), size),
     **dict.fromkeys(("secrets", "configs"), entries.references),
     "cpus": cpus,
     "depends_on": entries.depends_on,
     "deploy": _DEPLOY,
-    "environment": pairs(None),
+    "environment": words.environment,
     "extra_hosts": entries.extra_hosts,
     "healthcheck": _HEALTH,
     "logging": fields({"driver": text, "options": pairs()}),
@@ -110,9 +116,9 @@ _PLAIN_READERS: dict[str, Reader] = {
     "restart": entries.restart,
     "scale": count(most=_MOST),
     "stop_grace_period": duration,
-    "sysctls": pairs(),
+    "sysctls": words.sysctls,
     "tmpfs": entries.tmpfs,
-    "ulimits": each_value(entries.ulimit),
+    "ulimits": entries.ulimits,
 }
 
 
@@ -141,7 +147,9 @@ def _service_readers(folder: str) -> Reader:
 
 def _object(readers: dict[str, Reader]) -> Reader:
     """A network, volume, secret or config; external: {name: x} is written external: true, name: x."""
-    plain = fields(readers | {"external": _external, "labels": pairs(), "driver_opts": pairs()})
+    plain = fields(
+        readers | {"external": _external, "name": words.network_name, "labels": words.labels, "driver_opts": pairs()}
+    )
 
     def read(value: object, spot: Spot) -> Map:
         made: Map = plain(value, spot)
@@ -158,7 +166,21 @@ def _object(readers: dict[str, Reader]) -> Reader:
     return read
 
 
-_IPAM = fields({"options": pairs(), "config": each_item(fields({"aux_addresses": each_value(text)}))})
+_IPAM = fields(
+    {
+        "options": pairs(),
+        "config": each_item(
+            fields(
+                {
+                    "aux_addresses": each_value(words.address),
+                    "gateway": words.address,
+                    "ip_range": words.subnet,
+                    "subnet": words.subnet,
+                }
+            )
+        ),
+    }
+)
 _NETWORK = _object({"ipam": _IPAM, **dict.fromkeys(("internal", "attachable", "enable_ipv4", "enable_ipv6"), flag)})
 _VOLUME = _object({})
 

@@ -7,8 +7,9 @@ import ipaddress
 from typing import Any
 
 from flota.stacks.compose.canonical.leaves import Reader, count, fields, flag, pairs, same, size, text, texts
+from flota.stacks.compose.canonical.words import ULIMITS, address, aliases
 from flota.stacks.compose.tree import Items, Map, Spot, text_of
-from flota.stacks.errors import BadValue, ComposeError
+from flota.stacks.errors import BadValue, ComposeError, did_you_mean
 from flota.stacks.mounts import PROPAGATIONS, absolute, check_mount, octal_mode, parse_short_tmpfs, parse_short_volume
 from flota.stacks.ports import MODES, PROTOCOLS, mode_of, parse_port, port_number, protocol_of
 from flota.v1.types_pb2 import Mount, PortConfig
@@ -253,7 +254,15 @@ def _named(value: Any, make: Reader, spot: Spot) -> Map:
     return made
 
 
-_ATTACHMENT: Reader = fields({"aliases": texts, "driver_opts": pairs(), "link_local_ips": texts})
+_ATTACHMENT: Reader = fields(
+    {
+        "aliases": aliases,
+        "driver_opts": pairs(),
+        "ipv4_address": address,
+        "ipv6_address": address,
+        "link_local_ips": texts,
+    }
+)
 
 
 def networks(value: Any, spot: Spot) -> Map:
@@ -300,7 +309,18 @@ def _host_address(address: str, spot: Spot) -> str:
         raise spot.error(f"{address!r} is not an IP address") from None
 
 
-def ulimit(value: Any, spot: Spot) -> int | Map:
+def ulimits(value: Any, spot: Spot) -> Map:
+    """name → limit, or {soft, hard}"""
+    for name, limit in value.items():
+        here = spot.of(value, name)
+        if name not in ULIMITS:
+            here.fail(f"{name!r} is not a limit; one of {', '.join(ULIMITS)} is{did_you_mean(name, ULIMITS)}")
+        value[name] = _ulimit(limit, here)
+    made: Map = value
+    return made
+
+
+def _ulimit(value: Any, spot: Spot) -> int | Map:
     """One limit, or {soft, hard}; -1 is unlimited."""
     number = count(-1)
     if not isinstance(value, Map):

@@ -103,3 +103,10 @@ def test_the_name_of_the_stack_is_a_variable() -> None:
     assert project(text, name="shop").tree["services"]["web"]["image"] == "shop"
     assert project(f"name: own\n{text}").tree["services"]["web"]["image"] == "own"
     assert project(f"name: own\n{text}", name="shop").tree["services"]["web"]["image"] == "shop"
+
+
+def test_an_error_where_a_variable_is_missing_says_so() -> None:
+    assert refusal("services:\n  web:\n    image: web:$TAG") == (
+        "c.yml:3: services.web.image: 'web:': [HOST[:PORT]/]NAME[:TAG][@DIGEST] is needed "
+        "(of the variables on this line, TAG is not set)"
+    )

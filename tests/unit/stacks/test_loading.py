@@ -190,11 +190,11 @@ def test_profiles_choose_services(profiles: list[str], variable: str, services: 
 
 
 def test_variables_come_from_the_environment_then_from_env_files(tmp_path: Path) -> None:
-    text = "services: {web: {image: '$A-$B-$C'}}"
+    text = "services: {web: {image: 'i:$A-$B-$C'}}"
     write(tmp_path, c__yml=text, __env="A=dot\nB=dot\n", one__env="A=one\nC=one\n", two__env="C=two\n")
-    assert loaded(tmp_path, environment={"A": "mine"}).tree["services"]["web"]["image"] == "mine-dot-"
+    assert loaded(tmp_path, environment={"A": "mine"}).tree["services"]["web"]["image"] == "i:mine-dot-"
     files = [str(tmp_path / name) for name in ("one.env", "two.env")]
-    assert loaded(tmp_path, env_files=files).tree["services"]["web"]["image"] == "one--two"
+    assert loaded(tmp_path, env_files=files).tree["services"]["web"]["image"] == "i:one--two"
     with pytest.raises(ComposeError, match=r"nope\.env: cannot read it: No such file"):
         loaded(tmp_path, env_files=[str(tmp_path / "nope.env")])
 
