@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--worker-metrics", default=standard.worker_metrics)
     parser.add_argument("--label", action="append", default=[])
     parser.add_argument("--generic-resource", action="append", default=[])
+    parser.add_argument("--insecure-registry", action="append", default=[])
     given = parser.parse_args(argv)
     return run(
         DaemonOptions(
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker_metrics=given.worker_metrics,
             engine_labels={key: value for key, _, value in (label.partition("=") for label in given.label)},
             generic_resources=tuple(given.generic_resource),
+            insecure_registries=tuple(given.insecure_registry),
         )
     )
 

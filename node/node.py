@@ -174,6 +174,7 @@ class Node:
             cgroup_parent=options.cgroup_parent,
             engine_labels=options.engine_labels,
             generic_resources=options.generic_resources,
+            insecure_registries=options.insecure_registries,
         )
         if self.record is not None and self.identity is not None:
             config.node_id = self.identity.node_id

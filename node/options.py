@@ -21,6 +21,8 @@ class DaemonOptions:
     engine_labels: Mapping[str, str] = field(default_factory=dict)
     # "gpu=2" or "gpu=UUID1"
     generic_resources: Sequence[str] = ()
+    # host[:port] of registries that may speak plain HTTP.
+    insecure_registries: Sequence[str] = ()
 
     def check(self) -> None:
         """Raises CannotStart that names the option, its value and what is allowed."""
@@ -41,3 +43,6 @@ class DaemonOptions:
                 raise CannotStart(
                     f"invalid --generic-resource {resource!r}: KIND=NUMBER or KIND=NAME is needed, such as gpu=2"
                 )
+        for registry in self.insecure_registries:
+            if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?", registry):
+                raise CannotStart(f"invalid --insecure-registry {registry!r}: HOST[:PORT] is needed")

@@ -64,7 +64,7 @@ class Worker:
         self.config = config
         state, run = Path(config.state_directory), Path(config.run_directory)
         self._state, self._run = state, run
-        self._images = ImageStore(state / "images")
+        self._images = ImageStore(state / "images", insecure_registries=config.insecure_registries)
         self._runtime = Runtime(
             run_directory=run,
             state_directory=state,

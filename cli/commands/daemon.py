@@ -27,9 +27,15 @@ from flota.cli.groups import Command
 @click.option(
     "--generic-resource", multiple=True, metavar="KIND=VALUE", help="A number or a name, gpu=2 (can be repeated)."
 )
-def daemon(label: tuple[str, ...], generic_resource: tuple[str, ...], **single: str | None) -> None:
+@click.option(
+    "--insecure-registry", multiple=True, metavar="HOST[:PORT]", help="May speak plain HTTP (can be repeated)."
+)
+def daemon(
+    label: tuple[str, ...], generic_resource: tuple[str, ...], insecure_registry: tuple[str, ...], **single: str | None
+) -> None:
     """Run this machine's daemon until SIGTERM or SIGINT. Logs go to standard error; containers outlive it."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in single.items() if value is not None]
     arguments += [f"--label={one}" for one in label]
     arguments += [f"--generic-resource={one}" for one in generic_resource]
+    arguments += [f"--insecure-registry={one}" for one in insecure_registry]
     os.execv(sys.executable, [sys.executable, "-P", "-m", "flota.node", *arguments])

@@ -10,6 +10,7 @@ _LAZY = {
     "ls": Lazy("flota.cli.commands.image_ls", "ls", "List the images on this node"),
     "load": Lazy("flota.cli.commands.image_load", "load", "Load images from an archive"),
     "import": Lazy("flota.cli.commands.image_load", "import_", "Make an image from a file system"),
+    "pull": Lazy("flota.cli.commands.image_pull", "pull", "Get an image from its registry"),
     "rm": Lazy("flota.cli.commands.image_ls", "rm", "Remove images from this node"),
 }
 

@@ -8,7 +8,7 @@ configuration has of it.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,8 @@ class FoundImage:
     # Digests it is known by, its own manifest's last; and that manifest.
     digests: tuple[str, ...] = ()
     manifest: bytes = b""
+    # Waits until a layer can be opened, for what is still on its way; None = all can.
+    arrival: Callable[[int], Awaitable[None]] | None = None
 
     @property
     def id(self) -> str:
@@ -64,6 +66,43 @@ def read(contents: Contents, platform: MachinePlatform) -> list[FoundImage]:
     return [replace(image, names=tuple(dict.fromkeys(image.names + names.get(image.id, ())))) for image in found]
 
 
+class Manifest:
+    """A manifest of an image, or an index of several. Raises BadImage."""
+
+    def __init__(self, data: bytes, digest: str) -> None:
+        self.data = data
+        self.digest = digest
+        self._document = _parse(data, f"manifest {digest}")
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it only names others."""
+        return self._document.get("mediaType") in _MANY or "manifests" in self._document
+
+    def images(self) -> list[Mapping[str, Any]]:
+        """Of an index: its entries."""
+        return _descriptors(self._document, self.digest)
+
+    @property
+    def config(self) -> str:
+        """The digest of the configuration."""
+        if "config" not in self._document or "layers" not in self._document:
+            kind = self._document.get("mediaType") or "no config and layers in it"
+            raise BadImage(f"manifest {self.digest} is of an unknown kind: {kind}")
+        return descriptor_digest(self._document["config"])
+
+    @property
+    def layers(self) -> list[str]:
+        """The digests of the layers as they are stored, lowest first."""
+        return [descriptor_digest(one) for one in _list(self._document, "layers", self.digest)]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Their bytes, as far as it says."""
+        layers = _list(self._document, "layers", self.digest)
+        return [size if isinstance(size := one.get("size"), int) else 0 for one in layers]
+
+
 class _Layout:
     """An OCI image layout."""
 
@@ -83,17 +122,17 @@ class _Layout:
         return found
 
     def _image(self, descriptor: Mapping[str, Any], digests: tuple[str, ...], depth: int) -> FoundImage | None:
-        digest = _digest(descriptor)
+        digest = descriptor_digest(descriptor)
         data = self._blob(digest)
-        document = _parse(data, digest)
         digests = (*digests, digest)
-        if document.get("mediaType", descriptor.get("mediaType")) in _MANY or "manifests" in document:
+        manifest = Manifest(data, digest)
+        if manifest.is_index:
             if depth == _DEEPEST:
                 raise BadImage("indexes within indexes, without end")
-            return self._image(self._choose(_descriptors(document, digest), ()), digests, depth + 1)
-        if "config" not in document or "layers" not in document:
-            raise BadImage(f"manifest {digest} is of an unknown kind: {document.get('mediaType') or 'no config in it'}")
-        return manifest_image(data, digests, self._contents, _blob_name)
+            return self._image(self._choose(manifest.images(), ()), digests, depth + 1)
+        configuration = self._blob(manifest.config)
+        layers = [_opener(self._contents, _blob_name(one)) for one in manifest.layers]
+        return made(configuration, layers, digests=digests, manifest=data)
 
     def _choose(self, descriptors: Sequence[Mapping[str, Any]], names: Sequence[ImageReference]) -> Mapping[str, Any]:
         """The one for this machine."""
@@ -116,17 +155,6 @@ def choose(descriptors: Sequence[Mapping[str, Any]], platform: MachinePlatform, 
         there = sorted({_platform_name(one) for one in descriptors})
         raise BadImage(f"{name} is not for this machine ({platform}) but for {', '.join(there) or 'none'}")
     return best[1]
-
-
-def manifest_image(
-    data: bytes, digests: tuple[str, ...], contents: Contents, name_of: Callable[[str], str]
-) -> FoundImage:
-    """The image of one manifest; `name_of` gives the file name of a digest. Raises BadImage."""
-    document = _parse(data, digests[-1])
-    digest = _digest(document["config"])
-    configuration = checked_document(contents, name_of(digest), digest)
-    layers = [name_of(_digest(one)) for one in _list(document, "layers", digests[-1])]
-    return _made(configuration, layers, contents, digests=digests, manifest=data)
 
 
 def checked_document(contents: Contents, name: str, digest: str) -> bytes:
@@ -152,19 +180,19 @@ def _saved_images(contents: Contents, document: Any) -> list[FoundImage]:
             raise BadImage(f"{entry['Config']} is missing, which manifest.json names")
         layers = _list(entry, "Layers", "manifest.json")
         names = tuple(_name(tag) for tag in entry.get("RepoTags") or ())
-        found.append(_made(configuration, [str(one) for one in layers], contents, names=names))
+        found.append(made(configuration, [_opener(contents, str(one)) for one in layers], names=names))
     return found
 
 
-def _made(
+def made(
     configuration: bytes,
-    layers: Sequence[str],
-    contents: Contents,
+    layers: Sequence[Callable[[], Readable]],
     *,
     names: tuple[ImageReference, ...] = (),
     digests: tuple[str, ...] = (),
     manifest: bytes = b"",
 ) -> FoundImage:
+    """An image of these parts. Raises BadImage."""
     try:
         config = ImageConfig.parse(configuration)
     except ValueError as error:
@@ -174,8 +202,7 @@ def _made(
     for diff_id in config.diff_ids:
         if not isinstance(diff_id, str) or not _DIGEST.fullmatch(diff_id):
             raise BadImage(f"the image's configuration has the digest {diff_id!r}: sha256:HEX is needed")
-    openers = tuple(_opener(contents, name) for name in layers)
-    return FoundImage(configuration, config, openers, names, digests, manifest)
+    return FoundImage(configuration, config, tuple(layers), names, digests, manifest)
 
 
 def _opener(contents: Contents, name: str) -> Callable[[], Readable]:
@@ -252,7 +279,7 @@ def _list(document: Any, key: str, where: str) -> list[Any]:
     return found
 
 
-def _digest(descriptor: Any) -> str:
+def descriptor_digest(descriptor: Any) -> str:
     digest = descriptor.get("digest") if isinstance(descriptor, dict) else None
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise BadImage(f"invalid digest {digest!r}: sha256:HEX is needed")
@@ -279,7 +306,7 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise BadImage(f"manifest {what} is no JSON object")
+        raise BadImage(f"{what} is no JSON object")
     return document
 
 

@@ -1,5 +1,6 @@
 """The part of the Agent service that is about images: calls, passed to the store."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from flota.v1.local_pb2 import (
     ListImagesResponse,
     LoadImageRequest,
     LoadImageResponse,
+    PullImageMessage,
+    PullImageRequest,
     RemoveImageRequest,
     RemoveImageResponse,
 )
@@ -34,6 +37,21 @@ class ImageCalls:
             raise InvalidArgument("options are missing: they come first, then the data")
         data = (request.data async for request in parts)
         return ImportImageResponse(image=await self.image_store.import_image(first.options, data))
+
+    async def PullImage(self, request: PullImageRequest, context: Any) -> AsyncIterator[PullImageMessage]:
+        """Raises ImageNotFound, BadImage, InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted."""
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+        pull = asyncio.create_task(
+            self.image_store.pull(request.reference, request.registry_auth, lines.put_nowait), name="pull"
+        )
+        pull.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                yield PullImageMessage(line=line)
+            image = await pull
+        finally:
+            pull.cancel()
+        yield PullImageMessage(image=self.image_store.describe(image.id))
 
     async def ListImages(self, request: ListImagesRequest, context: Any) -> ListImagesResponse:
         """All images of this node."""

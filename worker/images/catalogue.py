@@ -101,7 +101,7 @@ class Catalogue:
                 return found[0]
             if found:
                 raise ImageNotFound(f"{text} is the beginning of {len(found)} images' ids: write more of it")
-        raise ImageNotFound(f"no such image: {text} (on this node; flota image load or import it)")
+        raise ImageNotFound(f"no such image: {text} (on this node; flota image pull, load or import it)")
 
 
 def _created(config: ImageConfig) -> Timestamp | None:

@@ -1,6 +1,6 @@
 """What can be wrong about images, as it goes over the wire (flota.rpc.errors)."""
 
-from flota.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
+from flota.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 
 
 class ImageNotFound(NotFound):
@@ -13,3 +13,15 @@ class BadImage(InvalidArgument):
 
 class ImageInUse(FailedPrecondition):
     """Something stands against removing it. The message is for people."""
+
+
+class PullRefused(PermissionDenied):
+    """The registry does not give the image to us. The message is for people."""
+
+
+class RegistryUnavailable(Unavailable):
+    """The registry does not do what registries do. The message is for people."""
+
+
+class RegistryUnreachable(RegistryUnavailable):
+    """There is no way to the registry. The message is for people."""

@@ -13,9 +13,9 @@ import hashlib
 import secrets
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -27,6 +27,7 @@ from flota.worker.images.errors import BadImage
 from flota.worker.images.index import LayerRecord
 from flota.worker.images.unpack import BadLayer, total_size, unpack
 from flota.worker.runtime import processes
+from flota.worker.runtime.processes import to_the_end
 
 _log = structlog.get_logger("images")
 # More at once only wait for the disk and the processors.
@@ -91,6 +92,19 @@ class Layers:
         directory = self.directory / record.directory
         return directory.is_dir() and (record.boot in ("", boot) or total_size(directory) == record.size)
 
+    @contextmanager
+    def pinned(self, chain: Sequence[str]) -> Iterator[None]:
+        """These layers, where they are there, stay as long as the block lasts."""
+        self._pinned.update(chain)
+        try:
+            yield
+        finally:
+            self._pinned.subtract(chain)
+            self.collect()
+
+    def __contains__(self, chain_id: str) -> bool:
+        return chain_id in self._records
+
     @asynccontextmanager
     async def provided(self, image: FoundImage) -> AsyncIterator[dict[str, LayerRecord]]:
         """The image's layers by chain id, lowest first, unpacked where they were not there yet.
@@ -98,15 +112,11 @@ class Layers:
         When the block ends they go again, unless they are `used` by then. Raises BadImage, Unavailable, OSError.
         """
         chain = chain_ids(image.config.diff_ids)
-        self._pinned.update(chain)
-        try:
+        with self.pinned(chain):
             for number, chain_id in enumerate(chain):
                 below = [self.directory / self._records[one].directory for one in chain[:number]]
-                await self._provide(chain_id, image.config.diff_ids[number], image.layers[number], below)
+                await self._provide(image, number, chain_id, below)
             yield {chain_id: self._records[chain_id] for chain_id in chain}
-        finally:
-            self._pinned.subtract(chain)
-            self.collect()
 
     def collect(self) -> list[str]:
         """Delete the layers that nobody uses, in the background. Their chain ids."""
@@ -117,23 +127,27 @@ class Layers:
         self._delete()
         return unused
 
-    async def _provide(
-        self, chain_id: str, diff_id: str, opener: Callable[[], Readable], below: Sequence[Path]
-    ) -> None:
+    async def _provide(self, image: FoundImage, number: int, chain_id: str, below: Sequence[Path]) -> None:
+        if chain_id not in self._records and image.arrival is not None:
+            await image.arrival(number)
         while (pending := self._unpacking.get(chain_id)) is not None:
             # If that fails we try with what we have ourselves.
             await asyncio.wait([pending])
         if chain_id in self._records:
             return
-        loop = asyncio.get_running_loop()
-        self._unpacking[chain_id] = done = loop.create_future()
+        self._unpacking[chain_id] = done = asyncio.get_running_loop().create_future()
         try:
             async with self._places:
-                work = loop.run_in_executor(self._threads, self._unpack, diff_id, opener, below)
-                self._records[chain_id] = await work
+                # A thread cannot be interrupted, and what it made must not be forgotten.
+                await to_the_end(self._unpack_layer(image, number, chain_id, below))
         finally:
             del self._unpacking[chain_id]
             done.set_result(None)
+
+    async def _unpack_layer(self, image: FoundImage, number: int, chain_id: str, below: Sequence[Path]) -> None:
+        diff_id, opener = image.config.diff_ids[number], image.layers[number]
+        loop = asyncio.get_running_loop()
+        self._records[chain_id] = await loop.run_in_executor(self._threads, self._unpack, diff_id, opener, below)
 
     def _unpack(self, diff_id: str, opener: Callable[[], Readable], below: Sequence[Path]) -> LayerRecord:
         name = secrets.token_hex(6)

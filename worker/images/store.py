@@ -1,4 +1,4 @@
-"""ImageStore: the images of one node, as they are found, loaded, imported and removed.
+"""ImageStore: the images of one node, as they are found, pulled, loaded, imported and removed.
 
     STATE/images/index.json    what there is, and what it is called
                 /blobs         manifests and configurations
@@ -11,9 +11,9 @@ What a crash of the machine may have damaged is looked at once, at the next star
 import asyncio
 import ctypes
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
@@ -21,6 +21,7 @@ from typing import BinaryIO, ParamSpec, TypeVar
 import structlog
 
 from flota.rpc.errors import Internal, ResourceExhausted
+from flota.v1.image_references import ImageReference
 from flota.v1.local_pb2 import Image, ImportImageRequest, RemoveImageResponse
 from flota.worker.images import archives, removal
 from flota.worker.images.archives import FoundImage
@@ -28,18 +29,21 @@ from flota.worker.images.catalogue import Catalogue, StoredImage
 from flota.worker.images.compression import Damaged
 from flota.worker.images.config import ImageConfig
 from flota.worker.images.contents import TarContents
-from flota.worker.images.errors import BadImage
+from flota.worker.images.errors import BadImage, ImageNotFound, RegistryUnreachable
 from flota.worker.images.files import Blobs
 from flota.worker.images.importing import Import
 from flota.worker.images.index import ImageRecord, Index
 from flota.worker.images.layers import Layers
 from flota.worker.images.platforms import MachinePlatform
+from flota.worker.images.pull import Puller, Say
 from flota.worker.images.receiving import make_plain, receive
+from flota.worker.images.skopeo import Skopeo
 from flota.worker.images.unpack import FULL
 from flota.worker.runtime.processes import to_the_end
 
 _log = structlog.get_logger("images")
 _THREADS = 4
+PULL_LIMIT = 60.0
 # The kernel writes what is new to the disk within 30 s or so by itself; asked earlier, everybody would wait for it.
 _SETTLE_AFTER = 45.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -52,8 +56,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class ImageStore:
     """The images of this node. One instance per worker; all methods on the event loop."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` is STATE/images."""
+    def __init__(
+        self, directory: Path, *, insecure_registries: Collection[str] = (), pull_limit: float = PULL_LIMIT
+    ) -> None:
+        """`directory` is STATE/images; `pull_limit` are seconds without a byte, after which a registry is given up."""
         self._directory = directory.absolute()
         self._path = self._directory / "index.json"
         self._blobs = Blobs(self._directory / "blobs")
@@ -62,6 +68,8 @@ class ImageStore:
         self._configs: dict[str, ImageConfig] = {}
         self._layers = Layers(self._directory, self._threads, lambda: self._catalogue.index.layers)
         self._platform = MachinePlatform.here()
+        skopeo = Skopeo(insecure_registries, pull_limit)
+        self._puller = Puller(skopeo, self._layers, self._platform, self._layers.incoming, self._pulled)
         self._users: dict[str, str] = {}
         # One change of the index after the other.
         self._changing = asyncio.Lock()
@@ -83,6 +91,7 @@ class ImageStore:
         """Loads and pulls in progress end with Unavailable."""
         if self._settling is not None:
             self._settling.cancel()
+        await self._puller.stop()
         await self._layers.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -94,9 +103,41 @@ class ImageStore:
         """name[:tag], name@sha256:…, an id or the beginning of one. Raises ImageNotFound."""
         return self._catalogue.find(reference).image
 
+    async def provide(self, reference: str, auth: str = "") -> StoredImage:
+        """What a task needs: the image that is here, and only if there is none, the registry's.
+
+        Raises what `pull` does.
+        """
+        try:
+            return self._catalogue.find(reference).image
+        except ImageNotFound:
+            try:
+                return await self.pull(reference, auth)
+            except RegistryUnreachable as error:
+                # Where there is no registry images are loaded, and what was not is missing.
+                raise ImageNotFound(f"no such image: {reference} (on this node, and {error})") from None
+
+    async def pull(self, reference: str, auth: str = "", say: Say = lambda _: None) -> StoredImage:
+        """The image of that name at its registry; a digest that is here is not asked for.
+
+        `auth` is Docker's X-Registry-Auth, `say` gets lines for people. Raises ImageNotFound, BadImage,
+        InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted.
+        """
+        name = _name(reference)
+        if name.digest:
+            with suppress(ImageNotFound):
+                return self._catalogue.find(str(name)).image
+        with _said_in_words():
+            image_id = await self._puller.pull(name, auth, say)
+        return self._catalogue.find(image_id).image
+
     def images(self) -> list[Image]:
         """All of them."""
         return self._catalogue.images()
+
+    def describe(self, image_id: str) -> Image:
+        """One of them. Raises ImageNotFound."""
+        return self._catalogue.describe(self._catalogue.find(image_id).image.id)
 
     def __len__(self) -> int:
         return len(self._catalogue)
@@ -160,9 +201,13 @@ class ImageStore:
             archive.close()
             file.close()
 
+    async def _pulled(self, image: FoundImage) -> str:
+        await self._store(image)
+        return image.id
+
     async def _store(self, image: FoundImage) -> Image:
         record = ImageRecord(
-            tags=frozenset(str(replace(name, digest="")) for name in image.names),
+            tags=frozenset(str(name) for name in image.names if not name.digest),
             digests=frozenset(f"{name.name}@{digest}" for name in image.names for digest in image.digests),
             manifest=image.digests[-1] if image.digests else "",
         )
@@ -230,6 +275,9 @@ class ImageStore:
 
     async def _change(self, index: Index, image: FoundImage | None = None) -> None:
         """Make `index` what there is. Raises OSError, and nothing has changed then."""
+        await to_the_end(self._make_known(index, image))
+
+    async def _make_known(self, index: Index, image: FoundImage | None) -> None:
         await self._in_thread(self._write, index, image)
         self._catalogue = Catalogue(index, self._configs)
 
@@ -269,6 +317,14 @@ class ImageStore:
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+
+def _name(reference: str) -> ImageReference:
+    """What to ask a registry for. Raises ImageNotFound."""
+    try:
+        return ImageReference.parse(reference).tagged()
+    except ValueError as error:
+        raise ImageNotFound(f"no such image: {reference} ({error})") from None
 
 
 def _sync(directory: Path) -> None:

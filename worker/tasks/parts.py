@@ -38,8 +38,11 @@ class Image(Protocol):
 class Images(Protocol):
     """worker/images."""
 
-    async def find(self, reference: str) -> Image:
-        """Raises ImageNotFound or another FlotaError."""
+    async def provide(self, reference: str, auth: str = "") -> Image:
+        """The one that is here, else the registry's (with credentials `auth`).
+
+        Raises ImageNotFound or another FlotaError.
+        """
         ...
 
     def hold(self, user: str, image_id: str) -> None:

@@ -23,7 +23,7 @@ async def prepare(task: Task, parts: Parts) -> PreparedTask:
     parts.containers.expect()
     wanted = expanded(task, parts.node)
     container = wanted.spec.container
-    image = await parts.images.find(container.image)
+    image = await parts.images.provide(container.image, container.registry_auth)
     parts.images.hold(task.id, image.id)
     prepared = decide(task, image.id, image.config)
     files = parts.payloads.files(

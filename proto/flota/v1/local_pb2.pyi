@@ -419,7 +419,7 @@ class ImportImageRequest(_message.Message):
         """name[:tag]"""
         @_builtins.property
         def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """Dockerfile instructions: CMD, ENTRYPOINT, ENV, WORKDIR, USER, LABEL, EXPOSE, STOPSIGNAL."""
+            """Dockerfile instructions: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR."""
 
         @_builtins.property
         def platform(self) -> _types_pb2.Platform: ...
@@ -481,6 +481,55 @@ class ImportImageResponse(_message.Message):
 Global___ImportImageResponse: _TypeAlias = ImportImageResponse  # noqa: Y015
 
 @_typing.final
+class PullImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """name[:tag] or name@sha256:…; a registry is asked also when there is an image of that name."""
+    registry_auth: _builtins.str
+    """Credentials, base64 of Docker's X-Registry-Auth; empty = none."""
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        registry_auth: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "registry_auth", b"registry_auth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullImageRequest: _TypeAlias = PullImageRequest  # noqa: Y015
+
+@_typing.final
+class PullImageMessage(_message.Message):
+    """Lines for people while it goes on, and at last, alone, the image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    line: _builtins.str
+    @_builtins.property
+    def image(self) -> Global___Image: ...
+    def __init__(
+        self,
+        *,
+        line: _builtins.str = ...,
+        image: Global___Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "line", b"line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullImageMessage: _TypeAlias = PullImageMessage  # noqa: Y015
+
+@_typing.final
 class ListImagesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -522,8 +571,9 @@ class RemoveImageRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
-    """name[:tag], id or a unique prefix of an id."""
+    """name[:tag], name@sha256:…, id or a unique prefix of an id."""
     force: _builtins.bool
+    """Also an image with names in several repositories, and one that tasks use: that goes with the last of them."""
     def __init__(
         self,
         *,

@@ -262,6 +262,11 @@ class AgentStub:
                 request_serializer=flota_dot_v1_dot_local__pb2.ImportImageRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_local__pb2.ImportImageResponse.FromString,
                 _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/flota.v1.Agent/PullImage',
+                request_serializer=flota_dot_v1_dot_local__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.PullImageMessage.FromString,
+                _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/flota.v1.Agent/ListImages',
                 request_serializer=flota_dot_v1_dot_local__pb2.ListImagesRequest.SerializeToString,
@@ -312,6 +317,12 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListImages(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -351,6 +362,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.ImportImage,
                     request_deserializer=flota_dot_v1_dot_local__pb2.ImportImageRequest.FromString,
                     response_serializer=flota_dot_v1_dot_local__pb2.ImportImageResponse.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.PullImageRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.PullImageMessage.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
@@ -499,6 +515,33 @@ class Agent:
             '/flota.v1.Agent/ImportImage',
             flota_dot_v1_dot_local__pb2.ImportImageRequest.SerializeToString,
             flota_dot_v1_dot_local__pb2.ImportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Agent/PullImage',
+            flota_dot_v1_dot_local__pb2.PullImageRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.PullImageMessage.FromString,
             options,
             channel_credentials,
             insecure,

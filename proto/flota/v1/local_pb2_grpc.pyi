@@ -96,6 +96,7 @@ class AgentStub:
     """
     LoadImage: _grpc.StreamUnaryMultiCallable[_local_pb2.LoadImageRequest, _local_pb2.LoadImageResponse]
     ImportImage: _grpc.StreamUnaryMultiCallable[_local_pb2.ImportImageRequest, _local_pb2.ImportImageResponse]
+    PullImage: _grpc.UnaryStreamMultiCallable[_local_pb2.PullImageRequest, _local_pb2.PullImageMessage]
     ListImages: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListImagesRequest, _local_pb2.ListImagesResponse]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_local_pb2.RemoveImageRequest, _local_pb2.RemoveImageResponse]
 
@@ -115,6 +116,7 @@ class AgentAsyncStub(AgentStub):
     """
     LoadImage: _aio.StreamUnaryMultiCallable[_local_pb2.LoadImageRequest, _local_pb2.LoadImageResponse]  # type: ignore[assignment]
     ImportImage: _aio.StreamUnaryMultiCallable[_local_pb2.ImportImageRequest, _local_pb2.ImportImageResponse]  # type: ignore[assignment]
+    PullImage: _aio.UnaryStreamMultiCallable[_local_pb2.PullImageRequest, _local_pb2.PullImageMessage]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_local_pb2.ListImagesRequest, _local_pb2.ListImagesResponse]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_local_pb2.RemoveImageRequest, _local_pb2.RemoveImageResponse]  # type: ignore[assignment]
 
@@ -161,6 +163,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_local_pb2.ImportImageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.ImportImageResponse, _abc.Awaitable[_local_pb2.ImportImageResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PullImage(
+        self,
+        request: _local_pb2.PullImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_local_pb2.PullImageMessage], _abc.AsyncIterator[_local_pb2.PullImageMessage]]: ...
 
     @_abc_1.abstractmethod
     def ListImages(

@@ -131,6 +131,7 @@ class WorkerConfig(_message.Message):
     CGROUP_PARENT_FIELD_NUMBER: _builtins.int
     ENGINE_LABELS_FIELD_NUMBER: _builtins.int
     GENERIC_RESOURCES_FIELD_NUMBER: _builtins.int
+    INSECURE_REGISTRIES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     hostname: _builtins.str
     identity_directory: _builtins.str
@@ -154,6 +155,10 @@ class WorkerConfig(_message.Message):
     def engine_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def generic_resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def insecure_registries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Registries, host[:port], that may speak plain HTTP or show any certificate. Those on this machine always may."""
+
     def __init__(
         self,
         *,
@@ -170,10 +175,11 @@ class WorkerConfig(_message.Message):
         cgroup_parent: _builtins.str = ...,
         engine_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         generic_resources: _abc.Iterable[_builtins.str] | None = ...,
+        insecure_registries: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_parent", b"cgroup_parent", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "engine_labels", b"engine_labels", "generic_resources", b"generic_resources", "hostname", b"hostname", "identity_directory", b"identity_directory", "managers", b"managers", "metrics_address", b"metrics_address", "node_id", b"node_id", "run_directory", b"run_directory", "socket", b"socket", "state_directory", b"state_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_parent", b"cgroup_parent", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "engine_labels", b"engine_labels", "generic_resources", b"generic_resources", "hostname", b"hostname", "identity_directory", b"identity_directory", "insecure_registries", b"insecure_registries", "managers", b"managers", "metrics_address", b"metrics_address", "node_id", b"node_id", "run_directory", b"run_directory", "socket", b"socket", "state_directory", b"state_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

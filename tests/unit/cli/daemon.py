@@ -112,6 +112,7 @@ class Agent(local_pb2_grpc.AgentServicer):
         self.images: list[Image] = []
         self.received = b""
         self.options: local_pb2.ImportImageRequest.Options | None = None
+        self.pulled: local_pb2.PullImageRequest | None = None
 
     async def ListImages(self, request: Any, context: Any) -> local_pb2.ListImagesResponse:
         return local_pb2.ListImagesResponse(images=self.images)
@@ -128,6 +129,13 @@ class Agent(local_pb2_grpc.AgentServicer):
                 self.options = request.options
             self.received += request.data
         return local_pb2.ImportImageResponse(image=Image(id="sha256:" + "ab" * 32))
+
+    async def PullImage(self, request: Any, context: Any) -> AsyncIterator[local_pb2.PullImageMessage]:
+        self.pulled = request
+        if request.reference == "nope":
+            raise NotFound("no such image: nope (registry docker.io has none of that name)")
+        yield local_pb2.PullImageMessage(line="Pulling from shop/web")
+        yield local_pb2.PullImageMessage(image=self.images[0])
 
     async def RemoveImage(self, request: Any, context: Any) -> local_pb2.RemoveImageResponse:
         for image in self.images:

@@ -1,5 +1,6 @@
 """`flota image`: what goes to the node's worker, and what comes back."""
 
+import base64
 import io
 import json
 import sys
@@ -44,6 +45,25 @@ def test_ls_has_a_row_for_each_name(daemon: Daemon, images: list[Image], flota: 
     assert flota("image", "ls", "--digests").lines[0].split() == [
         "REPOSITORY", "TAG", "DIGEST", "IMAGE", "ID", "CREATED", "SIZE",
     ]  # fmt: skip
+
+
+def test_pull_shows_how_it_goes(
+    daemon: Daemon, images: list[Image], flota: Flota, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    done = flota("image", "pull", "shop/web:1.1")
+    assert (done.status, done.out) == (0, "Pulling from shop/web\nshop/web:1.1\n")
+    assert daemon.agent.pulled is not None
+    assert (daemon.agent.pulled.reference, daemon.agent.pulled.registry_auth) == ("shop/web:1.1", "")
+    credentials = {"auths": {"localhost:5000": {"auth": base64.b64encode(b"me:secret").decode()}}}
+    (tmp_path / "config.json").write_text(json.dumps(credentials))
+    assert flota("image", "pull", "--quiet", "localhost:5000/shop/web").out == "localhost:5000/shop/web\n"
+    sent = json.loads(base64.urlsafe_b64decode(daemon.agent.pulled.registry_auth))
+    assert (sent["username"], sent["password"]) == ("me", "secret")
+    assert flota("image", "pull", "shop/web", "--format", "{{.ID}}").lines[-1] == images[1].id
+    done = flota("image", "pull", "nope")
+    assert done.status == 1
+    assert done.err.endswith("no such image: nope (registry docker.io has none of that name)\n")
 
 
 def test_load_streams_the_archive(daemon: Daemon, flota: Flota, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import zstandard
@@ -84,7 +85,10 @@ class MadeImage:
         return sha256(self.configuration)
 
     def stored(self) -> list[bytes]:
-        compress = {"": bytes, "gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}[self.compression]
+        # The same every time it is asked for.
+        compress = {"": bytes, "gzip": partial(gzip.compress, mtime=0), "zstd": zstandard.ZstdCompressor().compress}[
+            self.compression
+        ]
         return [compress(layer) for layer in self.layers]
 
     @property

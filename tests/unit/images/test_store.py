@@ -100,7 +100,7 @@ async def test_what_docker_saved_is_found_by_name_and_id(store: ImageStore) -> N
         assert (found.id, found.config.cmd) == (ONE.id, ("sh",))
         assert (store.layers_directory / found.layers[0] / "etc/passwd").exists()
     for reference in ("busybox:1", "registry:5000/box", "nope", f"busybox@{ONE.id}", "", "sha256:", "UP!"):
-        with pytest.raises(ImageNotFound, match=r"no such image: .*flota image load or import it"):
+        with pytest.raises(ImageNotFound, match=r"no such image: .*flota image pull, load or import it"):
             await store.find(reference)
 
 

@@ -77,7 +77,7 @@ class Node:
 
     # Images.
 
-    async def find(self, reference: str) -> FakeImage:
+    async def provide(self, reference: str, auth: str = "") -> FakeImage:
         await self._do("find")
         if reference != "busybox":
             raise ImageNotFound(f"no such image: {reference}")

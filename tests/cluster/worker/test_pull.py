@@ -1,0 +1,62 @@
+"""A real worker that needs an image from a real registry, on the other end of its machine's cable."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from flota.rpc.errors import PermissionDenied, error_from
+from flota.v1.local_pb2 import PullImageRequest
+from flota.v1.types_pb2 import TaskState
+from tests.cluster.images.registry import Registry, registry_auth
+from tests.cluster.worker.machine import Cluster
+from tests.unit.images.making import MadeImage, directory, entry, link, tar
+
+COMPLETE, REJECTED = TaskState.TASK_STATE_COMPLETE, TaskState.TASK_STATE_REJECTED
+BUSYBOX = Path("/usr/bin/busybox").read_bytes()
+SHELL = tar([directory("bin"), (entry("bin/busybox", mode=0o755), BUSYBOX), link("bin/sh", "busybox")])
+IMAGE = MadeImage([SHELL, tar([("said", b"from a registry\n")])], {"Cmd": ["sh", "-c", "busybox cat /said"]})
+
+
+@pytest.fixture
+def registry(cluster: Cluster, tmp_path: Path) -> Iterator[Registry]:
+    made = Registry(tmp_path / "registry", auth=True, host=cluster.machine.gateway)
+    made.start()
+    made.push(IMAGE, "shop/web:1")
+    yield made
+    made.stop()
+
+
+async def test_tasks_pull_what_is_not_here(cluster: Cluster, registry: Registry) -> None:
+    await cluster.boot(insecure_registries=[registry.address])
+    name = f"{registry.address}/shop/web:1"
+    tasks = [cluster.task(id) for id in ("one", "two")]
+    for task in tasks:
+        task.spec.container.image = name
+        task.spec.container.registry_auth = registry_auth()
+    stranger, wrong = cluster.task("stranger"), cluster.task("wrong")
+    stranger.spec.container.image = f"{registry.address}/shop/web:2"
+    wrong.spec.container.image = f"{registry.address}/shop/none:1"
+    wrong.spec.container.registry_auth = registry_auth()
+    await cluster.swarm.create(*tasks, stranger, wrong)
+    for task in tasks:
+        await cluster.until(task, COMPLETE)
+        assert cluster.output(task) == ["from a registry"]
+    assert f"refuses {registry.address}/shop/web:2" in (await cluster.until(stranger, REJECTED)).error
+    assert f"no such image: {registry.address}/shop/none:1" in (await cluster.until(wrong, REJECTED)).error
+
+
+async def test_people_pull_and_see_how_it_goes(cluster: Cluster, registry: Registry) -> None:
+    await cluster.boot(insecure_registries=[registry.address])
+    name = f"{registry.address}/shop/web:1"
+    async with cluster.machine.agent() as agent:
+        request = PullImageRequest(reference=name, registry_auth=registry_auth())
+        messages = [message async for message in agent.PullImage(request)]
+        assert messages[0].line == f"Pulling from {registry.address}/shop/web"
+        assert (messages[-1].image.id, list(messages[-1].image.references)) == (IMAGE.id, [name])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            _ = [message async for message in agent.PullImage(PullImageRequest(reference=f"{name}9"))]
+        error = error_from(caught.value)
+        assert isinstance(error, PermissionDenied)
+        assert f"refuses {name}9" in str(error)

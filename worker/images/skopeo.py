@@ -1,0 +1,210 @@
+"""skopeo, which talks to registries for us: what an image is, and its layers into a directory.
+
+What registries.conf(5) and certs.d say on this machine counts. Credentials reach it through a file, never through its
+command line. What it says of failures becomes one line for people.
+"""
+
+import asyncio
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flota.rpc.errors import FlotaError
+from flota.v1.image_references import ImageReference
+from flota.worker.images.credentials import auth_file
+from flota.worker.images.errors import (
+    BadImage,
+    ImageNotFound,
+    PullRefused,
+    RegistryUnavailable,
+    RegistryUnreachable,
+)
+from flota.worker.runtime import processes
+from flota.worker.runtime.processes import to_the_end
+
+_PERIOD = 0.1
+_KILL_LIMIT = 5.0
+_LARGEST_DOCUMENT = 16 << 20
+_FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
+# What it did when it failed, which people need not know.
+_PREAMBLE = re.compile(
+    r'Error parsing image name "[^"]*": |(?:initializing|reading|copying) [a-z ]+ (?:\S+ in \S+|\S+): '
+    r'|pinging container registry \S+: |(?:Get|Head) "[^"]*": |dial tcp(?: \S+)?: |Error [a-z]+ing \S+: '
+)
+_NOT_THERE = ("manifest unknown", "name unknown", "repository name not known", "status 404", "404 (not found)")
+_NO_WAY = ("connection refused", "no such host", "unreachable", "no route to host", "i/o timeout", "server misbehaving")
+_REFUSED = ("unauthorized", "denied", "authentication required", "invalid username/password", "forbidden")
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What of an image has come so far."""
+
+    # Bytes, of whole and of half blobs.
+    size: int
+    # Digests of the blobs that are whole.
+    whole: frozenset[str]
+
+
+class Skopeo:
+    """`insecure` are hosts that may speak plain HTTP or show any certificate, as those on this machine may; `limit` are
+    seconds without a byte after which a registry is given up."""
+
+    def __init__(self, insecure: Collection[str], limit: float) -> None:
+        self._insecure = frozenset(insecure)
+        self._limit = limit
+
+    @asynccontextmanager
+    async def repository(self, name: ImageReference, auth: str, directory: Path) -> AsyncIterator["Repository"]:
+        """Where `name` is; what comes from there is in `directory`, as long as the block lasts.
+
+        Raises InvalidArgument (auth), RegistryUnavailable (skopeo is not installed), OSError.
+        """
+        program = shutil.which("skopeo")
+        if program is None:
+            raise RegistryUnavailable("images cannot be pulled, skopeo is not installed: apt-get install skopeo")
+        credentials = auth_file(name.host, auth)
+        place = Path(tempfile.mkdtemp(dir=directory, prefix="pull-"))
+        try:
+            (place / "auth.json").write_bytes(credentials)
+            yield Repository(program, name, place, self.is_insecure(name.host), self._limit)
+        finally:
+            await to_the_end(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
+
+    def is_insecure(self, host: str) -> bool:
+        address = re.sub(r":\d+$", "", host)
+        if host in self._insecure or address in self._insecure or address == "localhost":
+            return True
+        with suppress(ValueError):
+            return ipaddress.ip_address(address.strip("[]")).is_loopback
+        return False
+
+
+class Repository:
+    """One repository of a registry, while something is pulled from it."""
+
+    def __init__(self, program: str, name: ImageReference, place: Path, insecure: bool, limit: float) -> None:
+        self._program = program
+        self._name = name
+        self._place = place
+        self._options = ["--tls-verify=false"] if insecure else []
+        self._source_options = ["--src-tls-verify=false"] if insecure else []
+        self._limit = limit
+
+    @property
+    def blobs(self) -> Path:
+        """Where layers arrive: HEX."""
+        return self._place / "blobs" / "sha256"
+
+    async def manifest(self, name: ImageReference) -> bytes:
+        """What a tag or digest stands for, as it is.
+
+        Raises ImageNotFound, PullRefused, RegistryUnavailable, OSError.
+        """
+        return await self._inspect(name, "--raw")
+
+    async def configuration(self, name: ImageReference) -> bytes:
+        """Of an image, as it is. Raises like `manifest`."""
+        return await self._inspect(name, "--config", "--raw")
+
+    async def copy(self, name: ImageReference, arrived: Callable[[Arrived], None]) -> None:
+        """Have the layers of an image in `blobs`, but for those that are there; `arrived` is told as they come.
+
+        Raises like `manifest`.
+        """
+        layout = self._place / "layout"
+        # Its own manifest and configuration are not the original ones: it only writes OCI's forms.
+        command = [
+            *(self._program, "--insecure-policy", "copy", "--src-authfile", str(self._place / "auth.json")),
+            *(*self._source_options, "--dest-shared-blob-dir", str(self.blobs.parent)),
+            *("--dest-oci-accept-uncompressed-layers", f"docker://{name}", f"oci:{layout}"),
+        ]
+
+        def look() -> int:
+            whole = {f"sha256:{one.name}": one.stat().st_size for one in _files(self.blobs)}
+            half = [one.stat().st_size for one in _files(layout) if one.name.startswith("oci-put-blob")]
+            now = Arrived(sum(whole.values()) + sum(half), frozenset(whole))
+            loop.call_soon_threadsafe(arrived, now)
+            return now.size
+
+        loop = asyncio.get_running_loop()
+        await self._run(command, look)
+        await asyncio.to_thread(look)
+
+    async def _inspect(self, name: ImageReference, *options: str) -> bytes:
+        command = [
+            *(self._program, "--insecure-policy", "inspect", *options, "--authfile", str(self._place / "auth.json")),
+            *(*self._options, f"docker://{name}"),
+        ]
+        output = await self._run(command, lambda: 0)
+        if len(output) > _LARGEST_DOCUMENT:
+            raise BadImage(f"a document of {name.familiar} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
+        return output
+
+    async def _run(self, command: Sequence[str], look: Callable[[], int]) -> bytes:
+        """Its output. `look` blocks, and gives another number as long as something goes on."""
+        with (self._place / "output").open("w+b") as output, (self._place / "errors").open("w+b") as errors:
+            process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; what takes time is the wait below
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                # Large things that it puts down meanwhile.
+                env=os.environ | {"TMPDIR": str(self._place)},
+            )
+            try:
+                await self._finished(process, look)
+            except BaseException:
+                process.kill()
+                await to_the_end(processes.finished(process, _KILL_LIMIT))
+                raise
+            if process.returncode != 0:
+                errors.seek(0)
+                raise self.failure(errors.read(_LARGEST_DOCUMENT).decode(errors="replace"))
+            output.seek(0)
+            return output.read(_LARGEST_DOCUMENT + 1)
+
+    async def _finished(self, process: subprocess.Popen[bytes], look: Callable[[], int]) -> None:
+        loop = asyncio.get_running_loop()
+        seen, at = -1, loop.time()
+        while True:
+            with suppress(TimeoutError):
+                return await processes.finished(process, _PERIOD)
+            now = await asyncio.to_thread(look)
+            if now != seen:
+                seen, at = now, loop.time()
+            elif loop.time() - at > self._limit:
+                raise RegistryUnavailable(f"registry {self._name.host} sends nothing (for {self._limit:g} s)")
+
+    def failure(self, text: str) -> FlotaError:
+        """What it said, in one line for people."""
+        image, host = self._name.familiar, self._name.host
+        fatal = _FATAL.findall(text)
+        said = _PREAMBLE.sub("", fatal[-1].replace('\\"', '"') if fatal else text.strip()[-500:])
+        words = said.lower()
+        if any(one in words for one in _NOT_THERE):
+            return ImageNotFound(f"no such image: {image} (registry {host} has none of that name)")
+        if any(one in words for one in _REFUSED):
+            return PullRefused(
+                f"registry {host} refuses {image}: {said} (credentials: docker login, --with-registry-auth)"
+            )
+        if "server gave http response" in words:
+            said = "it speaks plain HTTP, which is only trusted if the daemon's --insecure-registry names it"
+        elif "certificate" in words or "x509" in words:
+            said = f"{said} (is its authority in /etc/docker/certs.d/{host}/ca.crt?)"
+        elif any(one in words for one in _NO_WAY):
+            return RegistryUnreachable(f"registry {host} cannot be reached: {said}")
+        return RegistryUnavailable(f"pulling {image} from registry {host} failed: {said}")
+
+
+def _files(directory: Path) -> list[Path]:
+    with suppress(FileNotFoundError):
+        return [one for one in directory.iterdir() if one.is_file()]
+    return []
