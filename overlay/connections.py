@@ -1,26 +1,55 @@
 """Tracked connections that go nowhere: to tasks that are gone, and to ports that were not published yet.
 
-Connection tracking would keep sending packets of an old connection to an address where nobody is. Blocking: belongs on
-a thread that is in the namespace that is meant.
+Connection tracking would keep sending packets of an old connection to an address where nobody is. A node that answers
+many clients tracks very many connections, so the kernel's list is read as it comes, and only what is needed of it
+(linux/netfilter/nfnetlink_conntrack.h). Blocking: belongs on a thread that is in the namespace that is meant.
 """
 
 import errno
 import os
 import socket
-from collections.abc import Callable, Set
-from typing import Any
-
-from pyroute2 import NFCTSocket
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
+import struct
+from collections.abc import Callable, Iterator, Set
+from typing import NamedTuple
 
 from flota.overlay.errors import KernelRefused
+
+_NETLINK_NETFILTER = 12
+_GET, _DELETE = 0x101, 0x102  # the connection tracking subsystem's IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
+_REQUEST, _ACKNOWLEDGE, _DUMP = 0x1, 0x4, 0x300
+_ERROR, _DONE = 2, 3
+_HEADER = struct.Struct("=IHHII")
+_FAMILY = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_ATTRIBUTE = struct.Struct("=HH")
+_BODY = _HEADER.size + len(_FAMILY)
+_KIND = 0x3FFF  # without the flags of nested attributes
+_ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_…
+_ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
+_BUFFER = 256 * 1024
+
+
+class _Way(NamedTuple):
+    """One direction of a connection: IPv4 addresses as bytes; port 0 where the protocol has none."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    port: int
+
+
+class _Connection(NamedTuple):
+    """`key` is the original direction as the kernel wrote it: what it wants to hear when it shall forget it."""
+
+    original: _Way
+    reply: _Way
+    key: bytes
 
 
 def end_connections(addresses: Set[str]) -> None:
     """Forget translated connections to these tasks: the client's next packet goes to a live one, which resets it."""
+    gone = {socket.inet_aton(address) for address in addresses}
     # A translated one: the answer comes from elsewhere than the question went.
-    _forget(lambda original, reply: reply.saddr in addresses and original.daddr != reply.saddr)
+    _forget(lambda one: one.reply.source in gone and one.original.destination != one.reply.source)
 
 
 def end_untranslated(ports: Set[tuple[int, int]], address: str | None = None) -> None:
@@ -29,45 +58,84 @@ def end_untranslated(ports: Set[tuple[int, int]], address: str | None = None) ->
     Whoever sends datagrams without pause, from one port, began such a connection before the port was published, and
     would never be led to a task.
     """
+    only = socket.inet_aton(address) if address is not None else None
 
-    def meant(original: NFCTAttrTuple, reply: NFCTAttrTuple) -> bool:
-        untranslated = (original.saddr, original.daddr) == (reply.daddr, reply.saddr)
-        return untranslated and (original.proto, original.dport) in ports and address in (None, original.daddr)
+    def meant(one: _Connection) -> bool:
+        there, back = one.original, one.reply
+        untranslated = (there.source, there.destination) == (back.destination, back.source)
+        return untranslated and (there.protocol, there.port) in ports and only in (None, there.destination)
 
     _forget(meant)
 
 
-def _forget(meant: Callable[[NFCTAttrTuple, NFCTAttrTuple], bool]) -> None:
-    try:
-        with NFCTSocket() as tracker:
-            for entry in list(tracker.dump()):
-                original = _tuple(entry, "CTA_TUPLE_ORIG")
-                if meant(original, _tuple(entry, "CTA_TUPLE_REPLY")):
-                    _remove(tracker, original)
-    except NetlinkError as error:
-        raise KernelRefused("connection tracking", error.code, os.strerror(error.code)) from None
+def _forget(meant: Callable[[_Connection], bool]) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(10)
+        kernel.bind((0, 0))
+        for key in [one.key for one in _connections(kernel) if meant(one)]:
+            kernel.send(_request(_DELETE, _ACKNOWLEDGE, key))
+            # One that has ended by itself meanwhile is fine.
+            _check(kernel.recv(_BUFFER), errno.ENOENT)
 
 
-def _remove(tracker: NFCTSocket, original: NFCTAttrTuple) -> None:
-    """Fine if it has ended by itself meanwhile."""
-    try:
-        tracker.entry("del", tuple_orig=original)
-    except NetlinkError as error:
-        if error.code != errno.ENOENT:
-            raise
+def _request(kind: int, flags: int, attributes: bytes = b"") -> bytes:
+    return _HEADER.pack(_BODY + len(attributes), kind, _REQUEST | flags, 1, 0) + _FAMILY + attributes
 
 
-def _tuple(entry: Any, name: str) -> NFCTAttrTuple:
-    found = entry.get_attr(name)
-    address, protocol = found.get_attr("CTA_TUPLE_IP"), found.get_attr("CTA_TUPLE_PROTO")
-    return NFCTAttrTuple(
-        family=socket.AF_INET,
-        saddr=address.get_attr("CTA_IP_V4_SRC"),
-        daddr=address.get_attr("CTA_IP_V4_DST"),
-        proto=protocol.get_attr("CTA_PROTO_NUM"),
-        sport=protocol.get_attr("CTA_PROTO_SRC_PORT"),
-        dport=protocol.get_attr("CTA_PROTO_DST_PORT"),
-        icmp_id=protocol.get_attr("CTA_PROTO_ICMP_ID"),
-        icmp_type=protocol.get_attr("CTA_PROTO_ICMP_TYPE"),
-        icmp_code=protocol.get_attr("CTA_PROTO_ICMP_CODE"),
+def _check(answer: bytes, *fine: int) -> None:
+    (number,) = struct.unpack_from("=i", answer, _HEADER.size)
+    if number and -number not in fine:
+        raise KernelRefused("connection tracking", -number, os.strerror(-number))
+
+
+def _connections(kernel: socket.socket) -> Iterator[_Connection]:
+    kernel.send(_request(_GET, _DUMP))
+    while True:
+        data = kernel.recv(_BUFFER)
+        offset = 0
+        while offset < len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, offset)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                _check(data[offset:])
+                return
+            found = _connection(data, offset + _BODY, offset + length)
+            if found is not None:
+                yield found
+            offset += (length + 3) & ~3
+
+
+def _connection(data: bytes, start: int, end: int) -> _Connection | None:
+    original = reply = None
+    key = b""
+    for kind, begin, stop in _attributes(data, start, end):
+        if kind == _ORIGINAL:
+            original, key = _way(data, begin, stop), data[begin - _ATTRIBUTE.size : stop]
+        elif kind == _REPLY:
+            reply = _way(data, begin, stop)
+            break
+    return _Connection(original, reply, key) if original is not None and reply is not None else None
+
+
+def _way(data: bytes, start: int, end: int) -> _Way:
+    found: dict[tuple[int, int], bytes] = {}
+    for kind, begin, stop in _attributes(data, start, end):
+        if kind in (_ADDRESSES, _PROTOCOL):
+            for inner, first, last in _attributes(data, begin, stop):
+                found[kind, inner] = data[first:last]
+    port = found.get((_PROTOCOL, 3), b"")
+    return _Way(
+        found.get((_ADDRESSES, 1), b""),
+        found.get((_ADDRESSES, 2), b""),
+        found.get((_PROTOCOL, 1), b"\0")[0],
+        int.from_bytes(port, "big"),
     )
+
+
+def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(kind, where its value begins, where it ends)."""
+    while start + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        yield kind & _KIND, start + _ATTRIBUTE.size, start + length
+        start += (length + 3) & ~3
