@@ -73,6 +73,8 @@ class RaftNode:
         self._reads: list[asyncio.Future[None]] = []
         self._read_rounds: dict[bytes, list[asyncio.Future[None]]] = {}
         self._ready_reads: list[tuple[int, list[asyncio.Future[None]]]] = []
+        # Members whose streams reach us, and that our configuration may be too old to know.
+        self._introduced: dict[int, Member] = {}
         self._snapshot_data: dict[tuple[int, int], bytes] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -428,6 +430,18 @@ class RaftNode:
         self._snapshot_data[message.snapshot.index, message.snapshot.term] = data
         self.receive([message])
 
+    def introduced(self, member: Member) -> None:
+        """Somebody who sends to us has said who it is."""
+        if self._introduced.get(member.raft_id) != member:
+            self._introduced[member.raft_id] = member
+            self._set_peers()
+
+    def _set_peers(self) -> None:
+        conf = self.raft.conf
+        known = {member.raft_id for member in conf.members} | set(conf.removed)
+        strangers = [member for id, member in self._introduced.items() if id not in known]
+        self.transport.set_peers([*conf.members, *strangers])
+
     def unreachable(self, raft_id: int) -> None:
         """Messages to a member were lost."""
         self.raft.report_unreachable(raft_id)
@@ -567,7 +581,7 @@ class RaftNode:
                 await asyncio.sleep(_DISK_PAUSE)
         self._state_machine.restore(data, meta.index)
         self._bytes_since_snapshot = 0
-        self.transport.set_peers(self.raft.conf.members)
+        self._set_peers()
         _log.info("restored a snapshot", index=meta.index, bytes=len(data))
 
     def _apply(self, entries: list[Entry]) -> None:
@@ -576,7 +590,7 @@ class RaftNode:
             if entry.type == Entry.TYPE_CONF_CHANGE:
                 result = self.raft.apply_conf_change(entry)
                 self._notify()
-                self.transport.set_peers(self.raft.conf.members)
+                self._set_peers()
                 if self.was_removed(self.raft_id):
                     self.told_removed("removed by a change of the membership")
             elif entry.data:

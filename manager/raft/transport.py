@@ -55,8 +55,17 @@ class Receiver(Protocol):
         """Who we are."""
         ...
 
+    @property
+    def member(self) -> Member:
+        """Who we are, with the address that others reach us under."""
+        ...
+
     def receive(self, messages: Iterable[RaftMessage]) -> None:
         """Messages arrived."""
+        ...
+
+    def introduced(self, member: Member) -> None:
+        """A member that sends to us has said who it is."""
         ...
 
     def receive_snapshot(self, message: RaftMessage, data: bytes) -> None:
@@ -137,10 +146,10 @@ class _Peer:
             await asyncio.gather(writing, reading, return_exceptions=True)
 
     async def _write(self, call: Any) -> None:
-        # Says who we are, so that a removed member is told at once.
+        # Says who we are, so that a removed member is told at once, and anybody else can answer.
         hello = RaftMessage(to=self.member.raft_id)
         setattr(hello, "from", self._transport.own_id)
-        await call.write(RaftBatch(messages=[hello]))
+        await call.write(RaftBatch(messages=[hello], sender=self._transport.own_member))
         while True:
             await self._news.wait()
             self._news.clear()
@@ -243,6 +252,11 @@ class RaftTransport:
         """Our id in the group; 0 before there is a driver."""
         return self._receiver.raft_id if self._receiver is not None else 0
 
+    @property
+    def own_member(self) -> Member | None:
+        """Who we are; None before there is a driver."""
+        return self._receiver.member if self._receiver is not None else None
+
     def lost(self, raft_id: int) -> None:
         """Tell the driver that messages to this member were lost."""
         if self._receiver is not None:
@@ -325,6 +339,8 @@ class TransportServicer(RaftTransportServicer):
             if receiver.was_removed(sender):
                 yield RaftStreamReply(error=f"member {sender:x} was removed from the swarm's managers")
                 return
+            if batch.HasField("sender"):
+                receiver.introduced(batch.sender)
             receiver.receive(message for message in batch.messages if message.to == receiver.raft_id)
 
     async def SendSnapshot(self, request_iterator: Any, context: Any) -> SnapshotReply:

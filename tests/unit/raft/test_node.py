@@ -131,3 +131,35 @@ async def test_leadership_is_announced_only_when_everything_before_it_is_applied
         for watcher in watchers:
             watcher.cancel()
     assert list(seen.values()) == [20]
+
+
+async def test_a_joiner_answers_a_leader_that_its_first_snapshot_does_not_know(machines: Machines) -> None:
+    first, second = await machines.up(2)
+    await first.node.transfer_leadership("m2")
+    await eventually(lambda: second.node.is_leader)
+    await second.node.remove_member("m1")
+    await machines.stop(first)
+    third = machines.make("m3")
+    await machines.start(third, join=second.address)
+    # Also when it has to begin again before it has caught up.
+    await machines.crash(third)
+    await machines.start(third, join=second.address)
+    async with asyncio.timeout(10):
+        await third.node.wait_until_voter()
+    await third.node.transport.leave(second.address, "m2")
+    await eventually(lambda: third.node.is_leader)
+
+
+async def test_a_member_that_was_away_answers_a_leader_that_came_meanwhile(machines: Machines) -> None:
+    first, _, third = await machines.up(3)
+    await machines.crash(third)
+    fourth = machines.make("m4")
+    await machines.start(fourth, join=first.address)
+    async with asyncio.timeout(10):
+        await fourth.node.wait_until_voter()
+    await first.node.transfer_leadership("m4")
+    await eventually(lambda: fourth.node.is_leader)
+    await fourth.node.propose(b"news")
+    await machines.start(third)
+    await eventually(lambda: third.state.values == [b"news"])
+    assert {status.node_id for status in third.node.members} == {"m1", "m2", "m3", "m4"}

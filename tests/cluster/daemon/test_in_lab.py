@@ -1,0 +1,124 @@
+"""Daemons with real workers and real containers, each on a machine of its own, used as a person uses them."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flota.node.lab import Lab, LabNode
+from tests.cluster.swarm import Swarm
+from tests.cluster.waiting import wait_until
+
+DAEMON = "[f]lota.node --"
+
+
+@pytest.fixture
+def machines(make_lab: Callable[..., Lab]) -> Iterator[Swarm]:
+    """m1 and w1, in no cluster yet."""
+    with Swarm(make_lab(1, 1, swarm=False)) as swarm:
+        yield swarm
+
+
+def begin(swarm: Swarm) -> tuple[LabNode, LabNode]:
+    """Make them one cluster. Nobody says where anything is reached."""
+    m1, w1 = swarm.lab.nodes["m1"], swarm.lab.nodes["w1"]
+    m1.flota("swarm", "init")
+    token = m1.flota("swarm", "join-token", "-q", "worker").strip()
+    w1.flota("swarm", "join", "--token", token, m1.address)
+    return m1, w1
+
+
+def processes(node: LabNode, pattern: str) -> list[str]:
+    return node.exec(["pgrep", "-f", pattern], check=False).stdout.split()
+
+
+def containers(node: LabNode) -> list[str]:
+    """The processes in the containers on a node."""
+    return processes(node, "^sleep 7777")
+
+
+def run_service(swarm: Swarm, node: LabNode) -> list[str]:
+    """Have two containers on a node; gives their processes."""
+    swarm.lab.nodes["m1"].flota(
+        "service", "create", "--detach", "--name", "web", "--replicas", "2",
+        "--constraint", f"node.hostname=={node.name}", "busybox", "sleep", "7777",
+    )  # fmt: skip
+    wait_until(lambda: swarm.running("web")[node.name] == 2, f"two tasks on {node.name}", 60)
+    return sorted(containers(node))
+
+
+def test_addresses_are_found_by_themselves(machines: Swarm) -> None:
+    m1, w1 = begin(machines)
+    for name, node in machines.nodes().items():
+        assert node.status.address == machines.lab.nodes[name].address
+        assert node.description.data_path_address == machines.lab.nodes[name].address
+    assert m1.flota("info", "--format", "{{.Swarm.NodeAddr}} {{.Swarm.LocalNodeState}}").split() == [
+        m1.address,
+        "active",
+    ]
+    refused = w1.exec(["flota", "service", "ls"], check=False)
+    assert refused.returncode == 1
+    assert "Worker nodes can't be used to view or modify cluster state." in refused.stderr
+
+
+def test_an_interface_may_be_named(machines: Swarm) -> None:
+    m1 = machines.lab.nodes["m1"]
+    assert f" {m1.address}:4999" in m1.flota("swarm", "init", "--advertise-addr", "eth0", "--listen-addr", "eth0:4999")
+    m1.flota("swarm", "leave", "--force")
+    m1.exec(["ip", "addr", "add", "192.0.2.77/24", "dev", "eth0"])
+    refused = m1.exec(["flota", "swarm", "init"], check=False)
+    assert f"multiple addresses on interface eth0 ({m1.address}, 192.0.2.77) - specify one with" in refused.stderr
+
+
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_containers_outlive_the_daemon(machines: Swarm, number: str) -> None:
+    _, w1 = begin(machines)
+    before, tasks = run_service(machines, w1), {task.id for task in machines.tasks("web")}
+    [daemon] = processes(w1, DAEMON)
+    w1.exec(["kill", f"-{number}", daemon])
+    wait_until(lambda: processes(w1, DAEMON) not in ([], [daemon]), "another daemon")
+    # It knows its containers again.
+    wait_until(lambda: machines.containers("w1") == 2 and "w1" in machines.ready(), "all is as it was")
+    assert sorted(containers(w1)) == before
+    assert {task.id for task in machines.tasks("web")} == tasks
+    assert machines.running("web")["w1"] == 2
+
+
+def test_a_node_that_leaves_stops_what_it_ran(machines: Swarm) -> None:
+    m1, w1 = begin(machines)
+    assert len(run_service(machines, w1)) == 2
+    assert w1.flota("swarm", "leave", "--force") == "Node left the swarm.\n"
+    assert containers(w1) == []
+    assert w1.exec(["ls", "/run/flota/tasks"]).stdout == ""
+    assert m1.flota("node", "ls", "--filter", "name=w1", "--format", "{{.Status}}").strip() == "Down"
+    # Its images are still there, and so it can be a node again.
+    token = m1.flota("swarm", "join-token", "-q", "worker").strip()
+    w1.flota("swarm", "join", "--token", token, m1.address)
+    wait_until(lambda: machines.running("web")["w1"] == 2, "its tasks run there again", 60)
+
+
+def test_a_worker_with_containers_is_promoted_and_demoted(machines: Swarm) -> None:
+    m1, w1 = begin(machines)
+    before = run_service(machines, w1)
+    m1.flota("node", "promote", "w1")
+    wait_until(lambda: machines.ready("w1") == {"m1", "w1"}, "w1 answers as a manager")
+    assert w1.flota("service", "ls", "--format", "{{.Name}} {{.Replicas}}").split() == ["web", "2/2"]
+    # The first manager may go now.
+    m1.flota("swarm", "leave")
+    assert w1.flota("node", "ls", "--filter", "name=w1", "--format", "{{.ManagerStatus}}").strip() == "Leader"
+    assert sorted(containers(w1)) == before
+
+    token = w1.flota("swarm", "join-token", "-q", "manager").strip()
+    m1.flota("swarm", "join", "--token", token, w1.address)
+    m1.flota("node", "demote", "w1")
+    wait_until(lambda: "Worker nodes can't" in w1.exec(["flota", "node", "ls"], check=False).stderr, "w1 is a worker")
+    wait_until(lambda: "w1" in machines.ready(), "w1 has its session")
+    assert sorted(containers(w1)) == before
+    assert processes(w1, "[f]lota.manager") == []
+
+
+def test_the_first_manager_is_killed_and_comes_back(machines: Swarm) -> None:
+    m1, _ = begin(machines)
+    [manager] = processes(m1, "[f]lota.manager")
+    m1.exec(["kill", "-KILL", manager])
+    wait_until(lambda: processes(m1, "[f]lota.manager") not in ([], [manager]), "another manager process")
+    wait_until(lambda: machines.ready() == {"m1", "w1"}, "both nodes are READY")
