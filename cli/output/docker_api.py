@@ -94,6 +94,12 @@ def service_spec(spec: specs.ServiceSpec) -> Json:
     if spec.HasField("rollback"):
         shape["RollbackConfig"] = _update_config(spec.rollback)
     shape["EndpointSpec"] = _endpoint_spec(spec.endpoint)
+    if spec.depends_on:
+        # Docker has no such thing.
+        shape["DependsOn"] = [
+            {"Service": each.service, "Condition": word(types.Dependency.Condition.Name(each.condition), "CONDITION_")}
+            for each in spec.depends_on
+        ]
     return shape
 
 

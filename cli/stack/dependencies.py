@@ -10,13 +10,16 @@ import click
 
 from flota.cli.convergence import Goal
 from flota.cli.waiting import Display, LiveDisplay, PlainDisplay, Waiter
-from flota.stacks.translation.ordering import COMPLETED, HEALTHY, STARTED, Dependency
+from flota.v1.types_pb2 import Dependency
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
 
-_GOALS = {STARTED: Goal.STARTED, HEALTHY: Goal.HEALTHY, COMPLETED: Goal.COMPLETED}
-_WORDS = {STARTED: "has started", HEALTHY: "is healthy", COMPLETED: "is complete"}
+_GOALS = {
+    Dependency.CONDITION_STARTED: (Goal.STARTED, "has started"),
+    Dependency.CONDITION_HEALTHY: (Goal.HEALTHY, "is healthy"),
+    Dependency.CONDITION_COMPLETED: (Goal.COMPLETED, "is complete"),
+}
 
 
 async def wait_until(session: Session, waiting: str, wanted: Mapping[str, Dependency], quiet: bool) -> None:
@@ -26,9 +29,9 @@ async def wait_until(session: Session, waiting: str, wanted: Mapping[str, Depend
     services = [
         (await session.control.GetService(GetServiceRequest(service_id=service_id))).service for service_id in wanted
     ]
-    conditions = ", ".join(f"{each.service} {_WORDS[each.condition]}" for each in wanted.values())
+    conditions = ", ".join(f"{each.service} {_GOALS[each.condition][1]}" for each in wanted.values())
     if not quiet:
         click.echo(f"Waiting until {conditions}, for {waiting}")
-    goals = {service_id: _GOALS[each.condition] for service_id, each in wanted.items()}
+    goals = {service_id: _GOALS[each.condition][0] for service_id, each in wanted.items()}
     display = Display() if quiet else LiveDisplay(True) if sys.stdout.isatty() else PlainDisplay(True)
     await Waiter(session, services, display, goals=goals).run()

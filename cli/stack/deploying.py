@@ -157,9 +157,8 @@ class Deployment:
 
     async def _services(self) -> None:
         for spec in self._stack.services:
-            name = spec.annotations.name
-            if name not in self._there.services and not self._detach:
-                await self._wait_for_dependencies(name)
+            if spec.annotations.name not in self._there.services and not self._detach:
+                await self._wait_for_dependencies(spec)
             await self._service(spec)
 
     async def _service(self, spec: ServiceSpec) -> None:
@@ -218,17 +217,16 @@ class Deployment:
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
-    async def _wait_for_dependencies(self, name: str) -> None:
+    async def _wait_for_dependencies(self, spec: ServiceSpec) -> None:
         """A service that is deployed for the first time comes after what it depends on is as far as it asks for."""
-        wanted = [each for each in self._stack.dependencies.get(name, ()) if each.service in self._deployed]
+        wanted = {self._deployed[each.service].id: each for each in spec.depends_on if each.service in self._deployed}
         if not wanted:
             return
         from flota.cli.stack.dependencies import wait_until
 
+        name = spec.annotations.name
         try:
-            await wait_until(
-                self._session, name, {self._deployed[each.service].id: each for each in wanted}, self._quiet
-            )
+            await wait_until(self._session, name, wanted, self._quiet)
         except CommandFailed as failure:
             left = self._not_deployed()
             raise CommandFailed(f"{failure}; {_listed(left)} not deployed, as {name} depends on it") from None

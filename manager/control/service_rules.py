@@ -7,11 +7,11 @@ SwarmKit's manager/controlapi/service.go.
 import math
 from collections.abc import Iterable
 
-from flota.manager.control.names import check_annotations, check_duration, check_service_name
+from flota.manager.control.names import check_annotations, check_duration, check_service_name, check_unique
 from flota.manager.control.task_rules import check_task
 from flota.rpc.errors import InvalidArgument
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import EndpointSpec, PortConfig, UpdateConfig
+from flota.v1.types_pb2 import Dependency, EndpointSpec, PortConfig, UpdateConfig
 
 # Beyond any cluster; keeps a slip of the finger from filling the managers' memory.
 MAX_TASKS = 1_000_000
@@ -29,6 +29,20 @@ def check_service(spec: ServiceSpec) -> None:
     if spec.rollback.failure_action == UpdateConfig.FAILURE_ACTION_ROLLBACK:
         raise InvalidArgument.of("rollback failure action", "rollback", "allowed are pause and continue")
     check_endpoint(spec.endpoint)
+    _check_dependencies(spec)
+
+
+def _check_dependencies(spec: ServiceSpec) -> None:
+    """Names that services could have, each once; that they exist is nobody's promise."""
+    for dependency in spec.depends_on:
+        check_service_name(dependency.service)
+        if dependency.service == spec.annotations.name:
+            raise InvalidArgument.of("dependency", dependency.service, "a service cannot depend on itself")
+        if dependency.condition not in Dependency.Condition.values():
+            raise InvalidArgument.of(
+                "dependency condition", dependency.condition, "allowed are started, healthy and completed"
+            )
+    check_unique("dependency", (dependency.service for dependency in spec.depends_on))
 
 
 def mode_of(spec: ServiceSpec) -> str:

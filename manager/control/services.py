@@ -5,7 +5,6 @@ from typing import Any
 from flota.manager.clock import timestamp
 from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.claims import Claim
-from flota.manager.control.defaults import with_defaults
 from flota.manager.control.lookup import find, matching
 from flota.manager.control.made_up_names import made_up_name
 from flota.manager.control.ports import check_ports_free
@@ -32,6 +31,7 @@ from flota.v1.control_pb2 import (
 )
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Service
+from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import UpdateStatus
 

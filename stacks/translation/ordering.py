@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from flota.stacks.compose.tree import Place, Spot
+from flota.v1.types_pb2 import Dependency
 
-STARTED = "service_started"
-HEALTHY = "service_healthy"
-COMPLETED = "service_completed_successfully"
-
-
-@dataclass(frozen=True)
-class Dependency:
-    """What a service waits for when it is first deployed."""
-
-    service: str
-    condition: str
-    spot: Spot = field(default=Spot(Place(""), ()), compare=False)
+CONDITIONS = {
+    "service_started": Dependency.CONDITION_STARTED,
+    "service_healthy": Dependency.CONDITION_HEALTHY,
+    "service_completed_successfully": Dependency.CONDITION_COMPLETED,
+}
 
 
-def in_order(services: Iterable[str], dependencies: Mapping[str, Sequence[Dependency]]) -> list[str]:
-    """`services`, each behind all it depends on. Raises ComposeError that names a cycle."""
+class Cycle(Exception):
+    """Services depend on each other: their names, the first one again at the end."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"services depend on each other: {' → '.join(names)}")
+        self.names = names
+
+
+def in_order(services: Iterable[str], dependencies: Mapping[str, Sequence[str]]) -> list[str]:
+    """`services`, each behind all it depends on. Raises Cycle."""
     ordered: list[str] = []
     done: set[str] = set()
     for service in services:
         # Depth first, without recursion: chains may be long. Of each service on the path, what is left to visit.
-        path: dict[str, list[Dependency]] = {}
+        path: dict[str, list[str]] = {}
         _enter(service, dependencies, path, done)
         while path:
             current = next(reversed(path))
             if path[current]:
-                dependency = path[current].pop(0)
-                if dependency.service in path:
+                other = path[current].pop(0)
+                if other in path:
                     names = list(path)
-                    cycle = [*names[names.index(dependency.service) :], dependency.service]
-                    dependency.spot.fail(f"services depend on each other: {' → '.join(cycle)}")
-                _enter(dependency.service, dependencies, path, done)
+                    raise Cycle([*names[names.index(other) :], other])
+                _enter(other, dependencies, path, done)
                 continue
             del path[current]
             done.add(current)
@@ -45,8 +44,6 @@ def in_order(services: Iterable[str], dependencies: Mapping[str, Sequence[Depend
     return ordered
 
 
-def _enter(
-    service: str, dependencies: Mapping[str, Sequence[Dependency]], path: dict[str, list[Dependency]], done: set[str]
-) -> None:
+def _enter(service: str, dependencies: Mapping[str, Sequence[str]], path: dict[str, list[str]], done: set[str]) -> None:
     if service not in done:
         path[service] = list(dependencies.get(service, ()))

@@ -9,12 +9,12 @@ from flota.stacks.compose.loading import Project
 from flota.stacks.compose.tree import Map, Spot
 from flota.stacks.translation.containers import Containers, platform_of
 from flota.stacks.translation.ignored import ignored_keys
-from flota.stacks.translation.names import IMAGE, labels, object_name, service_name
+from flota.stacks.translation.names import IMAGE, labels, object_name, scoped, service_name
 from flota.stacks.translation.objects import config_spec, network_spec, secret_spec
-from flota.stacks.translation.ordering import Dependency, in_order
+from flota.stacks.translation.ordering import CONDITIONS, Cycle, in_order
 from flota.stacks.translation.scheduling import set_deploy
 from flota.v1.specs_pb2 import ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec
-from flota.v1.types_pb2 import Annotations, NetworkAttachmentConfig
+from flota.v1.types_pb2 import Annotations, NetworkAttachmentConfig, RestartPolicy
 
 
 @dataclass
@@ -28,8 +28,6 @@ class Stack:
     configs: list[ConfigSpec] = field(default_factory=list)
     # What must be there already: (network, secret or config; name).
     external: list[tuple[str, str]] = field(default_factory=list)
-    # service → what it waits for when it is first deployed.
-    dependencies: dict[str, list[Dependency]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -41,13 +39,12 @@ def translate(project: Project, name: str) -> Stack:
     containers = Containers(name, tree, stack.warnings)
     services = tree["services"]
     spot = top.of(tree, "services")
-    stack.dependencies = _dependencies(name, services, spot)
     specs: dict[str, ServiceSpec] = {}
     for key, service in services.items():
         spec = _service(name, key, service, spot.of(services, key), tree, containers)
         specs[spec.annotations.name] = spec
-    _check_completions(stack.dependencies, specs, services, spot, name)
-    stack.services = [specs[each] for each in in_order(specs, stack.dependencies)]
+    _check_completions(name, services, specs, spot)
+    stack.services = _in_order(name, services, specs, spot)
     _warn_of_addresses(services, stack.warnings)
     _add_objects(stack, project, top)
     return stack
@@ -69,6 +66,7 @@ def _service(name: str, key: str, service: Map, spot: Spot, tree: Map, container
         spec.task.log_driver.name = logging.get("driver", "")
         spec.task.log_driver.options.update(logging.get("options", {}))
     spec.task.networks.extend(_attachments(name, key, service, spot, tree))
+    _set_dependencies(spec, name, service)
     return spec
 
 
@@ -92,38 +90,36 @@ def _attachments(name: str, key: str, service: Map, spot: Spot, tree: Map) -> li
     return sorted(made, key=lambda attachment: attachment.target)
 
 
-def _dependencies(name: str, services: Map, spot: Spot) -> dict[str, list[Dependency]]:
-    found: dict[str, list[Dependency]] = {}
-    for key, service in services.items():
-        wanted = service.get("depends_on", {})
-        here = spot.of(services, key)
-        if wanted:
-            found[service_name(name, key, here)] = [
-                Dependency(
-                    service_name(name, other, spot.of(services, other)),
-                    entry["condition"],
-                    here.of(service, "depends_on").of(wanted, other),
-                )
-                for other, entry in wanted.items()
-            ]
-    return found
+def _set_dependencies(spec: ServiceSpec, name: str, service: Map) -> None:
+    for other, entry in sorted(service.get("depends_on", {}).items()):
+        spec.depends_on.add(service=scoped(name, other), condition=CONDITIONS[entry["condition"]])
 
 
-def _check_completions(
-    dependencies: dict[str, list[Dependency]], specs: dict[str, ServiceSpec], services: Map, spot: Spot, name: str
-) -> None:
+def _in_order(name: str, services: Map, specs: dict[str, ServiceSpec], spot: Spot) -> list[ServiceSpec]:
+    wanted = {full: [each.service for each in spec.depends_on] for full, spec in specs.items()}
+    try:
+        return [specs[full] for full in in_order(specs, wanted)]
+    except Cycle as cycle:
+        last, first = (full.removeprefix(f"{name}_") for full in cycle.names[-2:])
+        raise _dependency_spot(services, last, first, spot).error(str(cycle)) from None
+
+
+def _dependency_spot(services: Map, service: str, other: str, spot: Spot) -> Spot:
+    waiting: Map = services[service]
+    return spot.of(services, service).of(waiting, "depends_on").of(waiting["depends_on"], other)
+
+
+def _check_completions(name: str, services: Map, specs: dict[str, ServiceSpec], spot: Spot) -> None:
     """A service that is restarted whenever it ends never completes: whoever waits for that waits for ever."""
-    from flota.v1.types_pb2 import RestartPolicy
-
-    for waiting, wanted in dependencies.items():
-        for dependency in wanted:
-            spec = specs[dependency.service]
-            if dependency.condition != "service_completed_successfully":
-                continue
+    for key, service in services.items():
+        for other, entry in service.get("depends_on", {}).items():
+            spec = specs[scoped(name, other)]
             job = spec.WhichOneof("mode") in ("replicated_job", "global_job")
-            if not job and spec.task.restart.condition == RestartPolicy.CONDITION_ANY:
-                dependency.spot.fail(
-                    f"{waiting} would wait for ever: {dependency.service} is restarted whenever it ends; give it "
+            if entry["condition"] != "service_completed_successfully" or job:
+                continue
+            if spec.task.restart.condition == RestartPolicy.CONDITION_ANY:
+                _dependency_spot(services, key, other, spot).fail(
+                    f"{key} would wait for ever: {other} is restarted whenever it ends; give it "
                     "deploy.mode: replicated-job, or deploy.restart_policy.condition: on-failure or none"
                 )
 

@@ -1121,6 +1121,52 @@ class EndpointSpec(_message.Message):
 Global___EndpointSpec: _TypeAlias = EndpointSpec  # noqa: Y015
 
 @_typing.final
+class Dependency(_message.Message):
+    """Dependency is a service that another one waits for before it starts for the first time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Condition:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dependency._Condition.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CONDITION_STARTED: Dependency._Condition.ValueType  # 0
+        """Its tasks run."""
+        CONDITION_HEALTHY: Dependency._Condition.ValueType  # 1
+        """Its tasks run, and are healthy if they have a health check."""
+        CONDITION_COMPLETED: Dependency._Condition.ValueType  # 2
+        """Its tasks have ended well."""
+
+    class Condition(_Condition, metaclass=_ConditionEnumTypeWrapper): ...
+    CONDITION_STARTED: Dependency.Condition.ValueType  # 0
+    """Its tasks run."""
+    CONDITION_HEALTHY: Dependency.Condition.ValueType  # 1
+    """Its tasks run, and are healthy if they have a health check."""
+    CONDITION_COMPLETED: Dependency.Condition.ValueType  # 2
+    """Its tasks have ended well."""
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The service's name; it need not exist."""
+    condition: Global___Dependency.Condition.ValueType
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        condition: Global___Dependency.Condition.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
+
+@_typing.final
 class Endpoint(_message.Message):
     """Endpoint is what the allocator gave a service."""
 

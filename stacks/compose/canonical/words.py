@@ -13,16 +13,13 @@ from typing import Any
 from flota.stacks.compose.canonical.leaves import Reader, duration, pairs, texts, unique_texts
 from flota.stacks.compose.tree import Items, Map, Spot, text_of
 from flota.stacks.units import NANO, parse_duration
+from flota.v1.image_references import ImageReference
 
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
-_IMAGE = re.compile(
-    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@[A-Za-z0-9+._-]+:[0-9a-fA-F]{{32,}})?", re.ASCII
-)
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _ALIAS_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?"
 _ALIAS = re.compile(rf"{_ALIAS_LABEL}(?:\.{_ALIAS_LABEL})*")
+_BARE_ID = re.compile(r"[a-f0-9]{64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _SYSCTL = re.compile(r"[a-z0-9_]+(?:[./][a-zA-Z0-9_-]+)+")
 _REALTIME = re.compile(r"(?:SIG)?RTM(?:IN(?:\+\d{1,2})?|AX(?:-\d{1,2})?)")
@@ -41,11 +38,15 @@ def _must(value: Any, spot: Spot, good: bool, allowed: str) -> str:
 
 
 def image(value: Any, spot: Spot) -> str:
-    """[HOST[:PORT]/]NAME[:TAG][@DIGEST]; empty is said to be missing later."""
-    hint = "; names of images are lower case" if value != value.lower() else ""
-    return _must(
-        value, spot, not value or bool(_IMAGE.fullmatch(value)), f"[HOST[:PORT]/]NAME[:TAG][@DIGEST] is needed{hint}"
-    )
+    """[HOST[:PORT]/]NAME[:TAG][@DIGEST]; that it is missing is said later."""
+    if value:
+        try:
+            ImageReference.parse(value)
+        except ValueError as error:
+            spot.fail(f"{value!r} is not an image: {error}")
+        if _BARE_ID.fullmatch(value):
+            spot.fail(f"{value!r} is the id of an image on one machine: a name is needed")
+    return str(value)
 
 
 def line(value: Any, spot: Spot) -> str:
@@ -68,7 +69,7 @@ def lines(reader: Reader) -> Reader:
 def hostname(value: Any, spot: Spot) -> str:
     """Labels of DNS; templates are filled in later."""
     text = text_of(value)
-    good = not text or "{{" in text or (bool(_HOSTNAME.fullmatch(text)) and len(text) <= 253)
+    good = not text or "{{" in text or (len(text) <= 253 and bool(_HOSTNAME.fullmatch(text)))
     return _must(value, spot, good, "labels of letters, digits and '-' are needed, joined by dots")
 
 
@@ -119,7 +120,7 @@ def aliases(value: Any, spot: Spot) -> Items:
     """More names of a service on a network."""
     made = texts(value, spot)
     for index, each in enumerate(made):
-        good = bool(_ALIAS.fullmatch(each)) and len(each) <= 253
+        good = len(each) <= 253 and bool(_ALIAS.fullmatch(each))
         _must(each, spot.of(made, index), good, "letters, digits, '-' and '_' are needed, parts joined by dots")
     return made
 

@@ -172,6 +172,10 @@ MISTAKES: list[tuple[str, str]] = [
         "endpoint { mode: MODE_DNSRR ports { target_port: 80 published_port: 8080 } }",
         "invalid published port 8080: endpoint mode dnsrr has no address to publish in ingress mode; …",
     ),
+    ('depends_on { service: "web" }', "invalid dependency 'web': a service cannot depend on itself"),
+    ('depends_on { service: "a.b" }', "invalid service name 'a.b': …"),
+    ('depends_on { service: "a" condition: 9 }', "invalid dependency condition 9: allowed are started, healthy and …"),
+    ('depends_on { service: "a" } depends_on { service: "a" }', "invalid dependency 'a': it is given twice"),
     ('annotations { labels { key: "a=b" value: "" } }', "invalid label key 'a=b': it must not be empty, nor contain …"),
 ]
 

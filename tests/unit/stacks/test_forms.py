@@ -270,7 +270,7 @@ def test_what_is_refused(written: str, said: str) -> None:
          "  c: {image: x, depends_on: [a]}",
          "c.yml:4: services.c.depends_on.a: services depend on each other: s_a → s_b → s_c → s_a"),
         ("services: {a: {image: x, depends_on: {b: {condition: service_completed_successfully}}}, b: {image: x}}",
-         "c.yml:1: services.a.depends_on.b: s_a would wait for ever: s_b is restarted whenever it ends"),
+         "c.yml:1: services.a.depends_on.b: a would wait for ever: b is restarted whenever it ends"),
         ("services: {a: {image: x, depends_on: {b: {condition: started}}}, b: {image: x}}",
          "c.yml:1: services.a.depends_on.b.condition: the text 'started' is not allowed; one of service_started,"),
         ("services: {a: {image: x, secrets: [s, {source: t, target: s}]}}\nsecrets: {s: {content: a}, t: {content: b}}",

@@ -57,7 +57,6 @@ def test_config_means_the_same_as_the_files(case: Case) -> None:
     }
     assert second.secrets == first.secrets
     assert second.configs == first.configs
-    assert second.dependencies == first.dependencies
 
 
 @by_name

@@ -107,6 +107,6 @@ def test_the_name_of_the_stack_is_a_variable() -> None:
 
 def test_an_error_where_a_variable_is_missing_says_so() -> None:
     assert refusal("services:\n  web:\n    image: web:$TAG") == (
-        "c.yml:3: services.web.image: 'web:': [HOST[:PORT]/]NAME[:TAG][@DIGEST] is needed "
+        "c.yml:3: services.web.image: 'web:' is not an image: allowed is [HOST[:PORT]/]NAME[:TAG][@DIGEST] "
         "(of the variables on this line, TAG is not set)"
     )

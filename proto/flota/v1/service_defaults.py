@@ -5,7 +5,6 @@ So that everybody who reads a stored spec sees what counts, and two specs that m
 
 from google.protobuf.duration_pb2 import Duration
 
-from flota.manager.control.service_rules import mode_of
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import UpdateConfig
 
@@ -19,7 +18,7 @@ def with_defaults(asked: ServiceSpec) -> ServiceSpec:
     """A copy of `asked` with the defaults written out."""
     spec = ServiceSpec()
     spec.CopyFrom(asked)
-    mode = mode_of(spec)
+    mode = spec.WhichOneof("mode") or "replicated"
     if mode == "replicated":
         spec.replicated.replicas = spec.replicated.replicas if spec.replicated.HasField("replicas") else 1
         _fill_update(spec, "update")
