@@ -1,4 +1,7 @@
-"""Tells the service manager how the daemon is (sd_notify(3)); silent where there is none."""
+"""Tells the service manager how the daemon is (sd_notify(3)); silent where there is none.
+
+The address is taken out of the environment: container runtimes that inherit it would wait for the container to speak.
+"""
 
 import os
 import socket
@@ -7,13 +10,12 @@ from contextlib import suppress
 READY = "READY=1"
 STOPPING = "STOPPING=1"
 
+_address = os.environ.pop("NOTIFY_SOCKET", "")
+
 
 def notify(state: str) -> None:
     """Send `state` to whoever started us and wants to know."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
+    if not _address.startswith(("/", "@")):
         return
-    if address.startswith("@"):
-        address = f"\0{address[1:]}"
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(state.encode(), address)
+        sender.sendto(state.encode(), f"\0{_address[1:]}" if _address.startswith("@") else _address)

@@ -95,14 +95,14 @@ def test_a_certificate_is_renewed_between_half_and_four_fifths_of_its_life() -> 
 
 
 def test_a_service_manager_hears_of_it_when_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr("flota.node.notify._address", "")
     notify(READY)
     for address in (str(tmp_path / "notify"), f"@flota-test-{tmp_path.name}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(address.replace("@", "\0", 1))
-            monkeypatch.setenv("NOTIFY_SOCKET", address)
+            monkeypatch.setattr("flota.node.notify._address", address)
             notify(READY)
             manager.settimeout(5)
             assert manager.recv(100) == b"READY=1"
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setattr("flota.node.notify._address", str(tmp_path / "nobody"))
     notify(READY)
