@@ -31,35 +31,65 @@ class ImageConfig:
 
     @classmethod
     def parse(cls, data: bytes) -> ImageConfig:
-        """From the JSON of an image's configuration. Raises ValueError."""
-        try:
-            document = json.loads(data)
-            runs: dict[str, Any] = document.get("config") or {}
-            return cls(
-                architecture=document.get("architecture", ""),
-                os=document.get("os", ""),
-                created=document.get("created") or "",
-                env=tuple(runs.get("Env") or ()),
-                entrypoint=tuple(runs.get("Entrypoint") or ()),
-                cmd=tuple(runs.get("Cmd") or ()),
-                working_dir=runs.get("WorkingDir") or "",
-                user=runs.get("User") or "",
-                labels=dict(runs.get("Labels") or {}),
-                volumes=tuple(sorted(runs.get("Volumes") or {})),
-                stop_signal=runs.get("StopSignal") or "",
-                healthcheck=_health(runs.get("Healthcheck")),
-                diff_ids=tuple(document["rootfs"]["diff_ids"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not an image configuration: {error!r}") from None
+        """From the JSON of an image's configuration, which anybody may have written. Raises ValueError."""
+        document = _object(json.loads(data), "the document")
+        runs = _object(document.get("config"), "config")
+        return cls(
+            architecture=_text(document, "architecture"),
+            os=_text(document, "os"),
+            created=_text(document, "created"),
+            env=_texts(runs, "Env"),
+            entrypoint=_texts(runs, "Entrypoint"),
+            cmd=_texts(runs, "Cmd"),
+            working_dir=_text(runs, "WorkingDir"),
+            user=_text(runs, "User"),
+            labels={key: str(value) for key, value in _object(runs.get("Labels"), "Labels").items()},
+            volumes=tuple(sorted(_object(runs.get("Volumes"), "Volumes"))),
+            stop_signal=_text(runs, "StopSignal"),
+            healthcheck=_health(_object(runs.get("Healthcheck"), "Healthcheck")),
+            diff_ids=_texts(_object(document.get("rootfs"), "rootfs"), "diff_ids"),
+        )
 
 
-def _health(document: dict[str, Any] | None) -> HealthConfig | None:
-    if not document or not document.get("Test"):
+def _health(document: dict[str, Any]) -> HealthConfig | None:
+    if not document.get("Test"):
         return None
-    config = HealthConfig(test=document["Test"], retries=document.get("Retries") or 0)
-    for name in ("Interval", "Timeout", "StartPeriod", "StartInterval"):
-        if document.get(name):
-            field_name = {"StartPeriod": "start_period", "StartInterval": "start_interval"}.get(name, name.lower())
-            getattr(config, field_name).FromNanoseconds(document[name])
+    config = HealthConfig(test=_texts(document, "Test"), retries=_number(document, "Retries", (1 << 32) - 1))
+    for name, duration in (
+        ("Interval", config.interval),
+        ("Timeout", config.timeout),
+        ("StartPeriod", config.start_period),
+        ("StartInterval", config.start_interval),
+    ):
+        if nanoseconds := _number(document, name, (1 << 63) - 1):
+            duration.FromNanoseconds(nanoseconds)
     return config
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no JSON object")
+    return value
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key) or ""
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is no text")
+    return value
+
+
+def _texts(document: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = document.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{key} is no list of texts")
+    return tuple(value)
+
+
+def _number(document: dict[str, Any], key: str, largest: int) -> int:
+    value = document.get(key) or 0
+    if not isinstance(value, int) or not 0 <= value <= largest:
+        raise ValueError(f"{key} is no number from 0")
+    return value

@@ -25,6 +25,7 @@ from flota.worker.images.archives import FoundImage
 from flota.worker.images.compression import Readable, plain
 from flota.worker.images.errors import BadImage
 from flota.worker.images.index import LayerRecord
+from flota.worker.images.metrics import UNPACKED
 from flota.worker.images.unpack import BadLayer, total_size, unpack
 from flota.worker.runtime import processes
 from flota.worker.runtime.processes import to_the_end
@@ -148,6 +149,7 @@ class Layers:
         diff_id, opener = image.config.diff_ids[number], image.layers[number]
         loop = asyncio.get_running_loop()
         self._records[chain_id] = await loop.run_in_executor(self._threads, self._unpack, diff_id, opener, below)
+        UNPACKED.inc()
 
     def _unpack(self, diff_id: str, opener: Callable[[], Readable], below: Sequence[Path]) -> LayerRecord:
         name = secrets.token_hex(6)

@@ -18,6 +18,7 @@ from flota.worker.images.archives import FoundImage, Manifest, choose, descripto
 from flota.worker.images.compression import Readable
 from flota.worker.images.errors import BadImage, RegistryUnavailable
 from flota.worker.images.layers import Layers, chain_ids
+from flota.worker.images.metrics import PULL, PULLS
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.skopeo import Arrived, Repository, Skopeo
 
@@ -93,10 +94,14 @@ class Puller:
 
         def ended(task: asyncio.Task[str]) -> None:
             self._tasks.discard(task)
-            if not task.cancelled():
-                # Seen, also if all who waited have gone.
-                task.exception()
+            # Also seen if all who waited have gone.
+            error = None if task.cancelled() else task.exception()
+            PULLS.labels("given up" if task.cancelled() else "failed" if error is not None else "done").inc()
+            if not task.cancelled() and error is None:
+                PULL.observe(loop.time() - began)
 
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         task = asyncio.create_task(self._pull(name, auth, tell), name=f"pull {name.familiar}")
         self._tasks.add(task)
         task.add_done_callback(ended)

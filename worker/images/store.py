@@ -34,6 +34,7 @@ from flota.worker.images.files import Blobs
 from flota.worker.images.importing import Import
 from flota.worker.images.index import ImageRecord, Index
 from flota.worker.images.layers import Layers
+from flota.worker.images.metrics import BYTES, IMAGES
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.pull import Puller, Say
 from flota.worker.images.receiving import make_plain, receive
@@ -255,7 +256,7 @@ class ImageStore:
         usable = self._usable(index, boot)
         if usable != index:
             usable.write(self._path)
-        self._catalogue = Catalogue(usable, self._configs)
+        self._know(usable)
         self._layers.open(usable.layers, boot)
         self._blobs.keep_only(usable.blobs())
 
@@ -279,7 +280,12 @@ class ImageStore:
 
     async def _make_known(self, index: Index, image: FoundImage | None) -> None:
         await self._in_thread(self._write, index, image)
+        self._know(index)
+
+    def _know(self, index: Index) -> None:
         self._catalogue = Catalogue(index, self._configs)
+        IMAGES.set(len(index.images))
+        BYTES.set(sum(layer.size for layer in index.layers.values()))
 
     def _write(self, index: Index, image: FoundImage | None) -> None:
         if image is not None:

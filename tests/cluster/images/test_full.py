@@ -1,0 +1,49 @@
+"""A disk without room: what does not fit is refused, and what was made of it gone. In a mount namespace of its own."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flota.rpc.errors import ResourceExhausted
+from flota.v1.local_pb2 import ImportImageRequest
+from flota.worker.images.store import ImageStore
+from tests.cluster.runtime.world import private_mounts
+from tests.unit.images.making import MadeImage, docker_save, parts, tar
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """3 MiB."""
+    place = tmp_path_factory.mktemp("disk")
+    with private_mounts():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=True)
+        yield place
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def image(size: int) -> MadeImage:
+    return MadeImage([tar([("data", os.urandom(size))])])
+
+
+@pytest.mark.parametrize("size", [2 << 20, 4 << 20])
+async def test_what_does_not_fit_leaves_nothing(small_disk: Path, size: int) -> None:
+    # The smaller one fits as it comes, but not once more as a layer.
+    store = ImageStore(small_disk / str(size))
+    await store.start()
+    try:
+        with pytest.raises(ResourceExhausted, match="no space is left for images on this node"):
+            await store.load(parts(docker_save([(image(size), ["big:1"])])))
+        with pytest.raises(ResourceExhausted):
+            await store.import_image(ImportImageRequest.Options(), parts(tar([("data", os.urandom(size))])))
+        async with asyncio.timeout(20):
+            while os.listdir(store.layers_directory.parent / "incoming"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        small = image(100_000)
+        await store.load(parts(docker_save([(small, ["small:1"])])))
+        assert [one.id for one in store.images()] == [small.id]
+    finally:
+        await store.stop()
