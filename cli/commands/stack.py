@@ -12,7 +12,10 @@ _LAZY = {
     "services": Lazy("flota.cli.commands.stack_ls", "services", "List the services of a stack"),
     "ps": Lazy("flota.cli.commands.stack_ps", "ps", "List the tasks of a stack"),
     "rm": Lazy("flota.cli.commands.stack_rm", "rm", "Remove stacks"),
+    "diff": Lazy("flota.cli.commands.stack_diff", "diff", "Show what a deploy would change"),
     "config": Lazy("flota.cli.commands.stack_config", "config", "Print the merged and checked Compose file"),
+    "export": Lazy("flota.cli.commands.stack_export", "export", "Print a running stack as a Compose file"),
+    "lint": Lazy("flota.cli.commands.stack_lint", "lint", "Look for mistakes that can be deployed"),
 }
 
 

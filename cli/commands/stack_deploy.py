@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from flota.cli import completing
+from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
 from flota.cli.options import detach_option
 from flota.cli.session import Session, talks
@@ -17,6 +18,7 @@ from flota.cli.stack.project import file_options, load_stack
         "flota stack deploy -c compose.yml shop",
         "flota stack deploy -c compose.yml -c production.yml --prune --with-registry-auth shop",
         "generate | flota stack deploy -c - shop",
+        "flota stack deploy -c compose.yml --plan shop",
     ],
 )
 @file_options
@@ -28,6 +30,8 @@ from flota.cli.stack.project import file_options, load_stack
     show_default=True,
     help="Whether an image that was pinned to a digest stays so (changed, never) while the file names the same one.",
 )
+@click.option("--plan", is_flag=True, help="Show what would be done, and do nothing; exit status 2 if it is anything.")
+@click.option("--format", "form", metavar="FORMAT", help="With --plan: json.")
 @click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers.")
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
@@ -41,6 +45,8 @@ async def deploy(
     name: str | None,
     prune: bool,
     resolve_image: str,
+    plan: bool,
+    form: str | None,
     with_registry_auth: bool,
     detach: bool,
     quiet: bool,
@@ -54,6 +60,13 @@ async def deploy(
     stack = load_stack(files, env_files, profiles, name)
     for warning in stack.warnings:
         click.echo(f"Warning: {warning}", err=True)
+    if plan:
+        from flota.cli.stack.planning import show_plan
+
+        await show_plan(session, stack, prune, resolve_image, form)
+        return
+    if form is not None:
+        raise BadFlag("--format goes with --plan")
     deployment = Deployment(
         session,
         stack,

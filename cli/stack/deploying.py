@@ -7,7 +7,7 @@ at once each reads again and goes on where the other got in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -16,12 +16,12 @@ from flota.cli import lookup
 from flota.cli.failures import CommandFailed
 from flota.cli.stack.fingerprint import LABEL, fingerprint, matches
 from flota.cli.stack.inventory import Inventory, inventory, tasks_of
-from flota.stacks.translation.names import IMAGE, NAMESPACE
+from flota.stacks.translation.adapting import adapted, network_differences
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
     from flota.stacks.translation.stack import Stack
-    from flota.v1.objects_pb2 import Network, Service
+    from flota.v1.objects_pb2 import Service
     from flota.v1.specs_pb2 import ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Deployment:
             request = CreateNetworkRequest(spec=spec)
             if await self._created(self._session.control.CreateNetwork(request), "network", name):
                 return
-        differing = network_differences(self._there.networks[name], spec)
+        differing = network_differences(self._there.networks[name].spec, spec)
         if differing:
             self._warn(
                 f"network {name} stays as it is, although the file says something else about {', '.join(differing)}: "
@@ -272,8 +272,10 @@ class Deployment:
         """Networks, secrets and configs that the file no longer has; what is still in use stays, with a warning."""
         from flota.cli.stack.removing import remove_objects
 
+        external = {name for _, name in self._stack.external}
+
         def left(there: dict[str, T], specs: Iterable[NetworkSpec | SecretSpec | ConfigSpec]) -> dict[str, T]:
-            wanted = {spec.annotations.name for spec in specs}
+            wanted = external | {spec.annotations.name for spec in specs}
             return {name: thing for name, thing in there.items() if name not in wanted}
 
         unwanted = Inventory(
@@ -283,41 +285,6 @@ class Deployment:
             left(self._there.configs, self._stack.configs),
         )
         self._warn(*await remove_objects(self._session, unwanted, self._say))
-
-
-def adapted(asked: ServiceSpec, stored: ServiceSpec, resolve_image: str) -> ServiceSpec:
-    """`asked`, with what a file cannot say taken from what is there."""
-    from flota.v1.specs_pb2 import ServiceSpec
-
-    spec = ServiceSpec()
-    spec.CopyFrom(asked)
-    # Files have no force: what `service update --force` has counted stays.
-    spec.task.force_update = stored.task.force_update
-    same_image = stored.annotations.labels.get(IMAGE) == asked.annotations.labels[IMAGE]
-    if resolve_image != "always" and same_image:
-        # Somebody may have pinned the image to a digest; it stays as it was resolved then.
-        spec.task.container.image = stored.task.container.image
-    return spec
-
-
-def network_differences(network: Network, spec: NetworkSpec) -> list[str]:
-    """What a file says of a network that the network is not."""
-    stored = network.spec
-    found = []
-    if dict(stored.driver.options) != dict(spec.driver.options):
-        found.append("driver_opts")
-    for field, word in (("internal", "internal"), ("attachable", "attachable"), ("ipv6_enabled", "enable_ipv6")):
-        if getattr(stored, field) != getattr(spec, field):
-            found.append(word)
-    if list(stored.ipam) != list(spec.ipam):
-        found.append("ipam")
-    if _own_labels(stored.annotations.labels) != _own_labels(spec.annotations.labels):
-        found.append("labels")
-    return found
-
-
-def _own_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in labels.items() if key not in (NAMESPACE, LABEL)}
 
 
 def _other_content(kind: str, name: str) -> str:

@@ -12,7 +12,7 @@ import click
 from flota.cli.failures import BadFlag, CommandFailed
 
 if TYPE_CHECKING:
-    from flota.stacks.compose.loading import Project
+    from flota.stacks.compose.loading import Project, Source
     from flota.stacks.translation.stack import Stack
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +43,42 @@ def file_options(function: F) -> F:
     return function
 
 
+def read_sources(files: Sequence[str]) -> tuple[list[str], list[Source]]:
+    """The paths of the files, and the files. Raises CommandFailed, BadFlag."""
+    from flota.stacks.compose.loading import Source, read_source
+    from flota.stacks.errors import ComposeError
+
+    paths = list(files) or _usual()
+    if paths.count("-") > 1:
+        raise BadFlag("standard input (-) can be read only once")
+    try:
+        return paths, [Source("-", _standard_input()) if path == "-" else read_source(path) for path in paths]
+    except ComposeError as error:
+        raise CommandFailed(str(error)) from None
+
+
+def project_of(
+    paths: Sequence[str],
+    sources: Sequence[Source],
+    env_files: Sequence[str] = (),
+    profiles: Sequence[str] = (),
+    name: str = "",
+    with_variables: bool = True,
+) -> Project:
+    """Merge files that were read. Raises ComposeError."""
+    from flota.stacks.compose.loading import load, project_folder
+
+    return load(
+        sources,
+        project_folder(paths[0]),
+        os.environ,
+        name=name,
+        profiles=profiles,
+        env_files=env_files,
+        with_variables=with_variables,
+    )
+
+
 def load_project(
     files: Sequence[str],
     env_files: Sequence[str] = (),
@@ -51,23 +87,11 @@ def load_project(
     with_variables: bool = True,
 ) -> Project:
     """Read and merge the files. Raises CommandFailed that names file, line and key."""
-    from flota.stacks.compose.loading import Source, load, project_folder, read_source
     from flota.stacks.errors import ComposeError
 
-    paths = list(files) or _usual()
-    if paths.count("-") > 1:
-        raise BadFlag("standard input (-) can be read only once")
+    paths, sources = read_sources(files)
     try:
-        sources = [Source("-", _standard_input()) if path == "-" else read_source(path) for path in paths]
-        return load(
-            sources,
-            project_folder(paths[0]),
-            os.environ,
-            name=name,
-            profiles=profiles,
-            env_files=env_files,
-            with_variables=with_variables,
-        )
+        return project_of(paths, sources, env_files, profiles, name, with_variables)
     except ComposeError as error:
         raise CommandFailed(str(error)) from None
 

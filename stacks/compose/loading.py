@@ -75,7 +75,7 @@ def load(
 
     Without `with_variables` variables stay as they are written, and nothing is finished: nobody knows what they mean.
     """
-    values = _with_defaults(environment, folder, env_files, None)
+    values = with_env_files(environment, folder, env_files)
     if name:
         values["COMPOSE_PROJECT_NAME"] = name
     loader = _Loader(with_variables)
@@ -89,8 +89,8 @@ def load(
     return Project(tree, values, loader.warnings)
 
 
-def _with_defaults(
-    environment: Mapping[str, str], folder: str, env_files: Sequence[str], asked_at: Spot | None
+def with_env_files(
+    environment: Mapping[str, str], folder: str, env_files: Sequence[str], asked_at: Spot | None = None
 ) -> dict[str, str]:
     """The environment, and below it what the env files say (without any: .env in the folder, if it is there)."""
     defaults: dict[str, str | None] = {}
@@ -100,6 +100,24 @@ def _with_defaults(
     if not env_files and os.path.isfile(dotenv):
         defaults |= read_variables(read_text(dotenv), dotenv, environment)
     return {key: value for key, value in defaults.items() if value is not None} | dict(environment)
+
+
+def read_filled(source: Source, environment: Mapping[str, str] | None) -> tuple[Map, dict[str, Place]]:
+    """One file with its variables filled in (unless there is no environment), and those that are not set.
+
+    Nothing is checked yet. Raises ComposeError.
+    """
+    tree = read_document(source.text, source.name)
+    unset: dict[str, Place] = {}
+    if environment is not None:
+        own = tree.get("name")
+        if isinstance(own, str) and "$" not in own:
+            environment = {"COMPOSE_PROJECT_NAME": own, **environment}
+        variables = Variables(environment)
+        interpolate(tree, variables)
+        unset = variables.unset
+    forget_nothing(tree)
+    return tree, unset
 
 
 class _Loader:
@@ -144,16 +162,8 @@ class _Loader:
         self._files += 1
         if self._files > _MAX_FILES:
             raise ComposeError(f"more than {_MAX_FILES} files are included and extended", source.name)
-        tree = read_document(source.text, source.name)
-        if self._with_variables:
-            own = tree.get("name")
-            if isinstance(own, str) and "$" not in own:
-                environment = {"COMPOSE_PROJECT_NAME": own, **environment}
-            variables = Variables(environment)
-            interpolate(tree, variables)
-            for name, place in variables.unset.items():
-                self._unset.setdefault(name, place)
-        forget_nothing(tree)
+        tree, unset = read_filled(source, environment if self._with_variables else None)
+        self._unset = unset | self._unset
         validate(tree)
         with keeping_variables(not self._with_variables):
             make_canonical(tree, folder)
@@ -190,7 +200,7 @@ class _Loader:
                 Source(_shown_path(shown, path), read_text(absolute(path, folder), spot, _shown_path(shown, path)))
                 for path in paths
             ]
-            return self.model(sources, own, _with_defaults(environment, own, env_files, spot))
+            return self.model(sources, own, with_env_files(environment, own, env_files, spot))
         finally:
             self._including.pop()
 

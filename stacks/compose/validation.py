@@ -27,6 +27,8 @@ _WORDS = {
     "boolean": "true or false",
 }
 _LONGEST_SHOWN = 40
+# So many keys are all named when one of them may be meant.
+_FEW = 12
 
 
 @cache
@@ -90,12 +92,8 @@ def _unknown_key(path: list[str | int], key: str, error: Any) -> str:
         return "the key is not known at the top of a file; it belongs into a service"
     if len(path) == 2 and path[0] == "services" and key in known_keys("deploy"):
         return f"the key is not known in a service; it belongs under deploy: (deploy.{key})"
-    return f"the key is not known here{did_you_mean(key, known) or f'; known are {_listed(known)}'}"
-
-
-def _listed(words: Iterable[str], most: int = 12) -> str:
-    listed = list(words)
-    return ", ".join(listed[:most]) + (" and more" if len(listed) > most else "")
+    few = f"; known are {', '.join(known)}" if len(known) <= _FEW else ""
+    return f"the key is not known here{did_you_mean(key, known) or few}"
 
 
 def _message(error: Any) -> str:

@@ -376,3 +376,82 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     assert done.out == ""
     assert done.err.count("\n") == 1
     assert done.err.startswith(said.replace("{file}", str(file)))
+
+
+def test_plan_shows_what_a_deploy_would_do_and_does_nothing(
+    working: Daemon, flota: Flota, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = deploy(flota, shop, "--plan")
+    assert done.status == 2
+    assert done.lines[0] == "Stack shop: 6 to create"
+    assert "+ service shop_web" in done.lines
+    assert not names_of(working, "services")
+    deploy(flota, shop, "-q")
+    done = flota("stack", "diff", "-c", str(shop), "shop")
+    assert (done.status, done.out, done.err) == (0, "No changes: stack shop is what the files say.\n", "")
+    monkeypatch.setenv("VERSION", "2")
+    monkeypatch.setenv("DB_PASSWORD", "other")
+    shop.write_text(SHOP.replace("replicas: 2", "replicas: 5"))
+    done = flota("stack", "diff", "-c", str(shop), "shop")
+    assert (done.status, done.err) == (2, "")
+    assert done.lines == [
+        "Stack shop: 1 to change, 1 refused; tasks of 1 service are replaced",
+        "! secret shop_password  (its content differs, and secrets do not change: it needs a new name)",
+        "~ service shop_web  (its tasks are replaced)",
+        "    ~ deploy.replicas: 2 → 5",
+        "    ~ image: web:1 → web:2",
+    ]
+    done = deploy(flota, shop, "--plan", "--format", "json")
+    assert done.status == 2
+    steps = {step["name"]: step for step in json.loads(done.out)["steps"]}
+    assert steps["shop_web"]["changes"][0] == {"key": "deploy.replicas", "old": "2", "new": "5"}
+    assert (steps["shop_web"]["restarts"], steps["shop_db"]["action"]) == (True, "same")
+    assert flota("stack", "diff", "--format", "yaml", "-c", str(shop), "shop").status == 2
+    assert deploy(flota, shop, "--format", "json").err == "flota: --format goes with --plan\n"
+
+
+def test_plan_with_prune(working: Daemon, flota: Flota, shop: Path, tmp_path: Path) -> None:
+    deploy(flota, shop, "-q")
+    small = write(tmp_path, SHOP.replace("  db:\n", "  db2:\n"), "small.yml")
+    lines = flota("stack", "diff", "-c", str(small), "--prune", "shop").lines
+    assert {"+ service shop_db2", "- service shop_db"} <= set(lines)
+    lines = flota("stack", "diff", "-c", str(small), "shop").lines
+    assert "· service shop_db  (the files do not have it any longer; --prune removes it)" in lines
+
+
+def test_what_is_exported_can_be_deployed_again_and_changes_nothing(
+    working: Daemon, flota: Flota, shop: Path, tmp_path: Path
+) -> None:
+    deploy(flota, shop, "-q")
+    flota("service", "scale", "--detach", "shop_web=3")
+    done = flota("stack", "export", "shop")
+    assert (done.status, done.err) == (0, "")
+    exported = write(tmp_path, done.out, "exported.yml")
+    assert "      replicas: 3\n" in done.out
+    assert "geheim" not in done.out
+    assert flota("stack", "diff", "-c", str(exported)).status == 0
+    done = flota("stack", "deploy", "--prune", "-c", str(exported))
+    assert (done.status, done.err) == (0, "")
+    assert done.lines == ["Service shop_db is unchanged", "Service shop_web is unchanged"]
+    assert names_of(working, "secrets") == {"shop_password"}
+    assert flota("stack", "export", "nope").err == "flota: nothing found in stack: nope\n"
+
+
+def test_lint(flota: Flota, tmp_path: Path) -> None:
+    good = write(tmp_path, "services: {web: {image: 'x:1'}}")
+    assert flota("stack", "lint", "-c", str(good)) == Ran(0, "", "")
+    bad = write(tmp_path, "services:\n  web: {image: x, privileged: true}", "bad.yml")
+    done = flota("stack", "lint", "-c", str(bad))
+    assert (done.status, done.err) == (1, "")
+    assert done.lines == [
+        f"{bad}: privileged (web) is ignored: tasks are never privileged; use cap_add: [ignored]",
+        f"{bad}:2: services.web.image: x is another image tomorrow, and not the same on all nodes: name a version "
+        "[moving-image]",
+    ]
+    assert flota("stack", "lint", "-c", str(bad), "--ignore", "moving-image", "--ignore", "ignored").status == 0
+    assert json.loads(flota("stack", "lint", "-c", str(bad), "--format", "json").out)[1]["rule"] == "moving-image"
+    wrong = write(tmp_path, "services:\n  web: {imaeg: x}\n  db: {image: [x]}\nfoo: 1", "wrong.yml")
+    assert [line.split(" ")[0] for line in flota("stack", "lint", "-c", str(wrong)).lines] == [
+        f"{wrong}:2:", f"{wrong}:3:", f"{wrong}:4:",
+    ]  # fmt: skip
+    assert flota("stack", "lint", "-c", str(good), "--ignore", "nope").status == 2

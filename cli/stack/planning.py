@@ -1,0 +1,121 @@
+"""Shows what a deploy would do, for people or as JSON. The exit status is 2 when it would do anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from flota.cli.failures import BadFlag
+from flota.cli.stack.fingerprint import LABEL, matches
+from flota.cli.stack.inventory import inventory
+
+if TYPE_CHECKING:
+    from flota.cli.session import Session
+    from flota.stacks.plan import Action, Change, Plan, Step
+    from flota.stacks.translation.stack import Stack
+
+CHANGES = 2
+_SIGNS = {"create": "+", "change": "~", "remove": "-", "refuse": "!", "keep": "·"}
+_COLOURS = {"create": "green", "change": "yellow", "remove": "red", "refuse": "red", "keep": "bright_black"}
+_LONGEST = 200
+
+
+async def show_plan(session: Session, stack: Stack, prune: bool, resolve_image: str, form: str | None) -> None:
+    """Print what deploying `stack` would do. Raises click's Exit with status 2 when that is anything at all."""
+    if form not in (None, "json"):
+        raise BadFlag(f"invalid --format {form!r}: json is allowed")
+    made = await plan_of(session, stack, prune, resolve_image)
+    if form == "json":
+        click.echo(json.dumps(as_json(made), indent=2, ensure_ascii=False))
+    else:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        for line in lines(made):
+            click.echo(line, color=colour)
+    if made.changes:
+        raise click.exceptions.Exit(CHANGES)
+
+
+async def plan_of(session: Session, stack: Stack, prune: bool, resolve_image: str) -> Plan:
+    """The plan, from what there is in the cluster."""
+    from flota.stacks.plan import There, plan
+    from flota.v1.control_pb2 import ListNetworksRequest
+    from flota.v1.objects_pb2 import Secret
+    from flota.v1.specs_pb2 import SecretSpec
+
+    def same_secret(secret: Secret, spec: SecretSpec) -> bool:
+        mark = secret.spec.annotations.labels.get(LABEL, "")
+        return not mark or matches(mark, spec.data)
+
+    there = await inventory(session, stack.name)
+    networks = (await session.control.ListNetworks(ListNetworksRequest())).networks
+    everything = There(
+        there.services, there.networks, there.secrets, there.configs, {network.id: network for network in networks}
+    )
+    return plan(stack, everything, prune=prune, resolve_image=resolve_image, same_secret=same_secret)
+
+
+def lines(plan: Plan) -> Iterable[str]:
+    """The plan for people."""
+    shown = [step for step in plan.steps if step.action != "same"]
+    if not plan.changes:
+        yield f"No changes: stack {plan.stack} is what the files say."
+    else:
+        yield f"Stack {plan.stack}: {_summary(plan)}"
+    for step in shown:
+        colour = _COLOURS[step.action]
+        head = f"{_SIGNS[step.action]} {step.kind} {step.name}"
+        notes = ["its tasks are replaced"] if step.restarts else []
+        notes += [step.note] if step.note else []
+        yield click.style(head, fg=colour) + (f"  ({'; '.join(notes)})" if notes else "")
+        if step.action != "create" or step.kind == "service":
+            yield from (f"    {_change(each)}" for each in step.changes)
+
+
+def _summary(plan: Plan) -> str:
+    counts = Counter(step.action for step in plan.changes)
+    words: tuple[tuple[Action, str], ...] = (
+        ("create", "to create"),
+        ("change", "to change"),
+        ("remove", "to remove"),
+        ("refuse", "refused"),
+    )
+    restarts = sum(1 for step in plan.changes if step.restarts)
+    text = ", ".join(f"{counts[action]} {word}" for action, word in words if counts[action])
+    return text + (
+        f"; tasks of {restarts} {'service' if restarts == 1 else 'services'} are replaced" if restarts else ""
+    )
+
+
+def _change(change: Change) -> str:
+    if change.old is None:
+        return click.style(f"+ {change.key}: {_short(change.new or '')}", fg="green")
+    if change.new is None:
+        return click.style(f"- {change.key}: {_short(change.old)}", fg="red")
+    return f"{click.style(f'~ {change.key}:', fg='yellow')} {_short(change.old)} → {_short(change.new)}"
+
+
+def _short(text: str) -> str:
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def as_json(plan: Plan) -> dict[str, object]:
+    """The plan for programs: every step, also those that do nothing."""
+    return {"stack": plan.stack, "changes": len(plan.changes), "steps": [_step(step) for step in plan.steps]}
+
+
+def _step(step: Step) -> dict[str, object]:
+    return {
+        "kind": step.kind,
+        "name": step.name,
+        "action": step.action,
+        "restarts": step.restarts,
+        "note": step.note,
+        "changes": [{"key": each.key, "old": each.old, "new": each.new} for each in step.changes],
+    }
