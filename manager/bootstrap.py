@@ -93,3 +93,16 @@ def create_cluster(
     default.spec.annotations.name = DEFAULT_NETWORK
     default.spec.driver.CopyFrom(Driver(name="overlay"))
     tx.create(default)
+
+
+def begin_anew(tx: Transaction, node_id: str) -> None:
+    """After a new cluster was forced: the managers that are gone for good are workers, should they ever come back."""
+    for node in list(tx.nodes):
+        if node.id == node_id or NodeRole.NODE_ROLE_MANAGER not in (node.role, node.spec.desired_role):
+            continue
+        changed = Node()
+        changed.CopyFrom(node)
+        changed.role = changed.spec.desired_role = NodeRole.NODE_ROLE_WORKER
+        changed.certificate.state = Certificate.STATE_ROTATE
+        changed.ClearField("manager_status")
+        tx.update(changed)

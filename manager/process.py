@@ -13,7 +13,7 @@ from random import SystemRandom
 import grpc.aio
 import structlog
 
-from flota.manager.bootstrap import create_cluster
+from flota.manager.bootstrap import begin_anew, create_cluster
 from flota.manager.ca.join import with_port
 from flota.manager.ca.service import NodeCa
 from flota.manager.clock import SystemClock
@@ -157,6 +157,8 @@ class Manager:
                 identity.root_pem, config.root_key,
             )
         )  # fmt: skip
+        if init.force_new_cluster:
+            await self.store.update(lambda tx: begin_anew(tx, config.node_id))
 
     async def _catch_up(self, raft: RaftNode) -> None:
         """Wait until the group's state is here and we count in elections: only then is the swarm safer with us."""

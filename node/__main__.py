@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     return run(
         DaemonOptions(
-            state_directory=given.state_dir,
-            run_directory=given.run_dir,
+            state_directory=given.state_dir.absolute(),
+            run_directory=given.run_dir.absolute(),
             cgroup_parent=given.cgroup_parent,
             manager_metrics=given.manager_metrics,
             worker_metrics=given.worker_metrics,

@@ -14,7 +14,7 @@ import structlog
 
 from flota.node.following import Follower
 from flota.node.node import Node, Programs
-from flota.node.notify import READY, STOPPING, notify
+from flota.node.notify import READY, STOPPING, Notifier
 from flota.node.options import DaemonOptions
 from flota.node.places import CannotStart, Places
 from flota.node.serving import socket_server
@@ -40,7 +40,7 @@ def run(options: DaemonOptions, programs: Programs | None = None) -> int:
             # What the imports made stays: collecting garbage need never look at it again.
             gc.collect()
             gc.freeze()
-            asyncio.run(_live(Node(options, places, programs)))
+            asyncio.run(_live(Node(options, places, programs), Notifier()))
         finally:
             for lock in locks:
                 os.close(lock)
@@ -50,7 +50,7 @@ def run(options: DaemonOptions, programs: Programs | None = None) -> int:
     return 0
 
 
-async def _live(node: Node) -> None:
+async def _live(node: Node, notifier: Notifier) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -62,18 +62,18 @@ async def _live(node: Node) -> None:
         stack.push_async_callback(server.stop, _GRACE)
         _log.info("the daemon answers", socket=str(node.places.socket))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(Follower(node).run()), group.create_task(_say_ready(node))]
+            tasks = [group.create_task(Follower(node).run()), group.create_task(_say_ready(node, notifier))]
             await stopping.wait()
             for task in tasks:
                 task.cancel()
-        notify(STOPPING)
+        notifier.tell(STOPPING)
         _log.info("the daemon stops")
 
 
-async def _say_ready(node: Node) -> None:
+async def _say_ready(node: Node, notifier: Notifier) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_READY_LIMIT):
             for child in (node.worker, node.manager):
                 if child.wanted:
                     await child.until_tried()
-    notify(READY)
+    notifier.tell(READY)

@@ -223,6 +223,9 @@ async def _entering(node: Node, what: str) -> AsyncIterator[None]:
         node.moving = what
         try:
             async with asyncio.timeout(_LIMIT):
+                await node.worker.until_tried()
+                if not node.worker.running:
+                    raise FailedPrecondition(f"cannot {what}: the worker process does not run: {node.worker.error}")
                 yield
         except BaseException as failure:  # noqa: BLE001 - raised again, in words for people
             reason = _reason(node, what, failure)

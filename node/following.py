@@ -18,7 +18,7 @@ from flota.manager.ca.certificates import BACKDATE
 from flota.manager.ca.join import renew_certificate
 from flota.manager.ca.service import wants_new_certificate
 from flota.node.node import Node
-from flota.rpc.errors import FlotaError
+from flota.rpc.errors import FlotaError, Unavailable
 from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import WatchSessionRequest
 from flota.v1.local_pb2_grpc import AgentStub
@@ -110,6 +110,8 @@ class Follower:
             managers = [*node.other_managers(), record.advertise_address] if node.is_manager else node.other_managers()
             try:
                 issued = await renew_certificate(identity, managers)
+                if asked and session is not None and issued.role != session.node.role:
+                    raise Unavailable("the manager that was asked does not know of this node's new role yet")
                 await node.renewed(issued)
             except (FlotaError, OSError) as error:
                 _log.warning("cannot renew this node's certificate yet", reason=str(error))

@@ -1,7 +1,4 @@
-"""Tells the service manager how the daemon is (sd_notify(3)); silent where there is none.
-
-The address is taken out of the environment: container runtimes that inherit it would wait for the container to speak.
-"""
+"""Tells the service manager how the daemon is (sd_notify(3)); silent where there is none."""
 
 import os
 import socket
@@ -9,13 +6,25 @@ from contextlib import suppress
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
+_VARIABLE = "NOTIFY_SOCKET"
 
-_address = os.environ.pop("NOTIFY_SOCKET", "")
 
+class Notifier:
+    """Whoever started us and wants to know.
 
-def notify(state: str) -> None:
-    """Send `state` to whoever started us and wants to know."""
-    if not _address.startswith(("/", "@")):
-        return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(state.encode(), f"\0{_address[1:]}" if _address.startswith("@") else _address)
+    The address is taken out of the environment: a container runtime that inherits it would wait for the container to
+    speak.
+    """
+
+    def __init__(self) -> None:
+        self._address = os.environ.pop(_VARIABLE, "")
+
+    def tell(self, state: str) -> None:
+        """Send `state`."""
+        address = self._address
+        if not address.startswith(("/", "@")):
+            return
+        if address.startswith("@"):
+            address = f"\0{address[1:]}"
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.sendto(state.encode(), address)

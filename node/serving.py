@@ -28,6 +28,7 @@ from flota.v1.local_pb2 import (
 
 # A worker that is busy is not waited for: the rest of the answer is worth having.
 _STATUS_LIMIT = 2.0
+_GONE = "this node's {} process ended while it was asked: try again in a moment"
 
 
 class Local(local_pb2_grpc.LocalServicer):
@@ -100,8 +101,8 @@ def socket_server(node: Node) -> grpc.aio.Server:
     local_pb2_grpc.add_LocalServicer_to_server(Local(node), server)
     server.add_generic_rpc_handlers(
         (
-            Passing(service_paths("Agent"), lambda: node.worker.channel),
-            Passing(service_paths("Control", "Logs"), lambda: node.require_manager().channel),
+            Passing(service_paths("Agent"), lambda: node.worker.channel, _GONE.format("worker")),
+            Passing(service_paths("Control", "Logs"), lambda: node.require_manager().channel, _GONE.format("manager")),
         )
     )
     return server

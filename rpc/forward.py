@@ -61,13 +61,18 @@ async def pass_on(method: Method, channel: grpc.aio.Channel, request: bytes, con
         details = error.details() or ""
         if details.startswith("failed to connect to all addresses"):
             raise LeaderLost("it does not answer", never_sent=True) from None
-        if any(key == ANSWERED_KEY for key, _ in error.trailing_metadata()):
+        if _was_answered(error):
             raise
         raise LeaderLost(details or "the connection broke", never_sent=False) from None
 
 
-def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[Any], Caller | None]) -> Handler:
-    """A handler that passes one call on to `channel`. `check` proves the caller and may raise a FlotaError."""
+def passing_handler(
+    method: Method, channel: grpc.aio.Channel, check: Callable[[Any], Caller | None], gone: str = ""
+) -> Handler:
+    """A handler that passes one call on to `channel`. `check` proves the caller and may raise a FlotaError.
+
+    `gone` is what a caller is told whose call broke because the process that was asked ended; empty: gRPC's own words.
+    """
 
     def begin(request: Any, context: Any) -> Any:
         caller = check(context)
@@ -85,11 +90,11 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
         except asyncio.CancelledError:
             if not _was_dropped(call):
                 raise
-            return await context.abort(grpc.StatusCode.UNAVAILABLE, DROPPED)
+            return await context.abort(grpc.StatusCode.UNAVAILABLE, gone or DROPPED)
         except FlotaError as error:
             return await context.abort(error.code, str(error))
         except grpc.aio.AioRpcError as error:
-            return await context.abort(error.code(), error.details() or "")
+            return await context.abort(error.code(), _words(error, gone))
 
     async def many(request: Any, context: Any) -> AsyncIterator[Any]:
         call: Any = None
@@ -100,11 +105,11 @@ def passing_handler(method: Method, channel: grpc.aio.Channel, check: Callable[[
         except asyncio.CancelledError:
             if not _was_dropped(call):
                 raise
-            await context.abort(grpc.StatusCode.UNAVAILABLE, DROPPED)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, gone or DROPPED)
         except FlotaError as error:
             await context.abort(error.code, str(error))
         except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
+            await context.abort(error.code(), _words(error, gone))
         finally:
             if call is not None:
                 call.cancel()
@@ -118,12 +123,27 @@ def _was_dropped(call: Any) -> bool:
     return call is not None and call.done() and task is not None and not task.cancelling()
 
 
-class Passing(grpc.GenericRpcHandler):
-    """All methods of some services, passed on; `channel` is asked at every call and may raise a FlotaError."""
+def _was_answered(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a handler raised the error, and not the connection."""
+    return any(key == ANSWERED_KEY for key, _ in error.trailing_metadata() or ())
 
-    def __init__(self, paths: list[str], channel: Callable[[], grpc.aio.Channel]) -> None:
+
+def _words(error: grpc.aio.AioRpcError, gone: str) -> str:
+    if gone and error.code() == grpc.StatusCode.UNAVAILABLE and not _was_answered(error):
+        return gone
+    return error.details() or ""
+
+
+class Passing(grpc.GenericRpcHandler):
+    """All methods of some services, passed on; `channel` is asked at every call and may raise a FlotaError.
+
+    `gone`: see passing_handler.
+    """
+
+    def __init__(self, paths: list[str], channel: Callable[[], grpc.aio.Channel], gone: str = "") -> None:
         self._methods: dict[str, Method] = {path: methods()[path] for path in paths}
         self._channel = channel
+        self._gone = gone
 
     def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """Called by gRPC for each call."""
@@ -134,7 +154,7 @@ class Passing(grpc.GenericRpcHandler):
             channel = self._channel()
         except FlotaError as error:
             return refusing_handler(method, error)
-        return passing_handler(method, channel, lambda _: None)
+        return passing_handler(method, channel, lambda _: None, self._gone)
 
 
 def refusing_handler(method: Method, error: FlotaError) -> Handler:

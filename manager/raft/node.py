@@ -195,7 +195,8 @@ class RaftNode:
         while True:
             await asyncio.sleep(self.config.tick)
             # One tick, also after a stall: what arrived meanwhile has not been read yet.
-            self.raft.tick()
+            if not self.removed.is_set():
+                self.raft.tick()
             self._wake.set()
 
     # What others ask.
@@ -208,7 +209,7 @@ class RaftNode:
     @property
     def is_leader(self) -> bool:
         """Whether this member leads, has applied everything before its term, and can write to its disk."""
-        return self.raft.leads and not self._disk_trouble and not self._stopping
+        return self.raft.leads and not self._disk_trouble and not self._stopping and not self.removed.is_set()
 
     @property
     def leader(self) -> Member | None:
@@ -420,7 +421,9 @@ class RaftNode:
     # What the transport brings (transport.Receiver).
 
     def receive(self, messages: Iterable[RaftMessage]) -> None:
-        """Feed the core."""
+        """Feed the core. One that was removed takes no part any longer, whatever those who do not know it yet send."""
+        if self.removed.is_set():
+            return
         for message in messages:
             self.raft.step(message)
         self._wake.set()
@@ -460,6 +463,7 @@ class RaftNode:
         if not self.removed.is_set():
             _log.warning("this manager is no longer a member", reason=reason)
             self.removed.set()
+            self._notify()
 
     # The loop.
 

@@ -266,3 +266,28 @@ async def test_the_leader_is_demoted_and_stays_a_worker_of_the_cluster(daemons: 
     await eventually(lambda: is_refused(first.nodes(), NOT_MANAGER))
     await eventually(lambda: ready_at(second, begun.node_id))
     assert not (await second.nodes())[begun.node_id].manager_status.raft_id
+
+
+async def test_managers_that_come_back_to_a_forced_new_cluster_are_its_workers(daemons: list[Daemon]) -> None:
+    first, second, third = daemons
+    begun = await first.init()
+    await second.join(begun.tokens.manager, begun.address)
+    await third.join(begun.tokens.manager, begun.address)
+    await eventually(lambda: knows_managers(second, {first.address, second.address, third.address}))
+    await asyncio.gather(second.kill(), third.kill())
+    await first.init(force_new_cluster=True)
+    assert [is_voter(node) for node in (await first.nodes()).values()].count(True) == 1
+
+    # Together the two of them would have the quorum of the old cluster.
+    await asyncio.gather(second.start(), third.start())
+
+    async def all_ready() -> bool:
+        return all(map(is_ready, (await first.nodes()).values()))
+
+    for daemon in (second, third):
+        await eventually(lambda daemon=daemon: is_refused(daemon.nodes(), NOT_MANAGER))
+        await eventually(lambda daemon=daemon: has_no_log(daemon))
+    await eventually(all_ready)
+    nodes = await first.nodes()
+    assert [node.role for node in nodes.values()].count(MANAGER) == 1
+    assert nodes[begun.node_id].manager_status.leader

@@ -16,11 +16,12 @@ from flota.node.following import Follower
 from flota.node.node import Node, Programs
 from flota.node.options import DaemonOptions
 from flota.node.places import Places
+from flota.node.serving import state_of
 from flota.rpc.channels import node_channel
 from flota.rpc.errors import DeadlineExceeded, FailedPrecondition
 from flota.v1.control_pb2 import ListNodesRequest
 from flota.v1.control_pb2_grpc import ControlStub
-from flota.v1.local_pb2 import AgentStatusRequest, JoinRequest, RemoveImageRequest
+from flota.v1.local_pb2 import AgentStatusRequest, InfoResponse, InitRequest, JoinRequest, RemoveImageRequest
 from flota.v1.local_pb2_grpc import AgentStub
 from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, free_address, refusal
 
@@ -55,7 +56,7 @@ def joining(begun: object, token: str, address: str) -> JoinRequest:
 async def test_a_certificate_is_renewed_when_its_time_has_come(
     one: Daemon, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = await one.init()
+    begun = await one.init(data_path_port=7789)
     due: list[x509.Certificate] = []
 
     def soon(certificate: x509.Certificate, random: Random) -> datetime.datetime:
@@ -74,6 +75,8 @@ async def test_a_certificate_is_renewed_when_its_time_has_come(
     await eventually(renewed)
     assert identity.certificate.serial_number == due[-1].serial_number
     assert identity.is_manager
+    assert node.record is not None
+    assert node.record.data_path_port == 7789
     # It is good for what the old one was good for, and nothing was started anew.
     async with node_channel(identity, begun.address) as channel:
         nodes = (await ControlStub(channel).ListNodes(ListNodesRequest(), timeout=10)).nodes
@@ -134,3 +137,37 @@ async def test_calls_are_passed_on_to_the_worker_and_its_refusals_come_back(one:
             return one.child("worker") != before
 
         await eventually(answers)
+
+
+async def test_a_certificate_that_ran_out_is_told(one: Daemon, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = await one.init()
+    await entering.join(node, joining(begun, begun.tokens.worker, begun.address))
+    assert state_of(node) == (InfoResponse.STATE_ACTIVE, "")
+    await one.stop()
+    monkeypatch.setattr(following, "_now", lambda: datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=91))
+    assert node.session is not None
+    # Any word of a manager makes the follower look at its clock.
+    follower = Follower(node)
+    renewing = asyncio.create_task(follower._renew())
+    await eventually(lambda: is_expired(node))
+    renewing.cancel()
+    state, error = state_of(node)
+    assert state == InfoResponse.STATE_ERROR
+    assert error.startswith("this node's certificate was good until ")
+    assert error.endswith("run flota swarm leave --force and join again")
+
+
+async def is_expired(node: Node) -> bool:
+    return bool(node.expired)
+
+
+async def test_a_machine_whose_worker_does_not_run_becomes_no_node(tmp_path: Path) -> None:
+    node = make_node(tmp_path, [str(tmp_path / "nothing")])
+    await node.start()
+    try:
+        words = r"^cannot init: the worker process does not run: the worker process cannot be started: No such file"
+        with pytest.raises(FailedPrecondition, match=words):
+            await entering.init(node, InitRequest(listen_address=free_address()))
+        assert state_of(node)[0] == InfoResponse.STATE_INACTIVE
+    finally:
+        await node.stop()

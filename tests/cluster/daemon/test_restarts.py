@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import grpc.aio
 import pytest
 
 from flota.node.node import NOT_MANAGER
+from flota.v1.control_pb2 import WatchRequest
+from flota.v1.control_pb2_grpc import ControlStub
 from flota.v1.local_pb2 import InfoResponse
 from tests.cluster.daemon.daemons import (
     MANAGER,
@@ -192,3 +195,36 @@ async def test_a_manager_that_cannot_start_is_seen_in_info_and_starts_when_it_ca
     blocking.close()
     await eventually(one.nodes)
     await eventually(lambda: active(one))
+
+
+async def test_a_service_manager_hears_when_the_daemon_is_ready_and_when_it_stops(
+    one: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await one.init()
+    await one.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        await one.start()
+        assert await asyncio.to_thread(manager.recv, 100) == b"READY=1"
+        # Ready means that it answers, children and all.
+        assert len(await one.nodes()) == 1
+        await one.stop()
+        assert await asyncio.to_thread(manager.recv, 100) == b"STOPPING=1"
+
+
+async def test_a_call_that_breaks_with_its_process_is_no_riddle(one: Daemon) -> None:
+    await one.init()
+    async with one.channel() as channel:
+        watching = ControlStub(channel).Watch(WatchRequest(include_existing=True))
+        assert await watching.read()
+        one.kill_child("manager")
+
+        async def read() -> None:
+            while await watching.read():
+                pass
+
+        refused = await refusal(read())
+    assert refused[0] == grpc.StatusCode.UNAVAILABLE
+    assert refused[1] == "this node's manager process ended while it was asked: try again in a moment"

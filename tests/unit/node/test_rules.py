@@ -1,6 +1,7 @@
 """What an init may ask for, when a manager may go, when a certificate is renewed, what a service manager hears."""
 
 import datetime
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from flota.manager.ca.certificates import Signer, create_request, create_root
 from flota.node.entering import check_init
 from flota.node.following import renewal_time
 from flota.node.leaving import check_departure
-from flota.node.notify import READY, notify
+from flota.node.notify import READY, Notifier
 from flota.rpc.errors import FlotaError
 from flota.v1.local_pb2 import InitRequest
 from flota.v1.objects_pb2 import ManagerStatus, Node
@@ -95,14 +96,16 @@ def test_a_certificate_is_renewed_between_half_and_four_fifths_of_its_life() -> 
 
 
 def test_a_service_manager_hears_of_it_when_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flota.node.notify._address", "")
-    notify(READY)
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    Notifier().tell(READY)
     for address in (str(tmp_path / "notify"), f"@flota-test-{tmp_path.name}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(address.replace("@", "\0", 1))
-            monkeypatch.setattr("flota.node.notify._address", address)
-            notify(READY)
+            monkeypatch.setenv("NOTIFY_SOCKET", address)
+            notifier = Notifier()
+            assert "NOTIFY_SOCKET" not in os.environ
+            notifier.tell(READY)
             manager.settimeout(5)
             assert manager.recv(100) == b"READY=1"
-    monkeypatch.setattr("flota.node.notify._address", str(tmp_path / "nobody"))
-    notify(READY)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    Notifier().tell(READY)
