@@ -220,6 +220,11 @@ class World:
             self.network = Network(id=new_id(self.rng))
             self.network.spec.annotations.name = "flota"
             await self.store.update(lambda tx: tx.create(self.network))
+            ingress = Network(id=new_id(self.rng))
+            ingress.spec.annotations.name = "ingress"
+            ingress.spec.ingress = True
+            ingress.spec.ipam.add(subnet="10.200.0.0/16")
+            await self.store.update(lambda tx: tx.create(ingress))
             watcher = group.create_task(self._watch_rules())
             for _ in range(nodes):
                 await self.add_node(cpus=cpus, memory=memory)

@@ -157,6 +157,7 @@ async def test_a_member_that_was_away_answers_a_leader_that_came_meanwhile(machi
     await machines.start(fourth, join=first.address)
     async with asyncio.timeout(10):
         await fourth.node.wait_until_voter()
+    await eventually(lambda: {"m4"} <= {one.node_id for one in first.node.members if one.voter})
     await first.node.transfer_leadership("m4")
     await eventually(lambda: fourth.node.is_leader)
     await fourth.node.propose(b"news")
