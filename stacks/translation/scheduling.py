@@ -161,15 +161,16 @@ def _set_endpoint(endpoint: EndpointSpec, service: Map, deploy: Map, spot: Spot)
                 f"port {port['published']}/{port['protocol']} is published twice"
             )
         seen[key] = port
-        endpoint.ports.append(
-            PortConfig(
-                name=port.get("name", ""),
-                protocol=PROTOCOLS[port["protocol"]],
-                target_port=port["target"],
-                published_port=int(port.get("published", 0)),
-                publish_mode=MODES[port["mode"]],
-            )
+        config = PortConfig(
+            name=port.get("name", ""),
+            protocol=PROTOCOLS[port["protocol"]],
+            target_port=port["target"],
+            published_port=int(port.get("published", 0)),
+            publish_mode=MODES[port["mode"]],
         )
+        if config in endpoint.ports:
+            spot.of(service, "ports").of(ports, index).fail(f"port {port['target']}/{port['protocol']} is given twice")
+        endpoint.ports.append(config)
     endpoint.ports.sort(key=lambda port: (port.published_port, port.target_port, port.protocol, port.publish_mode))
     if deploy.get("endpoint_mode", "vip") == "dnsrr":
         endpoint.mode = EndpointSpec.MODE_DNSRR
