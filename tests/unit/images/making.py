@@ -5,9 +5,9 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import zstandard
@@ -17,6 +17,12 @@ from flota.worker.images.platforms import MachinePlatform
 HERE = MachinePlatform.here()
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
+_COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    # The same every time.
+    "gzip": partial(gzip.compress, compresslevel=6, mtime=0),
+    "zstd": zstandard.ZstdCompressor().compress,
+}
 
 
 def sha256(data: bytes) -> str:
@@ -84,12 +90,10 @@ class MadeImage:
     def id(self) -> str:
         return sha256(self.configuration)
 
+    @cached_property
     def stored(self) -> list[bytes]:
-        # The same every time it is asked for.
-        compress = {"": bytes, "gzip": partial(gzip.compress, mtime=0), "zstd": zstandard.ZstdCompressor().compress}[
-            self.compression
-        ]
-        return [compress(layer) for layer in self.layers]
+        """The layers as they are in the layout."""
+        return [_COMPRESS[self.compression](layer) for layer in self.layers]
 
     @property
     def manifest(self) -> bytes:
@@ -98,7 +102,7 @@ class MadeImage:
                 "schemaVersion": 2,
                 "mediaType": MANIFEST,
                 "config": {"digest": self.id, "size": len(self.configuration)},
-                "layers": [{"digest": sha256(layer), "size": len(layer)} for layer in self.stored()],
+                "layers": [{"digest": sha256(layer), "size": len(layer)} for layer in self.stored],
             }
         ).encode()
 
@@ -117,7 +121,7 @@ class MadeImage:
         return made
 
     def blobs(self) -> list[bytes]:
-        return [self.configuration, self.manifest, *self.stored()]
+        return [self.configuration, self.manifest, *self.stored]
 
 
 def docker_save(images: Iterable[tuple[MadeImage, Sequence[str]]]) -> bytes:
