@@ -65,6 +65,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -
         (DaemonOptions(manager_metrics="9323"), "invalid --manager-metrics '9323': host:port is needed, or nothing"),
         (DaemonOptions(worker_metrics="x:0"), "invalid --worker-metrics 'x:0'"),
         (DaemonOptions(engine_labels={"": "x"}), "invalid --label: it has no key"),
+        (DaemonOptions(insecure_registries=["http://r"]), "invalid --insecure-registry 'http://r': HOST\\[:PORT\\]"),
         (DaemonOptions(generic_resources=["gpu"]), "invalid --generic-resource 'gpu': KIND=NUMBER or KIND=NAME"),
     ],
 )
@@ -76,3 +77,4 @@ def test_an_option_that_cannot_be_is_named(options: DaemonOptions, words: str) -
 def test_the_defaults_are_allowed() -> None:
     DaemonOptions().check()
     DaemonOptions(manager_metrics="", worker_metrics="[::1]:9", generic_resources=["gpu=2", "gpu=UUID1"]).check()
+    DaemonOptions(insecure_registries=["registry", "registry:5000", "10.0.0.1:80", "[fd00::1]:5000"]).check()
