@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from flota.overlay import balance, firewall
+from flota.overlay import balance, libnftables
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balance import Balance
 from flota.overlay.connections import end_connections
@@ -43,7 +43,7 @@ class Balancer:
         loaded = self._tasks[task_id] = _Loaded()
         async with loaded.lock:
             namespace = task_namespace(self._run_directory, task_id)
-            listing = await self._threads.inside(namespace, lambda: firewall.load("list table ip flota"))
+            listing = await self._threads.inside(namespace, lambda: libnftables.load("list table ip flota"))
             loaded.balance = balance.loaded(listing)
 
     async def update(self, task_id: str, wanted: Balance, alive: Set[str]) -> None:
@@ -67,6 +67,6 @@ class Balancer:
         rules = before + balance.change(loaded.balance, wanted, self._random)
         if rules:
             namespace = task_namespace(self._run_directory, task_id)
-            await self._threads.inside(namespace, lambda: firewall.load(rules))
+            await self._threads.inside(namespace, lambda: libnftables.load(rules))
         loaded.balance = dict(wanted)
         loaded.seen.update(address for addresses in wanted.values() for address in addresses)

@@ -1,50 +1,11 @@
-"""nftables through libnftables (the library behind `nft`), and the rules of the node and of networks.
+"""The nftables rules of the node and of networks, as text for libnftables.load.
 
 Our tables are named `flota`, and rules of others are never touched: `inet flota` in the node's namespace, `inet flota`
 in each network's, `ip flota` in each task's (balance.py). The rules here never change while a table lives; what does
 are maps, filled by publish.py. Loading them again over themselves is harmless.
-Blocking: belongs on a thread that is in the namespace that is meant.
 """
 
-import ctypes
-import ctypes.util
-from functools import cache
-
 from flota.overlay.addresses import EXIT_RANGE
-from flota.overlay.errors import KernelRefused
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(ctypes.util.find_library("nftables") or "libnftables.so.1")
-    library.nft_ctx_new.restype = ctypes.c_void_p
-    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-    library.nft_ctx_free.argtypes = [ctypes.c_void_p]
-    library.nft_ctx_buffer_output.argtypes = [ctypes.c_void_p]
-    library.nft_ctx_buffer_error.argtypes = [ctypes.c_void_p]
-    library.nft_ctx_get_output_buffer.argtypes = [ctypes.c_void_p]
-    library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
-    library.nft_ctx_get_error_buffer.argtypes = [ctypes.c_void_p]
-    library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
-    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    return library
-
-
-def load(rules: str) -> str:
-    """Run nft commands in the calling thread's namespace, all or none, and return what they print."""
-    library = _library()
-    context = library.nft_ctx_new(0)
-    if not context:
-        raise KernelRefused("nftables", 0, "libnftables could not be opened")
-    try:
-        library.nft_ctx_buffer_output(context)
-        library.nft_ctx_buffer_error(context)
-        if library.nft_run_cmd_from_buffer(context, rules.encode()) != 0:
-            reason = library.nft_ctx_get_error_buffer(context) or b""
-            raise KernelRefused("nftables", 0, reason.decode(errors="replace").strip())
-        return (library.nft_ctx_get_output_buffer(context) or b"").decode()
-    finally:
-        library.nft_ctx_free(context)
 
 
 def node_rules() -> str:

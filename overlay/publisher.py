@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
-from flota.overlay import firewall, publish
+from flota.overlay import libnftables, publish
 from flota.overlay.addresses import network_namespace
 from flota.overlay.connections import end_connections, end_untranslated
 from flota.overlay.errors import PortTaken
@@ -124,11 +124,11 @@ class Publisher:
         async with self._lock:
             if not ways.networks:
                 return
-            listing = await self._threads.inside(None, lambda: firewall.load("list map inet flota published"))
+            listing = await self._threads.inside(None, lambda: libnftables.load("list map inet flota published"))
             self._node, self._node_made = publish.node_loaded(listing), ways.made
             for network_id, (_, made) in ways.networks.items():
                 namespace = network_namespace(self._run_directory, network_id)
-                listing = await self._threads.inside(namespace, lambda: firewall.load("list table inet flota"))
+                listing = await self._threads.inside(namespace, lambda: libnftables.load("list table inet flota"))
                 loaded = _Loaded(made, publish.network_loaded(listing), publish.addresses_loaded(listing))
                 self._networks[network_id] = loaded
 
@@ -186,7 +186,7 @@ class Publisher:
 
     async def _load(self, namespace: Path | None, rules: str, opened: Set[tuple[int, int]], at: str | None) -> None:
         def there() -> None:
-            firewall.load(rules)
+            libnftables.load(rules)
             if opened:
                 end_untranslated(opened, at)
 

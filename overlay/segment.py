@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flota.overlay import firewall, namespaces, netlink
+from flota.overlay import firewall, libnftables, namespaces, netlink
 from flota.overlay.addresses import (
     exit_addresses,
     exit_name,
@@ -172,7 +172,7 @@ class Segment:
             raise
         if change.put_entries or change.drop_entries:
             with namespaces.entered(self._path, self._underlay.home):
-                firewall.load(firewall.entries({node_mac(vtep): node_mark(vtep) for vtep in wanted.entries}))
+                libnftables.load(firewall.entries({node_mac(vtep): node_mark(vtep) for vtep in wanted.entries}))
         self._programmed = Forwarding(dict(wanted.endpoints), dict(wanted.neighbours), wanted.entries)
 
     def remove(self) -> None:
@@ -209,7 +209,7 @@ class Segment:
             self._routes.send(
                 address_on(self._bridge, gateway, "br0") for _family, gateway in gateways(network).items()
             )
-            firewall.load(firewall.network_rules())
+            libnftables.load(firewall.network_rules())
 
     def _join_underlay(self, network: Network) -> None:
         """From the node's namespace, where VXLAN's socket stays: the VXLAN device, as a port of the bridge."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flota.overlay import attachments, firewall, namespaces
+from flota.overlay import attachments, firewall, libnftables, namespaces
 from flota.overlay.addresses import exit_addresses, exit_index
 from flota.overlay.attachments import InterfacePlan
 from flota.overlay.dns.server import Sockets
@@ -115,7 +115,7 @@ class Segments:
         for network_id in networks - self._segments.keys():
             Segment.sweep(network_id, self._run_directory, self._underlay)
         self._node_ready = bool(self.ways_in().networks)
-        firewall.load(firewall.node_rules() if self._node_ready else firewall.remove_rules())
+        libnftables.load(firewall.node_rules() if self._node_ready else firewall.remove_rules())
         reopened: dict[str, Sockets] = {}
         for task_id in keep:
             try:
@@ -135,7 +135,7 @@ class Segments:
             return
         if not self._node_ready and not network.spec.internal:
             namespaces.set_sysctl("ipv4.ip_forward", "1")
-            firewall.load(firewall.node_rules())
+            libnftables.load(firewall.node_rules())
             self._node_ready = True
             self._node_made = self._next()
         taken = {segment.exit_number for segment in self._segments.values() if segment.exit_number is not None}
@@ -163,5 +163,5 @@ class Segments:
             self._made.pop(network_id, None)
             self._segments.pop(network_id).remove()
         if self._node_ready and not self.ways_in().networks:
-            firewall.load(firewall.remove_rules())
+            libnftables.load(firewall.remove_rules())
             self._node_ready = False
