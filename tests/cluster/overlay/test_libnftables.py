@@ -18,7 +18,7 @@ def test_threads_do_not_share_the_librarys_variables(tmp_path: Path) -> None:
     def work(number: int) -> tuple[int | None, str]:
         home = namespaces.current()
         with namespaces.created(tmp_path / f"ns{number}", home):
-            begin.wait(10)
+            begin.wait(60)
             for version in range(10 * number + 10):
                 libnftables.load(f"table ip t{number} {{ chain c{version} {{ }}; }}")
             listing = libnftables.load("list ruleset")
