@@ -16,6 +16,7 @@ from flota.rpc.servers import local_server
 from flota.v1 import local_pb2_grpc
 from flota.v1.local_pb2 import (
     AgentStatusRequest,
+    AgentStatusResponse,
     InfoRequest,
     InfoResponse,
     InitRequest,
@@ -57,8 +58,12 @@ class Local(local_pb2_grpc.LocalServicer):
         answer.description.hostname = node.hostname
         answer.description.platform.os = platform.system().lower()
         answer.description.platform.architecture = platform.machine()
-        await self._ask_worker(answer)
-        answer.state, answer.error = state_of(node)
+        status = await self._ask_worker()
+        if status.HasField("description"):
+            answer.description.CopyFrom(status.description)
+        answer.runtime, answer.runtime_version = status.runtime, status.runtime_version
+        answer.containers_running, answer.images = status.containers_running, status.images
+        answer.state, answer.error = state_of(node, status)
         record, identity = node.record, node.identity
         if record is not None and identity is not None:
             answer.node_id, answer.cluster_id, answer.role = identity.node_id, identity.cluster_id, identity.role
@@ -68,20 +73,16 @@ class Local(local_pb2_grpc.LocalServicer):
         answer.metrics_addresses.extend(address for address in metrics if address)
         return answer
 
-    async def _ask_worker(self, answer: InfoResponse) -> None:
+    async def _ask_worker(self) -> AgentStatusResponse:
         try:
             agent = local_pb2_grpc.AgentStub(self._node.worker.channel)
-            status = await agent.Status(AgentStatusRequest(), timeout=_STATUS_LIMIT)
+            return await agent.Status(AgentStatusRequest(), timeout=_STATUS_LIMIT)
         except (Unavailable, grpc.aio.AioRpcError):
-            return
-        if status.HasField("description"):
-            answer.description.CopyFrom(status.description)
-        answer.runtime, answer.runtime_version = status.runtime, status.runtime_version
-        answer.containers_running, answer.images = status.containers_running, status.images
+            return AgentStatusResponse()
 
 
-def state_of(node: Node) -> tuple["InfoResponse.State.ValueType", str]:
-    """The node's state in one word, and what is wrong with it."""
+def state_of(node: Node, status: AgentStatusResponse) -> tuple["InfoResponse.State.ValueType", str]:
+    """The node's state in one word, and what is wrong with it; `status` is what its worker says."""
     if node.trouble or node.expired:
         return InfoResponse.STATE_ERROR, node.trouble or node.expired
     if node.moving in ("init", "join"):
@@ -91,8 +92,11 @@ def state_of(node: Node) -> tuple["InfoResponse.State.ValueType", str]:
     for child in (node.manager, node.worker):
         if child.wanted and child.error:
             return InfoResponse.STATE_ERROR, f"the {child.name} process is not running: {child.error}"
+    if status.removed:
+        return InfoResponse.STATE_ERROR, f"{status.session_error}: run flota swarm leave, then join again"
+    error = f"no session with a manager: {status.session_error}" if status.session_error else ""
     known = node.session is not None or node.manager.running
-    return (InfoResponse.STATE_ACTIVE if known else InfoResponse.STATE_PENDING), ""
+    return (InfoResponse.STATE_ACTIVE if known else InfoResponse.STATE_PENDING), error
 
 
 def socket_server(node: Node) -> grpc.aio.Server:

@@ -170,13 +170,16 @@ class Worker:
 
     def status(self) -> AgentStatusResponse:
         """How this worker is."""
+        membership = self._membership
         return AgentStatusResponse(
             description=self._description,
             runtime=self._runtime.name,
             runtime_version=self._runtime.version,
             containers_running=self._tasks.running if self._tasks is not None else 0,
             images=len(self._images),
-            session=self._membership is not None and self._membership.connected,
+            session=membership is not None and membership.connected,
+            session_error=membership.error if membership is not None else "",
+            removed=membership is not None and membership.removed,
         )
 
     def words(self) -> AsyncIterator[SessionMessage]:

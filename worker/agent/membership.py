@@ -92,6 +92,7 @@ class Membership:
         self._resume = ""
         self._refusals = 0
         self._told = ""
+        self._error = ""
         self._connected = False
         self._left = asyncio.Event()
 
@@ -99,6 +100,16 @@ class Membership:
     def connected(self) -> bool:
         """Whether there is a session now."""
         return self._connected
+
+    @property
+    def error(self) -> str:
+        """Why there is no session; empty when there is one, and before the first try."""
+        return "" if self._connected else self._error
+
+    @property
+    def removed(self) -> bool:
+        """Whether managers say that this node is not of the cluster any longer."""
+        return self._refusals >= _REMOVED_AFTER
 
     async def run(self) -> None:
         """Runs until cancelled, or until the node has left."""
@@ -160,6 +171,7 @@ class Membership:
         had_session, self._connected = self._connected, False
         metrics.SESSION.set(0)
         metrics.SESSIONS.labels(type(error).__name__).inc()
+        self._error = str(error)
         self._tell(error, had_session)
         if isinstance(error, FailedPrecondition):
             self._resume = ""

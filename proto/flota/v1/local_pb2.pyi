@@ -637,12 +637,18 @@ class AgentStatusResponse(_message.Message):
     CONTAINERS_RUNNING_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_ERROR_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     runtime_version: _builtins.str
     containers_running: _builtins.int
     images: _builtins.int
     session: _builtins.bool
     """Connected to a manager."""
+    session_error: _builtins.str
+    """Why it is not; empty while it is, and while the machine is in no cluster."""
+    removed: _builtins.bool
+    """Managers say that this node is not of their cluster any longer."""
     @_builtins.property
     def description(self) -> _objects_pb2.NodeDescription: ...
     def __init__(
@@ -654,10 +660,12 @@ class AgentStatusResponse(_message.Message):
         containers_running: _builtins.int = ...,
         images: _builtins.int = ...,
         session: _builtins.bool = ...,
+        session_error: _builtins.str = ...,
+        removed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_running", b"containers_running", "description", b"description", "images", b"images", "runtime", b"runtime", "runtime_version", b"runtime_version", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_running", b"containers_running", "description", b"description", "images", b"images", "removed", b"removed", "runtime", b"runtime", "runtime_version", b"runtime_version", "session", b"session", "session_error", b"session_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

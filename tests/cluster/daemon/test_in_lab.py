@@ -131,3 +131,36 @@ def test_the_first_manager_is_killed_and_comes_back(machines: Swarm) -> None:
     m1.exec(["kill", "-KILL", manager])
     wait_until(lambda: processes(m1, "[f]lota.manager") not in ([], [manager]), "another manager process")
     wait_until(lambda: machines.ready() == {"m1", "w1"}, "both nodes are READY")
+
+
+def test_a_node_that_was_removed_is_told_and_can_come_back(machines: Swarm) -> None:
+    m1, w1 = begin(machines)
+    before = machines.nodes()["w1"].id
+    m1.flota("node", "rm", "--force", "w1")
+
+    def told() -> bool:
+        state, _, error = w1.flota("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}").partition(" ")
+        return state == "error" and f"node {before} was removed from this cluster: run flota swarm leave" in error
+
+    wait_until(told, "w1 knows that it was removed")
+    w1.flota("swarm", "leave")
+    w1.flota("swarm", "join", "--token", m1.flota("swarm", "join-token", "-q", "worker").strip(), m1.address)
+    assert machines.ready() == {"m1", "w1"}
+    assert machines.nodes()["w1"].id != before
+
+
+def test_a_worker_without_managers_says_so_and_goes_on(machines: Swarm) -> None:
+    _, w1 = begin(machines)
+    run_service(machines, w1)
+    machines.lab.kill("m1")
+
+    def told() -> bool:
+        state, _, error = w1.flota("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}").partition(" ")
+        return state == "active" and error.startswith("no session with a manager: ")
+
+    wait_until(told, "w1 says that it has lost its managers")
+    assert len(containers(w1)) == 2
+    machines.lab.start("m1")
+    wait_until(lambda: machines.ready() == {"m1", "w1"}, "both are READY", 60)
+    assert w1.flota("info", "--format", "{{.Swarm.LocalNodeState}}{{.Swarm.Error}}").strip() == "active"
+    assert len(containers(w1)) == 2

@@ -21,7 +21,14 @@ from flota.rpc.channels import node_channel
 from flota.rpc.errors import DeadlineExceeded, FailedPrecondition
 from flota.v1.control_pb2 import ListNodesRequest
 from flota.v1.control_pb2_grpc import ControlStub
-from flota.v1.local_pb2 import AgentStatusRequest, InfoResponse, InitRequest, JoinRequest, RemoveImageRequest
+from flota.v1.local_pb2 import (
+    AgentStatusRequest,
+    AgentStatusResponse,
+    InfoResponse,
+    InitRequest,
+    JoinRequest,
+    RemoveImageRequest,
+)
 from flota.v1.local_pb2_grpc import AgentStub
 from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, free_address, refusal
 
@@ -142,7 +149,7 @@ async def test_calls_are_passed_on_to_the_worker_and_its_refusals_come_back(one:
 async def test_a_certificate_that_ran_out_is_told(one: Daemon, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = await one.init()
     await entering.join(node, joining(begun, begun.tokens.worker, begun.address))
-    assert state_of(node) == (InfoResponse.STATE_ACTIVE, "")
+    assert state_of(node, AgentStatusResponse()) == (InfoResponse.STATE_ACTIVE, "")
     await one.stop()
     monkeypatch.setattr(following, "_now", lambda: datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=91))
     assert node.session is not None
@@ -151,7 +158,7 @@ async def test_a_certificate_that_ran_out_is_told(one: Daemon, node: Node, monke
     renewing = asyncio.create_task(follower._renew())
     await eventually(lambda: is_expired(node))
     renewing.cancel()
-    state, error = state_of(node)
+    state, error = state_of(node, AgentStatusResponse())
     assert state == InfoResponse.STATE_ERROR
     assert error.startswith("this node's certificate was good until ")
     assert error.endswith("run flota swarm leave --force and join again")
@@ -168,6 +175,6 @@ async def test_a_machine_whose_worker_does_not_run_becomes_no_node(tmp_path: Pat
         words = r"^cannot init: the worker process does not run: the worker process cannot be started: No such file"
         with pytest.raises(FailedPrecondition, match=words):
             await entering.init(node, InitRequest(listen_address=free_address()))
-        assert state_of(node)[0] == InfoResponse.STATE_INACTIVE
+        assert state_of(node, AgentStatusResponse())[0] == InfoResponse.STATE_INACTIVE
     finally:
         await node.stop()
