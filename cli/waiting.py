@@ -60,6 +60,8 @@ class Waiter:
         }
         self._display = display
         self._since: dict[str, float] = {}
+        # When services that hold still now will have done so for long enough.
+        self._dues: list[float] = []
         self._start = time.monotonic()
 
     def history(self, tasks: Sequence[Task]) -> None:
@@ -141,12 +143,13 @@ class Waiter:
     def _patience(self) -> float | None:
         """Seconds until something may be true without any news."""
         now = time.monotonic()
-        dues = [since + self._services[each].monitor for each, since in self._since.items()]
+        # Only of services that were not stable at the last look: a time that has passed would be no wait at all.
+        dues = list(self._dues)
         if now < self._start + _NO_NODE_SECONDS:
             dues.append(self._start + _NO_NODE_SECONDS)
         if self._display.due:
             dues.append(now + _REDRAW_SECONDS)
-        if self._since:
+        if self._dues:
             dues.append(now + 1.0)  # The seconds that are left are shown.
         return max(0.0, min(dues) - now) if dues else None
 
@@ -168,6 +171,7 @@ class Waiter:
         """Draw where everything is; True when all is stable. Raises NotConverged."""
         now = time.monotonic()
         stable = True
+        self._dues.clear()
         for service_id, convergence in self._services.items():
             name = convergence.service.spec.annotations.name
             progress = convergence.progress()
@@ -185,7 +189,9 @@ class Waiter:
             since = self._since.setdefault(service_id, now)
             left = 0.0 if convergence.is_job else max(0.0, since + convergence.monitor - now)
             self._display.show(name, progress, left)
-            stable = stable and left <= 0
+            if left > 0:
+                self._dues.append(now + left)
+                stable = False
         return stable
 
 
