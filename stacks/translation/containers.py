@@ -53,8 +53,9 @@ class Containers:
         self._set_capabilities(container, service, spot)
         _set_ulimits(container, service.get("ulimits", {}))
         _set_dns(container, service)
-        if "healthcheck" in service:
-            container.healthcheck.CopyFrom(_health(service["healthcheck"]))
+        health = _health(service.get("healthcheck", {}))
+        if health.ByteSize():
+            container.healthcheck.CopyFrom(health)
         self._set_mounts(container, name, service, spot)
         self._set_files(container, service, spot)
         return container
@@ -107,6 +108,8 @@ class Containers:
             return
         mount.volume_labels.update(entry.get("labels", {}))
         mount.volume_labels[NAMESPACE] = self._stack
+        if entry.get("driver", "local") != "local":
+            here.of(entry, "driver").fail(f"volumes of driver {entry['driver']!r} are not supported; local is")
         if "driver" in entry or "driver_opts" in entry:
             mount.volume_driver.name = entry.get("driver", "")
             mount.volume_driver.options.update(entry.get("driver_opts", {}))
@@ -168,7 +171,7 @@ def _set_dns(container: ContainerSpec, service: Map) -> None:
         container.ClearField("dns")
 
 
-def _health(check: Map) -> HealthConfig:
+def _health(check: Mapping[str, Any]) -> HealthConfig:
     if check.get("disable"):
         return HealthConfig(test=["NONE"])
     health = HealthConfig(test=check.get("test", ()), retries=check.get("retries", 0))

@@ -69,7 +69,6 @@ _ATTACHMENT_KEYS: dict[str, str] = {
     "mac_address": "addresses are the allocator's",
     "priority": "networks are attached in the order of their names",
 }
-_NETWORK_KEYS: dict[str, str] = {"enable_ipv4": "networks have IPv4"}
 
 
 def ignored_keys(tree: Mapping[str, Any]) -> list[str]:
@@ -105,9 +104,10 @@ def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if any(depends.get("restart") for depends in service.get("depends_on", {}).values()):
             yield name, "depends_on.restart", "an update of one service leaves the others alone"
     for name, network in tree.get("networks", {}).items():
-        for key in network:
-            if key in _NETWORK_KEYS and not network[key]:
-                yield f"network {name}", key, _NETWORK_KEYS[key]
+        if network.get("enable_ipv4") is False:
+            yield f"network {name}", "enable_ipv4: false", "networks have IPv4"
+        if network.get("attachable"):
+            yield f"network {name}", "attachable", "only tasks of services are on networks"
     for name, secret in tree.get("secrets", {}).items():
         if "driver_opts" in secret:
             yield f"secret {name}", "driver_opts", "secrets have no drivers"

@@ -20,9 +20,12 @@ def network_spec(stack: str, name: str, entry: Map, spot: Spot) -> NetworkSpec:
         annotations=Annotations(name=object_name(stack, name, entry, spot), labels=labels(stack, entry.get("labels"))),
         ipv6_enabled=entry.get("enable_ipv6", False),
         internal=entry.get("internal", False),
-        attachable=entry.get("attachable", False),
     )
-    spec.driver.name = entry.get("driver", "overlay")
+    spec.driver.name = entry.get("driver") or "overlay"
+    if spec.driver.name != "overlay":
+        spot.of(entry, "driver").fail(
+            f"networks of driver {spec.driver.name!r} are for one machine; leave it out, or say overlay"
+        )
     spec.driver.options.update(entry.get("driver_opts", {}))
     ipam = entry.get("ipam", {})
     if ipam.get("driver", "default") != "default":

@@ -116,9 +116,10 @@ def _set_resources(resources: ResourceRequirements, service: Map, deploy: Map, s
 def _set_restart(restart: RestartPolicy, policy: Mapping[str, Any]) -> None:
     restart.condition = _CONDITIONS[policy.get("condition", "any")]
     restart.max_attempts = policy.get("max_attempts", 0)
-    for key, field in (("delay", restart.delay), ("window", restart.window)):
-        if key in policy:
-            field.CopyFrom(duration_message(parse_duration(policy[key])))
+    if "delay" in policy:
+        restart.delay.CopyFrom(duration_message(parse_duration(policy["delay"])))
+    if window := parse_duration(policy.get("window", "0s")):
+        restart.window.CopyFrom(duration_message(window))
 
 
 def _set_update(update: UpdateConfig, config: Mapping[str, Any]) -> None:
@@ -126,9 +127,10 @@ def _set_update(update: UpdateConfig, config: Mapping[str, Any]) -> None:
     update.failure_action = _ACTIONS[config.get("failure_action", "pause")]
     update.max_failure_ratio = float(config.get("max_failure_ratio", 0))
     update.order = _ORDERS[config.get("order", "stop-first")]
-    for key, field in (("delay", update.delay), ("monitor", update.monitor)):
-        if key in config:
-            field.CopyFrom(duration_message(parse_duration(config[key])))
+    if delay := parse_duration(config.get("delay", "0s")):
+        update.delay.CopyFrom(duration_message(delay))
+    if "monitor" in config:
+        update.monitor.CopyFrom(duration_message(parse_duration(config["monitor"])))
 
 
 def _set_placement(spec: ServiceSpec, deploy: Map, spot: Spot) -> None:

@@ -61,10 +61,11 @@ def _service(name: str, key: str, service: Map, spot: Spot, tree: Map, container
         spec.task.placement.platforms.append(platform_of(service["platform"]))
     if "logging" in service:
         logging = service["logging"]
-        if "driver" not in logging and logging.get("options"):
+        if not logging.get("driver") and logging.get("options"):
             spot.of(service, "logging").fail("options: are given without driver:, such as json-file")
-        spec.task.log_driver.name = logging.get("driver", "")
-        spec.task.log_driver.options.update(logging.get("options", {}))
+        if logging.get("driver"):
+            spec.task.log_driver.name = logging["driver"]
+            spec.task.log_driver.options.update(logging.get("options", {}))
     spec.task.networks.extend(_attachments(name, key, service, spot, tree))
     _set_dependencies(spec, name, service)
     return spec

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
 
 from flota.stacks.compose.loading import Source, load
 from flota.stacks.compose.writing import to_yaml
+from flota.stacks.errors import ComposeError
 from flota.stacks.translation.exporting import Exported, export
 from flota.stacks.translation.stack import Stack, translate
 from flota.v1.objects_pb2 import Config, Network
@@ -14,6 +16,8 @@ from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import ServiceSpec
 from tests.unit.stacks.help import stack
 from tests.unit.stacks.projects import CASES, FILES, Case
+from tests.unit.stacks.test_properties import ENVIRONMENT, quick, written
+from tests.unit.stacks.trees import DOCUMENTS
 
 
 def stored(wanted: Stack) -> tuple[list[ServiceSpec], dict[str, Network], dict[str, Config]]:
@@ -56,6 +60,21 @@ def test_what_is_exported_means_the_same(case: Case) -> None:
         again.external
     )
     assert again.warnings == []
+
+
+@quick
+@given(DOCUMENTS)
+def test_so_are_files_that_nobody_wrote(tree: Any) -> None:
+    try:
+        wanted = translate(load([Source("c.yml", written(tree))], "/nowhere", ENVIRONMENT, name="s"), "s")
+    except ComposeError:
+        assume(False)
+    text = to_yaml(exported(wanted).tree)
+    again = translate(load([Source("exported", text)], "/elsewhere", {}), "s")
+    assert by_name([with_defaults(spec) for spec in again.services]) == by_name(
+        [with_defaults(spec) for spec in wanted.services]
+    )
+    assert by_name(again.networks) == by_name(wanted.networks)
 
 
 def used(wanted: Stack, secret: str) -> bool:

@@ -265,6 +265,10 @@ def test_what_is_refused(written: str, said: str) -> None:
         ("services: {a: {image: x}}\nconfigs: {c: {file: /}}", "c.yml:2: configs.c.file: cannot read /: Is a director"),
         ("services: {a: {image: x}}\nnetworks: {n: {external: true, driver: d}}", "c.yml:2: networks.n.driver: an ext"),
         ("services: {a: {image: x}}\nnetworks: {n: {external: {name: a}, name: b}}", "c.yml:2: networks.n.external: i"),
+        ("services: {a: {image: x, networks: [n]}}\nnetworks: {n: {driver: bridge}}",
+         "c.yml:2: networks.n.driver: networks of driver 'bridge' are for one machine; leave it out"),
+        ("services: {a: {image: x, volumes: [v:/v]}}\nvolumes: {v: {driver: nfs}}",
+         "c.yml:2: volumes.v.driver: volumes of driver 'nfs' are not supported; local is"),
         ("services: {a: {image: x, networks: [n]}}\nnetworks: {n: {ipam: {driver: d}}}", "c.yml:2: networks.n.ipam.dr"),
         ("services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [c]}\n"
          "  c: {image: x, depends_on: [a]}",
