@@ -145,8 +145,8 @@ class Child:
             began = loop.time()
             try:
                 process = self._process = await self._take()
-                note(self._pid_file, process.pid)
                 try:
+                    note(self._pid_file, process.pid)
                     await process.configure(self._line())
                     await self._opened()
                     if first is not None and not first.done():
@@ -156,6 +156,11 @@ class Child:
                     await self._closed(process)
             except (ChildFailed, OSError) as failure:
                 self.error = str(failure)
+                if first is not None and not first.done():
+                    first.set_exception(ChildFailed(self.error))
+            except Exception as defect:  # noqa: BLE001 - whatever it is, the child is to be running
+                _log.exception("a defect ended a child", child=self.name)
+                self.error = f"{type(defect).__name__}: {defect}"
                 if first is not None and not first.done():
                     first.set_exception(ChildFailed(self.error))
             if loop.time() - began > _SOUND:

@@ -144,6 +144,8 @@ async def _begin_anew(node: Node, request: InitRequest) -> InitResponse:
         record, identity = node.record, node.identity
         assert record is not None
         assert identity is not None
+        before = NodeRecord()
+        before.CopyFrom(record)
         if request.listen_address:
             record.listen_address = await addresses.listen_address(request.listen_address, addresses.machine_interfaces)
         if request.advertise_address:
@@ -158,6 +160,7 @@ async def _begin_anew(node: Node, request: InitRequest) -> InitResponse:
             await node.manager.start(node.manager_config)
         except BaseException:
             node.founding = None
+            record.CopyFrom(before)
             await node.manager.insist(node.manager_config)
             raise
         finally:

@@ -75,7 +75,10 @@ class Follower:
             if message.managers and list(message.managers) != list(record.managers):
                 del record.managers[:]
                 record.managers.extend(message.managers)
-                await node.save_record()
+                try:
+                    await node.save_record()
+                except OSError as error:
+                    _log.warning("the list of managers cannot be kept for the next start", reason=str(error))
         self._news.set()
 
     async def _renew(self) -> None:

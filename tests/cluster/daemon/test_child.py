@@ -197,6 +197,16 @@ async def test_what_a_child_says_beside_does_not_stop_it(world: World) -> None:
     await until((world.directory / "said").exists)
 
 
+async def test_a_process_that_cannot_be_written_down_does_not_stay(world: World) -> None:
+    (world.directory / "worker.pid").mkdir()
+    with pytest.raises(ChildFailed, match="Is a directory"):
+        await world.child.start(told("well"))
+    (world.directory / "worker.pid").rmdir()
+    await world.child.start(told("well"))
+    # Only the second one was ever told anything.
+    assert len(world.lines) == 1
+
+
 async def test_who_gives_up_waiting_for_a_start_leaves_nothing(world: World) -> None:
     starting = asyncio.create_task(world.child.start(told("well")))
     await world.until_lines(1)

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 
 from flota.node import entering, following
+from flota.node import record as records
 from flota.node.following import Follower
 from flota.node.node import Node, Programs
 from flota.node.options import DaemonOptions
@@ -21,6 +22,7 @@ from flota.rpc.channels import node_channel
 from flota.rpc.errors import DeadlineExceeded, FailedPrecondition
 from flota.v1.control_pb2 import ListNodesRequest
 from flota.v1.control_pb2_grpc import ControlStub
+from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import (
     AgentStatusRequest,
     AgentStatusResponse,
@@ -30,6 +32,7 @@ from flota.v1.local_pb2 import (
     RemoveImageRequest,
 )
 from flota.v1.local_pb2_grpc import AgentStub
+from flota.v1.process_pb2 import NodeRecord
 from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, free_address, refusal
 
 STAND_IN = [sys.executable, "-m", "tests.cluster.daemon.worker"]
@@ -178,3 +181,21 @@ async def test_a_machine_whose_worker_does_not_run_becomes_no_node(tmp_path: Pat
         assert state_of(node, AgentStatusResponse())[0] == InfoResponse.STATE_INACTIVE
     finally:
         await node.stop()
+
+
+async def test_a_full_disk_does_not_end_the_daemon(one: Daemon, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = await one.init()
+    await entering.join(node, joining(begun, begun.tokens.worker, begun.address))
+
+    def full(path: Path, record: NodeRecord) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "store", full)
+    session, record = node.session, node.record
+    assert session is not None
+    assert record is not None
+    news = SessionMessage()
+    news.CopyFrom(session)
+    news.managers.add(node_id="m9", address="192.0.2.9:2377")
+    await Follower(node)._hear(news)
+    assert record.managers[-1].node_id == "m9"
