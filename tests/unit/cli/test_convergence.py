@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from flota.cli.convergence import Convergence, reason, update_mark
+from flota.cli.convergence import Convergence, Goal, reason, update_mark
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.types_pb2 import NodeAvailability, NodeState, RestartPolicy, TaskState, UpdateStatus
 
 RUNNING, FAILED, SHUTDOWN = TaskState.TASK_STATE_RUNNING, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_SHUTDOWN
+STARTING = TaskState.TASK_STATE_STARTING
 COMPLETE, READY, REMOVE = TaskState.TASK_STATE_COMPLETE, TaskState.TASK_STATE_READY, TaskState.TASK_STATE_REMOVE
 VERSION = 5
 
@@ -219,3 +220,52 @@ def test_the_reason_of_an_end() -> None:
     assert reason(task) == "started"
     task.status.error = "task: non-zero exit (137)"
     assert reason(task) == "task: non-zero exit (137)"
+
+
+@pytest.mark.parametrize(
+    ("goal", "states", "converged"),
+    [
+        (Goal.STABLE, (RUNNING, STARTING), False),
+        (Goal.STARTED, (RUNNING, STARTING), True),
+        (Goal.HEALTHY, (RUNNING, STARTING), False),
+        (Goal.HEALTHY, (RUNNING, RUNNING), True),
+        (Goal.COMPLETED, (RUNNING, COMPLETE), False),
+        (Goal.COMPLETED, (COMPLETE, COMPLETE), True),
+    ],
+)
+def test_what_a_service_is_waited_for(goal: Goal, states: tuple["TaskState.ValueType", ...], converged: bool) -> None:
+    of = service()
+    of.spec.task.container.healthcheck.test.extend(["CMD", "true"])
+    of.spec.task.restart.condition = RestartPolicy.CONDITION_ON_FAILURE
+    task = Tasks(of)
+    made = watch(of, *(task(slot, state) for slot, state in enumerate(states, 1)), goal=goal)
+    assert made.progress().converged is converged
+    assert made.monitor == (5.0 if goal is Goal.STABLE else 0.0)
+
+
+def test_without_a_health_check_starting_is_not_started() -> None:
+    of = service(1)
+    made = watch(of, Tasks(of)(1, STARTING), goal=Goal.STARTED)
+    assert not made.progress().converged
+
+
+def test_of_a_job_one_task_is_enough_to_have_started() -> None:
+    of = Service(id="s")
+    of.spec.replicated_job.total_completions = of.spec.replicated_job.max_concurrent = 5
+    task = Tasks(of)
+    assert watch(of, task(1), goal=Goal.STARTED).progress().converged
+    assert not watch(of, task(1), goal=Goal.COMPLETED).progress().converged
+
+
+def test_a_service_that_is_stable_leaves_nothing_to_wake_up_for_while_another_is_not() -> None:
+    """Else the wait for several would not wait at all, but look again and again."""
+    from flota.cli.waiting import Display, Waiter
+
+    there, missing = service(1), service(1)
+    there.spec.update.monitor.SetInParent()
+    missing.id = "s2"
+    waiter = Waiter(None, [there, missing], Display())  # type: ignore[arg-type]  # nobody is asked
+    waiter._services["s"].observe_task(Tasks(there)(1))
+    assert waiter._look() is False
+    patience = waiter._patience()
+    assert patience is None or patience > 0.5

@@ -1,6 +1,7 @@
 """`flota stack` against the real control API, orchestrators and scheduler, with agents that really act."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,19 @@ services:
     assert done.err.endswith("; shop_web is not deployed, as shop_web depends on it\n")
     assert names_of(working, "services") == {"shop_db"}
     assert deploy(flota, file, "--detach").lines == ["Service shop_db is unchanged", "Creating service shop_web"]
+
+
+def test_ctrl_c_while_a_dependency_is_waited_for_says_what_is_missing(swarm: Daemon, tmp_path: Path) -> None:
+    file = write(tmp_path, "services: {web: {image: web, depends_on: [db]}, db: {image: db}}")
+    command = [sys.executable, "-m", "flota.cli", "-H", swarm.host, "stack", "deploy", "-c", str(file), "shop"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("shop_db: overall progress: 0 out of 1"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "Interrupted: shop_web is not deployed.\n")
+    assert names_of(swarm, "services") == {"shop_db"}
 
 
 def test_several_deploys_at_once_all_succeed(working: Daemon, shop: Path) -> None:
