@@ -93,6 +93,13 @@ def change(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]
     return "".join(f"{line}\n" for line in lines)
 
 
+def only_grows(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether nothing is wrong with `old` but that more tasks could share the work."""
+    return old.keys() == new.keys() and all(
+        behind == new[address] or (behind and set(behind) <= set(new[address])) for address, behind in old.items()
+    )
+
+
 def loaded(listing: str) -> Balance:
     """Virtual addresses that a listing of the table shows, with unknown tasks behind them (equal to nothing wanted)."""
     return dict.fromkeys(re.findall(rf"chain {_CHAIN}([0-9.]+) ", listing), ("?",))

@@ -13,14 +13,18 @@ from flota.overlay.connections import end_connections
 from flota.overlay.dns.server import ADDRESS, PORT
 from flota.overlay.kernel import NamespaceThreads
 
+# Seconds between two loads that only add tasks to share the work.
+PACE = 0.25
+
 
 @dataclass
 class _Loaded:
-    """What a task's namespace has. `seen` are addresses that connections may have been sent to."""
+    """What a task's namespace has, and since when. `seen` are addresses that connections may have been sent to."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     balance: Balance = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    at: float = 0.0
 
 
 class Balancer:
@@ -59,6 +63,19 @@ class Balancer:
                 await self._threads.inside(namespace, lambda: end_connections(gone))
                 loaded.seen -= gone
 
+    def may_wait(self, task_id: str, wanted: Balance) -> bool:
+        """Whether the task can do without `wanted` for a moment: it would only add tasks to those that answer, and
+        was told of others just before. A service that starts many tasks would have every task on its network load new
+        rules at each of them.
+        """
+        loaded = self._tasks.get(task_id)
+        return (
+            loaded is not None
+            and asyncio.get_running_loop().time() - loaded.at < PACE
+            and loaded.balance != wanted
+            and balance.only_grows(loaded.balance, wanted)
+        )
+
     def forget(self, task_id: str) -> None:
         """The task's namespace goes, and its table with it."""
         self._tasks.pop(task_id, None)
@@ -68,5 +85,6 @@ class Balancer:
         if rules:
             namespace = task_namespace(self._run_directory, task_id)
             await self._threads.inside(namespace, lambda: libnftables.load(rules))
+            loaded.at = asyncio.get_running_loop().time()
         loaded.balance = dict(wanted)
         loaded.seen.update(address for addresses in wanted.values() for address in addresses)

@@ -20,7 +20,7 @@ from flota.overlay import namespaces
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 8
+_THREADS = 4
 
 
 class KernelThread:

@@ -22,7 +22,7 @@ from random import SystemRandom
 from flota.overlay import attachments, balance, publish
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balance import Balance
-from flota.overlay.balancer import Balancer
+from flota.overlay.balancer import PACE, Balancer
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
@@ -71,6 +71,9 @@ class Network:
         self._held: set[str] = set()
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
+        # Networks with tasks whose rules may wait for a moment, and the moment's end.
+        self._waiting: set[str] = set()
+        self._paced: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -88,6 +91,8 @@ class Network:
     async def stop(self) -> None:
         """Stop serving names. Namespaces and links of attached tasks stay: containers outlive the worker."""
         self._programmer.cancel()
+        if self._paced is not None:
+            self._paced.cancel()
         with suppress(asyncio.CancelledError):
             await self._programmer
         for server in self._servers.values():
@@ -260,7 +265,7 @@ class Network:
                 refused |= await self._publish(dirty, alive)
             if refused:
                 asyncio.get_running_loop().call_later(_RETRY, self._touch, refused)
-            if not self._wake.is_set():
+            if not self._wake.is_set() and self._paced is None:
                 self._idle.set()
 
     async def _hold(self, dirty: set[str]) -> set[str]:
@@ -294,7 +299,12 @@ class Network:
             on = {attachment.network_id for attachment in task.networks}
             if on & networks:
                 wanted = {address: behind for one in on for address, behind in of_network[one].items()}
+                if self._balancer.may_wait(task.id, wanted):
+                    self._waiting |= on
+                    continue
                 updates[task.id] = (on, self._balancer.update(task.id, wanted, alive))
+        if self._waiting and self._paced is None:
+            self._paced = asyncio.get_running_loop().call_later(PACE, self._end_wait)
         results = await asyncio.gather(*(update for _, update in updates.values()), return_exceptions=True)
         refused: set[str] = set()
         for (task_id, (on, _)), result in zip(updates.items(), results, strict=True):
@@ -320,6 +330,10 @@ class Network:
             log.warning("published ports: %s", error)
             return dirty
         return set()
+
+    def _end_wait(self) -> None:
+        waiting, self._waiting, self._paced = self._waiting, set(), None
+        self._touch(waiting)
 
     def _touch(self, networks: Iterable[str]) -> None:
         """Have the kernel's entries of these networks compared with the model's."""
