@@ -20,12 +20,12 @@ def family(address: str) -> int:
 
 def kind(name: str, data: list[Any]) -> tuple[str, Any]:
     """The attribute that says what a new link is."""
-    return "IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", name), ("IFLA_INFO_DATA", {"attrs": data})]}
+    return "IFLA_LINKINFO", [("IFLA_INFO_KIND", name), ("IFLA_INFO_DATA", data)]
 
 
 def veth(peer: list[Any]) -> tuple[str, Any]:
     """A pair of links; `peer` are the attributes of the other one. (It cannot be made up at once: set it up later.)"""
-    return kind("veth", [("VETH_INFO_PEER", {"attrs": peer})])
+    return kind("veth", [("VETH_INFO_PEER", peer)])
 
 
 def new_link(what: str, attributes: list[Any], *, up: bool = True) -> Message:

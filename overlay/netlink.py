@@ -1,8 +1,8 @@
 """A route netlink socket that sends many messages at once.
 
-pyroute2 defines and encodes the messages; this module only carries them: a thousand forwarding entries are a few
-system calls. A socket stays in the namespace it was opened in, whatever its thread enters later. Blocking: it belongs
-on the overlay's kernel thread. It never decides what to send.
+rtnetlink encodes the messages; this module only carries them: a thousand forwarding entries are a few system calls. A
+socket stays in the namespace it was opened in, whatever its thread enters later. Blocking: it belongs on the overlay's
+kernel thread. It never decides what to send.
 """
 
 import errno
@@ -12,15 +12,15 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-from pyroute2.netlink import (
+from flota.overlay.errors import KernelRefused
+from flota.overlay.rtnetlink import (
+    HEADER,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REPLACE,
     NLM_F_REQUEST,
-)
-from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
     RTM_DELNEIGH,
     RTM_DELRULE,
@@ -34,14 +34,11 @@ from pyroute2.netlink.rtnl import (
     RTM_NEWROUTE,
     RTM_NEWRULE,
     RTM_SETLINK,
+    Answer,
+    Attribute,
+    decode,
+    encode,
 )
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-from flota.overlay.errors import KernelRefused
 
 __all__ = [
     "CREATE",
@@ -64,7 +61,6 @@ __all__ = [
 
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 
-_HEADER = struct.Struct("=IHHII")
 _ERROR = struct.Struct("=i")
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 # As many bytes as go out before answers are read: answers (one per message) must fit into the receive buffer.
@@ -72,18 +68,6 @@ _CHUNK = 32 * 1024
 _RECEIVE_BUFFER = 4 * 1024 * 1024
 _SO_RCVBUFFORCE = 33
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
-
-_CLASSES: dict[int, Any] = {
-    RTM_NEWLINK: ifinfmsg,
-    RTM_DELLINK: ifinfmsg,
-    RTM_SETLINK: ifinfmsg,
-    RTM_NEWADDR: ifaddrmsg,
-    RTM_NEWROUTE: rtmsg,
-    RTM_NEWRULE: fibmsg,
-    RTM_DELRULE: fibmsg,
-    RTM_NEWNEIGH: ndmsg,
-    RTM_DELNEIGH: ndmsg,
-}
 
 
 class Message:
@@ -98,33 +82,26 @@ class Message:
 
 
 def message(
-    kind: int, how: int, what: str, *, attributes: list[Any], ignore: tuple[int, ...] = (), **fields: Any
+    kind: int, how: int, what: str, *, attributes: Iterable[Attribute], ignore: tuple[int, ...] = (), **fields: Any
 ) -> Message:
     """Encode a request of `kind` (RTM_…); `how`: NLM_F_… flags.
 
     `fields` are the fixed part's; `ignore` lists errnos that are no error.
     """
-    encoder = _CLASSES[kind]()
-    for name, value in fields.items():
-        encoder[name] = value
-    encoder["attrs"] = attributes
-    encoder["header"]["type"] = kind
-    encoder["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | how
-    encoder.encode()
-    return Message(bytearray(encoder.data), what, ignore)
+    return Message(encode(kind, NLM_F_REQUEST | NLM_F_ACK | how, fields, attributes), what, ignore)
 
 
-def add(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
+def add(kind: int, what: str, *, attributes: Iterable[Attribute], **fields: Any) -> Message:
     """A request for a thing that must not be there yet."""
     return message(kind, CREATE, what, attributes=attributes, **fields)
 
 
-def replace(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
+def replace(kind: int, what: str, *, attributes: Iterable[Attribute], **fields: Any) -> Message:
     """A request for a thing, whether it is there or not."""
     return message(kind, NLM_F_CREATE | NLM_F_REPLACE, what, attributes=attributes, **fields)
 
 
-def remove(kind: int, what: str, *, attributes: list[Any], **fields: Any) -> Message:
+def remove(kind: int, what: str, *, attributes: Iterable[Attribute], **fields: Any) -> Message:
     """A request that a thing be gone; fine if it is already."""
     gone = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
     return message(kind, 0, what, attributes=attributes, ignore=gone, **fields)
@@ -179,25 +156,14 @@ class RouteSocket:
 
     def links(self) -> dict[str, int]:
         """Interfaces of the namespace: name → index."""
-        request = ifinfmsg()
-        request["header"]["type"] = RTM_GETLINK
-        found = {}
-        for payload in self._dump(request):
-            link = ifinfmsg(payload)
-            link.decode()
-            found[link.get_attr("IFLA_IFNAME")] = int(link["index"])
-        return found
+        return {link.attributes["IFLA_IFNAME"]: link.fields["index"] for link in self._dump(RTM_GETLINK)}
 
     def link(self, name: str) -> int | None:
         """Index of one interface, or None; one small answer instead of a dump."""
-        request = ifinfmsg()
-        request["attrs"] = [("IFLA_IFNAME", name)]
-        request["header"]["type"] = RTM_GETLINK
-        request["header"]["flags"] = NLM_F_REQUEST
+        request = encode(RTM_GETLINK, NLM_F_REQUEST, {}, [("IFLA_IFNAME", name)])
         self._sequence += 1
-        request["header"]["sequence_number"] = self._sequence
-        request.encode()
-        self._socket.send(bytes(request.data))
+        struct.pack_into("=I", request, 8, self._sequence)
+        self._socket.send(request)
         while True:
             for kind, sequence, payload in _split(self._socket.recv(65536)):
                 if sequence != self._sequence:
@@ -208,25 +174,12 @@ class RouteSocket:
 
     def addresses(self, index: int) -> list[str]:
         """Addresses of one interface, without prefix length."""
-        request = ifaddrmsg()
-        request["header"]["type"] = RTM_GETADDR
-        found = []
-        for payload in self._dump(request):
-            entry = ifaddrmsg(payload)
-            entry.decode()
-            if entry["index"] == index:
-                found.append(str(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")))
-        return found
+        entries = (entry for entry in self._dump(RTM_GETADDR) if entry.fields["index"] == index)
+        return [str(one.attributes.get("IFA_LOCAL") or one.attributes.get("IFA_ADDRESS")) for one in entries]
 
     def mtu_of_address(self, address: str) -> int | None:
         """MTU (bytes) of the interface that has `address`, or None if none has."""
-        request = ifinfmsg()
-        request["header"]["type"] = RTM_GETLINK
-        links = []
-        for payload in self._dump(request):
-            link = ifinfmsg(payload)
-            link.decode()
-            links.append((int(link["index"]), int(link.get_attr("IFLA_MTU"))))
+        links = [(link.fields["index"], int(link.attributes["IFLA_MTU"])) for link in self._dump(RTM_GETLINK)]
         for index, mtu in links:
             if address in self.addresses(index):
                 return mtu
@@ -234,48 +187,30 @@ class RouteSocket:
 
     def marks(self) -> set[int]:
         """Marks that routing rules look for."""
-        request = fibmsg()
-        request["family"] = socket.AF_INET
-        request["header"]["type"] = RTM_GETRULE
-        found = set()
-        for payload in self._dump(request):
-            rule = fibmsg(payload)
-            rule.decode()
-            if rule.get_attr("FRA_FWMARK"):
-                found.add(int(rule.get_attr("FRA_FWMARK")))
-        return found
+        found = (rule.attributes.get("FRA_FWMARK", 0) for rule in self._dump(RTM_GETRULE, socket.AF_INET))
+        return {mark for mark in found if mark}
 
-    def neighbours(self, family: int) -> list[Any]:
-        """All neighbour entries of `family` (AF_BRIDGE: forwarding entries), decoded."""
-        request = ndmsg()
-        request["family"] = family
-        request["header"]["type"] = RTM_GETNEIGH
-        found = []
-        for payload in self._dump(request):
-            entry = ndmsg(payload)
-            entry.decode()
-            found.append(entry)
-        return found
+    def neighbours(self, family: int) -> list[Answer]:
+        """All neighbour entries of `family` (AF_BRIDGE: forwarding entries)."""
+        return list(self._dump(RTM_GETNEIGH, family))
 
-    def _dump(self, request: Any) -> Iterator[bytes]:
-        """Whole messages (with their headers) of a dump, as pyroute2 decodes them."""
+    def _dump(self, kind: int, family: int = 0) -> Iterator[Answer]:
         self._sequence += 1
-        request["header"]["flags"] = NLM_F_REQUEST | NLM_F_DUMP
-        request["header"]["sequence_number"] = self._sequence
-        request.encode()
-        self._socket.send(bytes(request.data))
+        request = encode(kind, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, [])
+        struct.pack_into("=I", request, 8, self._sequence)
+        self._socket.send(request)
         while True:
             data = self._socket.recv(262144)
             offset = 0
             while offset < len(data):
-                length, kind, _flags, sequence, _pid = _HEADER.unpack_from(data, offset)
+                length, kind, _flags, sequence, _pid = HEADER.unpack_from(data, offset)
                 if sequence == self._sequence:
                     if kind == _NLMSG_DONE:
                         return
                     if kind == _NLMSG_ERROR:
                         number = -_ERROR.unpack_from(data, offset + 16)[0]
                         raise KernelRefused("list", number, os.strerror(number))
-                    yield data[offset : offset + length]
+                    yield decode(data[offset : offset + length])
                 offset += (length + 3) & ~3
 
 
@@ -296,6 +231,6 @@ def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(type, sequence number, payload) of every message in a datagram."""
     offset = 0
     while offset + 16 <= len(data):
-        length, kind, _flags, sequence, _pid = _HEADER.unpack_from(data, offset)
+        length, kind, _flags, sequence, _pid = HEADER.unpack_from(data, offset)
         yield kind, sequence, data[offset + 16 : offset + length]
         offset += (length + 3) & ~3

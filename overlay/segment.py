@@ -57,7 +57,6 @@ from flota.v1.objects_pb2 import Network
 
 _PERMANENT, _STATIC = 0x80, 0x42  # NUD_PERMANENT; NUD_NOARP | NUD_REACHABLE
 _SELF, _MASTER = 0x02, 0x04  # NTF_SELF: VXLAN's own table; NTF_MASTER: the bridge's
-_NESTED = 0x8000
 _MTU_OPTION = "com.docker.network.driver.mtu"
 _SMALLEST_MTU = 576
 
@@ -255,7 +254,7 @@ class Segment:
                     "VXLAN device's bridge port",
                     family=socket.AF_BRIDGE,
                     index=self._vxlan,
-                    attributes=[("IFLA_PROTINFO", {"attrs": port}, _NESTED)],
+                    attributes=[("IFLA_PROTINFO", port)],
                 ),
             ]
         )
@@ -335,14 +334,14 @@ class Segment:
         """The entries the kernel has now."""
         found = Forwarding()
         for entry in self._routes.neighbours(socket.AF_BRIDGE):
-            vtep = entry.get_attr("NDA_DST")
-            if entry["ifindex"] == self._vxlan and vtep is not None:
-                found.endpoints[entry.get_attr("NDA_LLADDR")] = vtep
+            vtep = entry.attributes.get("NDA_DST")
+            if entry.fields["ifindex"] == self._vxlan and vtep is not None:
+                found.endpoints[entry.attributes["NDA_LLADDR"]] = vtep
         found.entries = frozenset(map(hop_of_mark, self._routes.marks()))
         for version in (socket.AF_INET, socket.AF_INET6):
             for entry in self._routes.neighbours(version):
-                if entry["ifindex"] == self._bridge and entry["state"] == _PERMANENT:
-                    found.neighbours[entry.get_attr("NDA_DST")] = entry.get_attr("NDA_LLADDR")
+                if entry.fields["ifindex"] == self._bridge and entry.fields["state"] == _PERMANENT:
+                    found.neighbours[entry.attributes["NDA_DST"]] = entry.attributes["NDA_LLADDR"]
         return found
 
 
