@@ -191,7 +191,7 @@ class Manager:
             self._dispatcher,
             self._log_broker,
             self._control,
-            RoleManager(self.store, self.raft, self.config.node_id),
+            RoleManager(self.store, self.raft, self.config.node_id, self._dispatcher.knows_managers),
         ]
 
     # What the services ask.

@@ -2,21 +2,27 @@
 
 Promotion: the node's role becomes manager and its certificate is to be rotated; its daemon then renews it, starts a
 manager process and joins the Raft group by itself. Demotion goes the other way round: first out of the Raft group
-(never below what keeps a quorum), then the role. A leader that is to be demoted first hands leadership on.
+(never below what keeps a quorum), then the role. A leader that is to be demoted first hands leadership on. A node that
+is up leaves the group only when its worker knows of the managers that stay: with its own manager gone it would have
+nobody to turn to.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from flota.manager.store import Store, Transaction
 from flota.v1.objects_pb2 import Certificate, Node
-from flota.v1.types_pb2 import NodeRole
+from flota.v1.types_pb2 import NodeRole, NodeState
 
 _log = structlog.get_logger("role")
 # SwarmKit's roleReconcileInterval.
 _RETRY = 5.0
+# Between two looks at whether a node has been told, and how long that is waited for.
+_LOOK = 0.05
+_PATIENCE = 10.0
 
 
 class Membership(Protocol):
@@ -39,7 +45,17 @@ class RoleManager:
 
     name = "role manager"
 
-    def __init__(self, store: Store, membership: Membership, own_node_id: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        own_node_id: str,
+        knows_managers: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`knows_managers` says whether a node's worker was told of the managers there are now."""
+        self._knows_managers = knows_managers
+        # Nodes that are to be demoted and do not know yet, and until when they are waited for.
+        self._untold: dict[str, float] = {}
         self._store = store
         self._membership = membership
         self._own_node_id = own_node_id
@@ -50,7 +66,8 @@ class RoleManager:
             while True:
                 pending = await self._reconcile()
                 try:
-                    async with asyncio.timeout(_RETRY if pending else None):
+                    wait = _LOOK if self._untold else _RETRY
+                    async with asyncio.timeout(wait if pending else None):
                         await changes.next()
                         changes.drain()
                 except TimeoutError:
@@ -59,7 +76,9 @@ class RoleManager:
     async def _reconcile(self) -> bool:
         """Change what can be changed now; True when something is left to try again."""
         pending = False
-        for node in self._store.nodes:
+        demoted = {node.id for node in self._store.nodes if node.role != node.spec.desired_role}
+        self._untold = {node_id: until for node_id, until in self._untold.items() if node_id in demoted}
+        for node in list(self._store.nodes):
             if node.role == node.spec.desired_role:
                 continue
             try:
@@ -68,12 +87,24 @@ class RoleManager:
                         _log.info("the leader is to be demoted: handing leadership on")
                         await self._membership.transfer_leadership()
                         return True
+                    if self._is_untold(node):
+                        pending = True
+                        continue
                     await self._membership.remove_member(node.id)
                 await self._set_role(node.id)
             except Exception as error:  # noqa: BLE001 - tried again; the reason is for people
                 _log.warning("cannot change a role yet", node_id=node.id, reason=str(error))
                 pending = True
         return pending
+
+    def _is_untold(self, node: Node) -> bool:
+        """Whether to wait until the node's worker knows who stays a manager; not for ever, nor for a dead node."""
+        now = asyncio.get_running_loop().time()
+        until = self._untold.setdefault(node.id, now + _PATIENCE)
+        waits = node.status.state != NodeState.NODE_STATE_DOWN and now < until and not self._knows_managers(node.id)
+        if not waits:
+            del self._untold[node.id]
+        return waits
 
     async def _set_role(self, node_id: str) -> None:
         def change(tx: Transaction) -> None:

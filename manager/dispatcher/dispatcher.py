@@ -55,6 +55,10 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
             self._term = None
             term.end(Unavailable("this manager does not lead any longer: try again"))
 
+    def knows_managers(self, node_id: str) -> bool:
+        """Whether the node's worker was told of the managers there are now; False while nobody can tell."""
+        return self._term is not None and self._term.knows_managers(node_id)
+
     def _now(self) -> Term:
         if self._term is None:
             raise Unavailable("this manager does not lead: try again")

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flota.rpc.errors import FailedPrecondition, FlotaError
+from flota.v1.types_pb2 import Peer
 
 if TYPE_CHECKING:
     from flota.manager.dispatcher.outbox import Outbox
@@ -19,6 +20,8 @@ class Session:
         self.id = id
         self.outbox: Outbox | None = None
         self.ended = False
+        # The managers its worker was last told of.
+        self.managers: list[Peer] = []
         self._error: FlotaError | None = None
         self._wake = asyncio.Event()
 

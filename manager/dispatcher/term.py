@@ -122,7 +122,14 @@ class Term:
             if node is not None and (sent is None or self._is_news(sent, node)):
                 sent = SessionMessage(session_id=session.id, node=node, managers=self._managers, root_ca=self._root_ca)
                 yield sent
+                session.managers = list(sent.managers)
             await session.poked()
+
+    def knows_managers(self, node_id: str) -> bool:
+        """Whether the node's worker was told of the managers there are now; False without a session."""
+        self._look_at_managers()
+        session = self._presence.current(node_id)
+        return session is not None and session.managers == self._managers
 
     def close_session(self, session: Session) -> None:
         """Its stream is over, whoever ended it."""

@@ -160,7 +160,7 @@ def _object(readers: dict[str, Reader]) -> Reader:
                 spot.of(made, "external").fail(f"it is named {name!r} here and {made['name']!r} under name:")
             made.put("external", True)
             if name:
-                made.put("name", name, external.place_of("name"))
+                made.put("name", words.network_name(name, spot.of(external, "name")), external.place_of("name"))
         return made
 
     return read
