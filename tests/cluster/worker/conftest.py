@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from flota.v1.types_pb2 import Peer
 from tests.cluster.worker.machine import Cluster, Machine
 from tests.unit.dispatcher.swarm import Swarm
 
@@ -16,7 +15,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     try:
         swarm = Swarm(tmp_path, period=0.5, host=machine.gateway)
         async with swarm.serving():
-            swarm.managers = [Peer(node_id="m1", address=swarm.address)]
             await swarm.node("w1")
             try:
                 yield Cluster(swarm, machine)

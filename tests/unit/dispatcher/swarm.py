@@ -261,7 +261,7 @@ class Swarm:
         self._agents: list[Agent] = []
         self.store = Store()
         self.proposer = CountingProposer(self.store)
-        self.managers = [Peer(node_id="m1", address="10.0.0.1:2377")]
+        self.managers: list[Peer] = []
         self.log_broker = LogBroker(self.store, answer_limit=answer_limit)
         self.dispatcher = Dispatcher(
             self.store, SystemClock(), Random(1), lambda: list(self.managers), lambda: self.root_pem, "m1"
@@ -275,6 +275,8 @@ class Swarm:
         with socket.socket() as probe:
             probe.bind((self._host, 0))
             self.address = f"{self._host}:{probe.getsockname()[1]}"
+        # Before it leads: workers are told of managers the dispatcher looks at once a second only.
+        self.managers = [Peer(node_id="m1", address=self.address)]
         server = node_server(self.identity("m1", MANAGER), lambda: self._trust, self.address)
         add_DispatcherServicer_to_server(self.dispatcher, server)
         add_LogsServicer_to_server(self.log_broker, server)
