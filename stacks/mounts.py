@@ -127,8 +127,10 @@ def check_mount(mount: Mount, whole: object) -> None:
     """Hold what is true for every mount. Raises BadValue."""
     if not mount.target:
         raise BadValue(whole, "target=PATH is missing")
-    if not isabs(mount.target) and not mount.target.startswith("{{"):
+    if not isabs(mount.target):
         raise BadValue(whole, f"the target {mount.target!r} must be an absolute path in the container")
+    if is_root(mount.target):
+        raise BadValue(whole, "the container's root cannot be mounted over")
     if mount.type == Mount.TYPE_BIND:
         if not mount.source:
             raise BadValue(whole, "a bind mount needs source=PATH")
@@ -136,6 +138,11 @@ def check_mount(mount: Mount, whole: object) -> None:
             raise BadValue(whole, f"the source {mount.source!r} of a bind mount must be an absolute path")
     if mount.type == Mount.TYPE_TMPFS and mount.source:
         raise BadValue(whole, "a tmpfs has no source")
+
+
+def is_root(target: str) -> bool:
+    """Whether an absolute path is a way to write /: //, /., /x/.."""
+    return not normpath(target).strip("/")
 
 
 def parse_short_volume(text: str, folder: str) -> Mount:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from posixpath import normpath
 from typing import Any
 
 from flota.stacks.compose.canonical.entries import mount_of
@@ -89,9 +90,7 @@ class Containers:
             mounts.append((mount, spot.of(service, "tmpfs").of(tmpfs, index)))
         targets: set[str] = set()
         for mount, here in mounts:
-            target = mount.target.rstrip("/") or "/"
-            if target == "/":
-                here.fail("the container's root cannot be mounted over")
+            target = normpath(mount.target)
             if target in targets:
                 here.fail(f"another mount has the same target, {mount.target}")
             if mount.type == Mount.TYPE_VOLUME and not mount.source and mount.read_only:
@@ -141,7 +140,7 @@ class Containers:
             value = entry.get(key, "0")
             if not (value.isascii() and value.isdigit()):
                 spot.of(entry, key).fail(f"{value!r} is not a number")
-        if target.endswith("/") or ".." in target.split("/"):
+        if target.endswith("/") or ".." in target.split("/") or "\0" in target:
             spot.of(entry, "target").fail(f"{target!r} is not a file's name or path without '..'")
         file = FileTarget(
             name=target, uid=entry.get("uid", "0"), gid=entry.get("gid", "0"), mode=int(entry.get("mode", "0444"), 8)

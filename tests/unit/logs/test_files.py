@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flota.worker.logs import files
@@ -131,7 +131,6 @@ def test_nothing_but_what_comes_after_a_tail_of_none(conmon: Conmon) -> None:
     file.close()
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     lengths=st.lists(st.integers(0, 400), max_size=60),
     chunk=st.integers(64, 600),

@@ -16,7 +16,7 @@ from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import ServiceSpec
 from tests.unit.stacks.help import stack
 from tests.unit.stacks.projects import CASES, FILES, Case
-from tests.unit.stacks.test_properties import ENVIRONMENT, quick, written
+from tests.unit.stacks.test_properties import ENVIRONMENT, written
 from tests.unit.stacks.trees import DOCUMENTS
 
 
@@ -62,7 +62,6 @@ def test_what_is_exported_means_the_same(case: Case) -> None:
     assert again.warnings == []
 
 
-@quick
 @given(DOCUMENTS)
 def test_so_are_files_that_nobody_wrote(tree: Any) -> None:
     try:

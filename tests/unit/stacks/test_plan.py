@@ -12,7 +12,7 @@ from flota.v1.objects_pb2 import Config, Network, Secret, Service
 from flota.v1.service_defaults import with_defaults
 from tests.unit.stacks.help import stack
 from tests.unit.stacks.projects import CASES, Case
-from tests.unit.stacks.test_properties import ENVIRONMENT, load, quick, written
+from tests.unit.stacks.test_properties import ENVIRONMENT, load, written
 from tests.unit.stacks.trees import DOCUMENTS
 
 
@@ -62,7 +62,6 @@ def test_equal_files_differ_in_nothing(case: Case) -> None:
     assert {step.action for step in made.steps} == {"same"}
 
 
-@quick
 @given(DOCUMENTS)
 def test_nor_do_files_that_nobody_wrote(tree: Any) -> None:
     from flota.stacks.compose.loading import Source

@@ -6,10 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from flota.manager.control.container_rules import check_file
 from flota.manager.control.network_rules import check_network
 from flota.manager.control.service_rules import check_service
 from flota.rpc.errors import Unsupported
@@ -23,9 +24,6 @@ from flota.stacks.translation.stack import Stack, translate
 from tests.unit.stacks.help import plain
 from tests.unit.stacks.trees import ANYTHING, DOCUMENTS, NEARLY, NOISE
 
-quick = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
 ENVIRONMENT = {"X": "x"}
 
 
@@ -53,25 +51,21 @@ def only_compose_errors(*texts: str) -> None:
     assert "\n" not in said
 
 
-@quick
 @given(NOISE)
 def test_noise_is_refused_in_one_line(text: str) -> None:
     only_compose_errors(text)
 
 
-@quick
 @given(NEARLY)
 def test_files_that_are_nearly_right_never_end_in_a_traceback(tree: Any) -> None:
     only_compose_errors(written(tree))
 
 
-@quick
 @given(DOCUMENTS, NEARLY)
 def test_nor_do_two_of_them(one: Any, two: Any) -> None:
     only_compose_errors(written(one), written(two))
 
 
-@quick
 @given(DOCUMENTS, NEARLY)
 def test_nor_without_variables(one: Any, two: Any) -> None:
     with suppress(ComposeError):
@@ -79,7 +73,6 @@ def test_nor_without_variables(one: Any, two: Any) -> None:
         to_yaml(load(sources, "/nowhere", {}, with_variables=False).tree, escape=False)
 
 
-@quick
 @given(DOCUMENTS)
 def test_config_of_config_is_the_same_and_means_the_same(tree: Any) -> None:
     text = written(tree)
@@ -98,7 +91,6 @@ def test_config_of_config_is_the_same_and_means_the_same(tree: Any) -> None:
     assert second.networks == stack.networks
 
 
-@quick
 @given(DOCUMENTS)
 def test_what_we_take_the_cluster_takes(tree: Any) -> None:
     try:
@@ -108,12 +100,15 @@ def test_what_we_take_the_cluster_takes(tree: Any) -> None:
     for service in stack.services:
         with suppress(Unsupported):
             check_service(service)
+        for secret in service.task.container.secrets:
+            check_file("secret", secret.file)
+        for config in service.task.container.configs:
+            check_file("config", config.file)
     for network in stack.networks:
         with suppress(Unsupported):
             check_network(network)
 
 
-@quick
 @given(st.dictionaries(st.sampled_from("abcd"), ANYTHING, max_size=4))
 def test_what_is_written_is_read_as_what_it_was(tree: Any) -> None:
     assume('"": ' not in json.dumps(tree))  # A key that is empty is refused.
@@ -121,7 +116,6 @@ def test_what_is_written_is_read_as_what_it_was(tree: Any) -> None:
     assert plain(read_document(text, "c.yml")) == tree
 
 
-@quick
 @given(DOCUMENTS)
 def test_a_file_over_itself_is_itself(tree: Any) -> None:
     text = written(tree)

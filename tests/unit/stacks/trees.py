@@ -15,7 +15,8 @@ TEXTS = st.sampled_from(
         "${X:-y}", "${X}", "$$", "${", "::1", "1.1.1.1", "10.0.0.0/24", "h=1.2.3.4", "node.role==manager",
         "node.labels.x", "CMD", "NONE", "always", "on-failure:3", "linux/amd64", "NET_ADMIN", "0440", "nofile",
         "\x00", "\n", "a\nb", "ü", "'", "x.env", "{{.Task.Slot}}", "file", "~", "..", "a b", "2001-01-01", "yes",
-        "1_0", "0x1F", "22:22", "gpu", "SIGTERM", "http://x",
+        "1_0", "0x1F", "22:22", "gpu", "SIGTERM", "http://x", "/", "/x/..", "//", "/x/{{.Task.Slot}}",
+        "a:{{.Task.Slot}}", "{{.Node.ID}}:/x", "{{", "/x/",
     ]
 )  # fmt: skip
 NUMBERS = st.one_of(
