@@ -1,6 +1,7 @@
 """Property tests are the same on every run of `make test`, and look for something new in every `make soak`.
 
-`FLOTA_SEEDS=5000 pytest -m soak` (what `make soak SEEDS=5000` does) tries that many examples of each, other ones each time.
+`FLOTA_SEEDS=5000 pytest -m soak` (what `make soak SEEDS=5000` does) tries that many examples of each,
+other ones each time.
 """
 
 import os

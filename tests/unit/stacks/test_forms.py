@@ -184,7 +184,7 @@ secrets: {s: {file: s.txt}, t: {external: true}}
         ("volumes: [{type: tmpfs, target: /x, volume: {nocopy: true}}]", "volumes[0].volume: volume: options"),
         ("volumes: [{type: tmpfs, target: /x, source: a}]", "volumes[0]: invalid value '/x': a tmpfs has no"),
         ("tmpfs: [x]", "tmpfs[0]: invalid value 'x': the target 'x' must be an absolute path"),
-        ("tmpfs: '{{.Task.Slot}}'", "tmpfs: invalid value '{{.Task.Slot}}': the target '{{.Task.Slot}}' must be an abs"),
+        ("tmpfs: '{{.Task.Slot}}'", "tmpfs: invalid value '{{.Task.Slot}}': the target '{{.Task.Slot}}' must be an"),
         ("volumes: ['data:{{.Task.Slot}}']", "volumes[0]: invalid value 'data:{{.Task.Slot}}': the target"),
         ("volumes: [{type: bind, source: /a, target: '{{.Task.Name}}'}]", "volumes[0]: invalid value '{{.Task.Name}}"),
         ("volumes: [/x/..]", "volumes[0]: invalid value '/x/..': the container's root cannot be mounted over"),
