@@ -97,8 +97,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
 async def inspect(session: Session, configs: tuple[str, ...], form: str | None, pretty: bool) -> None:
     """Show configs as JSON in the shape of Docker's API, or for people."""
     from flota.cli.inspection import inspect_each
-    from flota.cli.output.docker_api import config as shape
     from flota.cli.output.files import pretty_file
+    from flota.gateway.translation.shown import config as shape
 
     await inspect_each(session, configs, lookup.config, shape, form, pretty_file if pretty else None)
 

@@ -83,7 +83,8 @@ def _rows(image: Image, wanted: Filters, no_trunc: bool) -> Iterator[dict[str, s
     """One row for each name that passes the filters."""
     from fnmatch import fnmatchcase
 
-    from flota.cli.output.human import decimal_size, iso_time, since
+    from flota.cli.output.human import decimal_size, since
+    from flota.gateway.translation.words import iso_time
 
     patterns = wanted.get("reference")
     digest = image.digests[0].rpartition("@")[2] if image.digests else _NONE

@@ -72,8 +72,9 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, no_tr
 
 
 def _row(network: Network, no_trunc: bool) -> dict[str, str]:
-    from flota.cli.output.docker_api import labels_text
-    from flota.cli.output.human import iso_time, short_id
+    from flota.cli.output.human import short_id
+    from flota.gateway.translation.shown import labels_text
+    from flota.gateway.translation.words import iso_time
 
     spec = network.spec
     return {
@@ -99,7 +100,7 @@ def _row(network: Network, no_trunc: bool) -> dict[str, str]:
 @talks
 async def inspect(session: Session, networks: tuple[str, ...], form: str | None) -> None:
     """Show networks as JSON in the shape of Docker's API."""
-    from flota.cli.output import docker_api
+    from flota.gateway.translation import shown as docker_api
 
     await inspect_each(session, networks, lookup.network, docker_api.network, form)
 

@@ -25,7 +25,7 @@ from flota.cli.session import Session, talks
 @talks
 async def inspect(session: Session, nodes: tuple[str, ...], form: str | None, pretty: bool) -> None:
     """Show nodes as JSON in the shape of Docker's API, or for people. `self` is the node you talk to."""
-    from flota.cli.output.docker_api import node as shape
     from flota.cli.output.pretty_node import pretty_node
+    from flota.gateway.translation.shown import node as shape
 
     await inspect_each(session, nodes, lookup.node, shape, form, pretty_node if pretty else None)

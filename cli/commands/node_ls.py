@@ -46,8 +46,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
     wanted.one_of("membership", ("accepted",))
     import asyncio
 
-    from flota.cli.output.docker_api import role
     from flota.cli.output.human import natural
+    from flota.gateway.translation.shown import role
     from flota.v1.control_pb2 import GetClusterRequest, ListNodesRequest
     from flota.v1.local_pb2 import InfoRequest
 
@@ -74,8 +74,9 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
 
 
 def _row(node: Node, own_id: str, root: bytes) -> dict[str, Any]:
-    from flota.cli.output.docker_api import availability, labels_text, reachability, word
     from flota.cli.output.human import capital
+    from flota.gateway.translation.shown import availability, labels_text, reachability
+    from flota.gateway.translation.words import word
     from flota.v1.types_pb2 import NodeState
 
     manager, tls = node.manager_status, node.description.tls_info

@@ -97,8 +97,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
 async def inspect(session: Session, secrets: tuple[str, ...], form: str | None, pretty: bool) -> None:
     """Show secrets as JSON in the shape of Docker's API, or for people."""
     from flota.cli.inspection import inspect_each
-    from flota.cli.output.docker_api import secret as shape
     from flota.cli.output.files import pretty_file
+    from flota.gateway.translation.shown import secret as shape
 
     await inspect_each(session, secrets, lookup.secret, shape, form, pretty_file if pretty else None)
 

@@ -25,7 +25,7 @@ from flota.cli.session import Session, talks
 @talks
 async def inspect(session: Session, services: tuple[str, ...], form: str | None, pretty: bool) -> None:
     """Show services as JSON in the shape of Docker's API, or for people."""
-    from flota.cli.output import docker_api
+    from flota.gateway.translation import shown as docker_api
 
     if not pretty:
         await inspect_each(session, services, lookup.service, docker_api.service, form)

@@ -27,7 +27,7 @@ async def join(
     data_path_addr: str | None,
 ) -> None:
     """Make this node part of a swarm. MANAGER is the address of one of its managers; more are tried in turn."""
-    from flota.cli.output.docker_api import role
+    from flota.gateway.translation.shown import role
     from flota.v1.local_pb2 import JoinRequest
     from flota.v1.types_pb2 import NodeAvailability
 

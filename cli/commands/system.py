@@ -104,7 +104,7 @@ async def info(session: Session, form: str | None) -> None:
 
 def _node_shape(answer: InfoResponse) -> dict[str, Any]:
     """The part of Docker's GET /info that flota has."""
-    from flota.cli.output.docker_api import word
+    from flota.gateway.translation.words import word
     from flota.v1.local_pb2 import InfoResponse
     from flota.v1.types_pb2 import NodeRole
 
@@ -144,7 +144,7 @@ def _whole(number: float) -> float:
 async def _cluster_shape(session: Session) -> dict[str, Any]:
     import asyncio
 
-    from flota.cli.output import docker_api
+    from flota.gateway.translation import shown as docker_api
     from flota.v1.control_pb2 import GetClusterRequest, ListNodesRequest
     from flota.v1.types_pb2 import NodeRole
 

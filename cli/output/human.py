@@ -55,15 +55,6 @@ def seconds_of(timestamp: Timestamp) -> float:
     return timestamp.seconds + timestamp.nanos / 1e9
 
 
-def iso_time(timestamp: Timestamp) -> str:
-    """RFC 3339 in UTC with nanoseconds, as Docker's API writes times."""
-    import datetime
-
-    moment = datetime.datetime.fromtimestamp(timestamp.seconds, datetime.UTC)
-    fraction = f".{timestamp.nanos:09d}".rstrip("0").rstrip(".") if timestamp.nanos else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
-
-
 def ellipsis(text: str, length: int) -> str:
     """At most `length` characters; the last one says that some are missing."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 
-from flota.cli.output.docker_api import availability, reachability, role, word
-from flota.cli.output.human import capital, iso_time
+from flota.cli.output.human import capital
 from flota.cli.output.pretty import Lines
+from flota.gateway.translation.shown import availability, reachability, role
+from flota.gateway.translation.words import iso_time, word
 from flota.stacks.units import format_cpus, format_size
 from flota.v1.objects_pb2 import Node
 from flota.v1.types_pb2 import NodeState

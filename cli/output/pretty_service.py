@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flota.cli.output.docker_api import word
 from flota.cli.output.human import capital, since
 from flota.cli.output.pretty import Lines
 from flota.cli.output.services import mode_words
 from flota.cli.output.tasks import protocol_word
+from flota.gateway.translation.words import word
 from flota.stacks.units import format_cpus, format_duration, format_size, nanoseconds_of
 from flota.v1.objects_pb2 import Service
 from flota.v1.specs_pb2 import ContainerSpec, TaskSpec

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from flota.cli.output.docker_api import word
 from flota.cli.output.human import capital, ellipsis, natural, short_id, short_image, since
 from flota.cli.output.tables import Column, print_rows
+from flota.gateway.translation.words import word
 from flota.v1.objects_pb2 import Node, Task
 from flota.v1.task_states import short_name
 from flota.v1.types_pb2 import PortConfig

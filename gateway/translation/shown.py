@@ -1,7 +1,6 @@
-"""Objects in the shape of Docker's API (moby api/swagger.yaml), because scripts and templates name its fields:
-`service inspect --format '{{.Spec.TaskTemplate.ContainerSpec.Image}}'`.
+"""Messages in the shape of Docker's API (moby api/swagger.yaml): what the gateway answers, and what `inspect` prints.
 
-Only translates; what flota has and Docker has not is added under names of the same style.
+Only translates; what flota has and Docker has not is added under names of the same style. `asked` is the way back.
 """
 
 from __future__ import annotations
@@ -10,10 +9,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-
-from flota.cli.output.human import iso_time
-from flota.stacks.units import nanoseconds_of
+from flota.gateway.translation.words import nanoseconds_of, time_of, word
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import specs_pb2 as specs
 from flota.v1 import types_pb2 as types
@@ -22,18 +18,9 @@ from flota.v1.task_states import short_name
 Json = dict[str, Any]
 
 
-def word(name: str, prefix: str, dash: str = "-") -> str:
-    """An enum's name as Docker writes it: FAILURE_ACTION_PAUSE → pause."""
-    return name.removeprefix(prefix).lower().replace("_", dash)
-
-
 def _some(**values: Any) -> Json:
     """Only what is not empty; Docker leaves the rest out, too."""
     return {key: value for key, value in values.items() if value not in (None, "", [], {}, ())}
-
-
-def _time(message: Any, field: str) -> str:
-    return iso_time(getattr(message, field)) if message.HasField(field) else "0001-01-01T00:00:00Z"
 
 
 def _nanoseconds(message: Any, field: str) -> int | None:
@@ -44,8 +31,8 @@ def _head(thing: Any) -> Json:
     return {
         "ID": thing.id,
         "Version": {"Index": thing.meta.version.index},
-        "CreatedAt": _time(thing.meta, "created_at"),
-        "UpdatedAt": _time(thing.meta, "updated_at"),
+        "CreatedAt": time_of(thing.meta, "created_at"),
+        "UpdatedAt": time_of(thing.meta, "updated_at"),
     }
 
 
@@ -74,14 +61,14 @@ def service(service: objects.Service) -> Json:
         status = service.update_status
         shape["UpdateStatus"] = _some(
             State=word(types.UpdateStatus.State.Name(status.state), "STATE_", "_"),
-            StartedAt=_time(status, "started_at") if status.HasField("started_at") else None,
-            CompletedAt=_time(status, "completed_at") if status.HasField("completed_at") else None,
+            StartedAt=time_of(status, "started_at") if status.HasField("started_at") else None,
+            CompletedAt=time_of(status, "completed_at") if status.HasField("completed_at") else None,
             Message=status.message,
         )
     if service.HasField("job_status"):
         shape["JobStatus"] = {
             "JobIteration": {"Index": service.job_status.iteration.index},
-            "LastExecution": _time(service.job_status, "last_execution"),
+            "LastExecution": time_of(service.job_status, "last_execution"),
         }
     return shape
 
@@ -303,7 +290,7 @@ def task(task: objects.Task) -> Json:
         "ServiceID": task.service_id,
         **_some(Slot=task.slot or None, NodeID=task.node_id),
         "Status": _some(
-            Timestamp=_time(status, "timestamp"),
+            Timestamp=time_of(status, "timestamp"),
             State=short_name(status.state).lower(),
             Message=status.message,
             Err=status.error,
@@ -396,7 +383,7 @@ def network(network: objects.Network) -> Json:
     return {
         "Name": spec.annotations.name,
         "Id": network.id,
-        "Created": _time(network.meta, "created_at"),
+        "Created": time_of(network.meta, "created_at"),
         "Scope": "swarm",
         "Driver": spec.driver.name or "overlay",
         "EnableIPv6": spec.ipv6_enabled,
@@ -451,18 +438,14 @@ def cluster(cluster: objects.Cluster) -> Json:
                 "KeepOldSnapshots": spec.raft.keep_old_snapshots,
                 "LogEntriesForSlowFollowers": spec.raft.log_entries_for_slow_followers,
             },
-            "Dispatcher": {"HeartbeatPeriod": _duration(spec.dispatcher.heartbeat_period)},
-            "CAConfig": {"NodeCertExpiry": _duration(spec.ca.node_cert_expiry)},
+            "Dispatcher": {"HeartbeatPeriod": nanoseconds_of(spec.dispatcher.heartbeat_period)},
+            "CAConfig": {"NodeCertExpiry": nanoseconds_of(spec.ca.node_cert_expiry)},
             "EncryptionConfig": {"AutoLockManagers": spec.encryption.auto_lock_managers},
         },
         "DefaultAddrPool": list(cluster.address_pools),
         "SubnetSize": cluster.subnet_length,
         "DataPathPort": cluster.data_path_port,
     }
-
-
-def _duration(duration: Duration) -> int:
-    return nanoseconds_of(duration)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
