@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Completer = Callable[["click.Context", "click.Parameter", str], list[str]]
 
-_PATIENCE_SECONDS = 1.0
+# How long an answer may take, in seconds; FLOTA_COMPLETION_SECONDS says otherwise.
+_PATIENCE = "1"
 
 
 async def _services(session: Session) -> Iterable[str]:
@@ -50,7 +51,9 @@ async def _configs(session: Session) -> Iterable[str]:
     from flota.v1.control_pb2 import ListConfigsRequest
 
     answer = await session.control.ListConfigs(ListConfigsRequest())
-    return [config.spec.annotations.name for config in answer.configs]
+    from flota.stacks.records import is_record
+
+    return [config.spec.annotations.name for config in answer.configs if not is_record(config)]
 
 
 async def _images(session: Session) -> Iterable[str]:
@@ -88,11 +91,12 @@ def _asked(ctx: click.Context, ask: Callable[[Session], Awaitable[Iterable[str]]
         host = ctx.find_root().params.get("host") or os.environ.get("FLOTA_HOST") or DEFAULT_HOST
         session = Session(f"unix://{socket_path(host)}")
         try:
-            return await asyncio.wait_for(ask(session), _PATIENCE_SECONDS)
+            return await asyncio.wait_for(ask(session), patience)
         finally:
             await session.close()
 
     try:
+        patience = float(os.environ.get("FLOTA_COMPLETION_SECONDS") or _PATIENCE)
         return asyncio.run(names())
     except Exception:  # noqa: BLE001 - whatever it is, a person who presses Tab cannot do anything about it
         return ()

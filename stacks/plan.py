@@ -14,9 +14,10 @@ from typing import Any, Literal
 from flota.stacks.translation.adapting import adapted, network_differences
 from flota.stacks.translation.back import mounts_of, network_tree, service_tree, short_name, untold, volume_tree
 from flota.stacks.translation.stack import Stack
+from flota.stacks.versions import Chosen, choose_config, choose_secret, family, unwanted, with_versions
 from flota.v1.objects_pb2 import Config, Network, Secret, Service
 from flota.v1.service_defaults import with_defaults
-from flota.v1.specs_pb2 import SecretSpec, ServiceSpec, TaskSpec
+from flota.v1.specs_pb2 import ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec, TaskSpec
 from flota.v1.types_pb2 import Mount
 
 # refuse: the deploy would end with an error. keep: it stays although the file says something else. same: nothing to do.
@@ -79,28 +80,32 @@ def plan(
 ) -> Plan:
     """What deploying `stack` would do. `same_secret` tells whether a secret's content is that of a spec."""
     steps: list[Step] = []
+    secrets: dict[str, str] = {}
+    configs: dict[str, str] = {}
     external = {name for _, name in stack.external}
     for network in stack.networks:
         steps.append(_network(network.annotations.name, there, stack, network))
     for secret in stack.secrets:
-        name = secret.annotations.name
-        stored = there.secrets.get(name)
-        steps.append(_file("secret", name, stored is not None, stored is None or same_secret(stored, secret)))
+        chosen = choose_secret(secret, there.secrets, same_secret)
+        secrets[secret.annotations.name] = chosen.name
+        steps.append(_file("secret", secret.annotations.name, chosen))
     for config in stack.configs:
-        name = config.annotations.name
-        known = there.configs.get(name)
-        steps.append(_file("config", name, known is not None, known is None or known.spec.data == config.data))
+        chosen = choose_config(config, there.configs)
+        configs[config.annotations.name] = chosen.name
+        steps.append(_file("config", config.annotations.name, chosen, _content(config, there.configs, chosen)))
     for service in sorted(stack.services, key=lambda spec: spec.annotations.name):
-        steps.append(_service(service, there, stack.name, resolve_image))
-    for kind, things, specs in (
-        ("service", there.services, stack.services),
-        ("network", there.networks, stack.networks),
-        ("secret", there.secrets, stack.secrets),
-        ("config", there.configs, stack.configs),
-    ):
-        wanted = external | {spec.annotations.name for spec in specs}
-        for name in sorted(set(things) - wanted):
-            steps.append(_left(kind, name, prune))
+        steps.append(_service(with_versions(service, secrets, configs), there, stack.name, resolve_image))
+
+    def wanted(specs: Iterable[ServiceSpec | NetworkSpec | SecretSpec | ConfigSpec]) -> set[str]:
+        return external | {spec.annotations.name for spec in specs}
+
+    left = (
+        ("service", set(there.services) - wanted(stack.services)),
+        ("network", set(there.networks) - wanted(stack.networks)),
+        ("secret", set(unwanted(there.secrets, wanted(stack.secrets)))),
+        ("config", set(unwanted(there.configs, wanted(stack.configs)))),
+    )
+    steps += [_left(kind, name, prune) for kind, names in left for name in sorted(names)]
     return Plan(stack.name, tuple(steps))
 
 
@@ -121,12 +126,24 @@ def _network(name: str, there: There, stack: Stack, spec: Any) -> Step:
     return Step("network", name, "same")
 
 
-def _file(kind: str, name: str, known: bool, same: bool) -> Step:
-    if not known:
-        return Step(kind, name, "create")
-    if same:
+def _file(kind: str, name: str, chosen: Chosen, changes: tuple[Change, ...] = ()) -> Step:
+    if chosen.there:
         return Step(kind, name, "same")
-    return Step(kind, name, "refuse", note=f"its content differs, and {kind}s do not change: it needs a new name")
+    if not chosen.rotates:
+        return Step(kind, name, "create")
+    return Step(kind, name, "change", changes, note=f"its content differs: {chosen.name} is made of it")
+
+
+def _content(spec: ConfigSpec, there: Mapping[str, Config], chosen: Chosen) -> tuple[Change, ...]:
+    """A config's newest content and the one asked for, where both are text."""
+    versions = family(spec.annotations.name, there.values())
+    if not chosen.rotates or not versions:
+        return ()
+    try:
+        change = Change("content", versions[0].spec.data.decode(), spec.data.decode())
+    except UnicodeDecodeError:
+        return ()
+    return (change,) if change.old != change.new else ()
 
 
 def _service(asked: ServiceSpec, there: There, stack: str, resolve_image: str) -> Step:
@@ -207,8 +224,8 @@ def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, .
 _ITEM_KEYS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ports": lambda port: f"{port.get('published', '')}:{port['target']}/{port['protocol']}".lstrip(":"),
     "volumes": lambda mount: str(mount["target"]),
-    "secrets": lambda reference: str(reference["source"]),
-    "configs": lambda reference: str(reference["source"]),
+    "secrets": lambda reference: str(reference.get("target") or reference["source"]),
+    "configs": lambda reference: str(reference.get("target") or reference["source"]),
     "deploy.resources.reservations.generic_resources": lambda each: str(each["discrete_resource_spec"]["kind"]),
 }
 

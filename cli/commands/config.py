@@ -75,15 +75,21 @@ async def create(
 @quiet_option()
 @talks
 async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
-    """List configs."""
+    """List configs.
+
+    Those that hold the history of stacks are left out, unless asked for: --filter label=flota.stack.record.
+    """
     from flota.cli.filters import Filters
 
     wanted = Filters(filters, _FILTERS)
     from flota.cli.output.files import CONFIG_COLUMNS, print_files
+    from flota.stacks.records import RECORD, is_record
     from flota.v1.control_pb2 import ListConfigsRequest
 
     answer = await session.control.ListConfigs(ListConfigsRequest())
-    print_files(CONFIG_COLUMNS, answer.configs, wanted, form, quiet)
+    records = any(label.startswith(RECORD) for label in wanted.get("label"))
+    shown = [each for each in answer.configs if records or not is_record(each)]
+    print_files(CONFIG_COLUMNS, shown, wanted, form, quiet)
 
 
 @config.command(

@@ -13,6 +13,8 @@ _LAZY = {
     "ps": Lazy("flota.cli.commands.stack_ps", "ps", "List the tasks of a stack"),
     "rm": Lazy("flota.cli.commands.stack_rm", "rm", "Remove stacks"),
     "diff": Lazy("flota.cli.commands.stack_diff", "diff", "Show what a deploy would change"),
+    "history": Lazy("flota.cli.commands.stack_history", "history", "List what was deployed, revision by revision"),
+    "rollback": Lazy("flota.cli.commands.stack_history", "rollback", "Bring a stack back to a revision"),
     "config": Lazy("flota.cli.commands.stack_config", "config", "Print the merged and checked Compose file"),
     "export": Lazy("flota.cli.commands.stack_export", "export", "Print a running stack as a Compose file"),
     "lint": Lazy("flota.cli.commands.stack_lint", "lint", "Look for mistakes that can be deployed"),

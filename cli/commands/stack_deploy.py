@@ -74,5 +74,6 @@ async def deploy(
         resolve_image=resolve_image,
         detach=detach,
         quiet=quiet,
+        source=", ".join(files),
     )
     await deployment.run(prune)

@@ -23,12 +23,13 @@ async def rm(session: Session, names: tuple[str, ...], detach: bool) -> None:
     """Remove stacks: their services, networks, secrets and configs. Volumes stay."""
     from flota.cli.stack.inventory import inventory
     from flota.cli.stack.removing import remove_stack
+    from flota.cli.stack.turns import turn
 
     failures: list[str] = []
     for name in names:
-        there = await inventory(session, name)
-        if not there:
+        if not await inventory(session, name):
             click.echo(f"Nothing found in stack: {name}", err=True)
             continue
-        failures += await remove_stack(session, there, click.echo, detach)
+        async with turn(session, name, click.echo):
+            failures += await remove_stack(session, await inventory(session, name), click.echo, detach)
     fail_with(f"failed to remove {failure}" for failure in failures)

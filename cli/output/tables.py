@@ -29,16 +29,17 @@ def print_rows(
     quiet: bool = False,
     more_headers: Mapping[str, str] | None = None,
     labels: Sequence[Mapping[str, str]] | None = None,
+    key: str = "ID",
 ) -> None:
     """Print `rows`: `form` is None or "table" (a table), "json", a Go template, or "table TEMPLATE".
 
-    Fields that only templates use have their headers in `more_headers`; `labels`, one mapping per row, are what
-    `.Label "key"` asks. Raises BadFlag for a bad template.
+    `quiet` prints only the field `key`. Fields that only templates use have their headers in `more_headers`; `labels`,
+    one mapping per row, are what `.Label "key"` asks. Raises BadFlag for a bad template.
     """
     listed = list(rows)
     if quiet and form is None:
         for row in listed:
-            click.echo(row["ID"])
+            click.echo(row[key])
         return
     if form in (None, "table", ""):
         lines = [[column.header for column in columns]]

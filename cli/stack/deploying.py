@@ -1,22 +1,27 @@
 """Brings a stack about: networks, secrets and configs, then the services in their order, then what is no longer wanted.
 
-Each step is idempotent and names the version it rests on: deploying the same again changes nothing, and of two deploys
-at once each reads again and goes on where the other got in between.
+Each step is idempotent and names the version it rests on: deploying the same again changes nothing. Of two deploys at
+once one waits for the other (turns.py); what somebody else changes meanwhile is read again. What was deployed is kept
+as a revision (history.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from flota.cli import lookup
 from flota.cli.failures import CommandFailed
-from flota.cli.stack.fingerprint import LABEL, fingerprint, matches
+from flota.cli.stack.fingerprint import LABEL, fingerprint, same_secret
+from flota.cli.stack.history import Kept, forget, record, set_outcome
 from flota.cli.stack.inventory import Inventory, inventory, tasks_of
+from flota.cli.stack.turns import turn
 from flota.stacks.translation.adapting import adapted, network_differences
+from flota.stacks.versions import OBJECT, Chosen, choose_config, choose_secret, unwanted, with_versions
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
@@ -24,8 +29,8 @@ if TYPE_CHECKING:
     from flota.v1.objects_pb2 import Service
     from flota.v1.specs_pb2 import ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec
 
-T = TypeVar("T")
 _ATTEMPTS = 10
+CONVERGED = "converged"
 
 
 class Deployment:
@@ -40,36 +45,57 @@ class Deployment:
         resolve_image: str = "always",
         detach: bool = False,
         quiet: bool = False,
+        source: str = "",
     ) -> None:
+        """`source` is where the stack comes from, for its history."""
         self._session = session
         self._stack = stack
         self._with_registry_auth = with_registry_auth
         self._resolve_image = resolve_image
         self._detach = detach
         self._quiet = quiet
+        self._source = source
         self._there = Inventory({}, {}, {}, {})
         # Services as they are after this deploy, and those that were only now made or changed.
         self._deployed: dict[str, Service] = {}
         self._changed: set[str] = set()
         self._first: set[str] = set()
+        # What was done, for the history.
+        self._done: Counter[str] = Counter()
 
-    async def run(self, prune: bool) -> None:
+    async def run(self, prune: bool, prune_objects: bool = True) -> None:
         """Deploy, and wait unless detached. Raises CommandFailed."""
+        async with turn(self._session, self._stack.name, self._say):
+            kept = await self._apply(prune)
+        if not self._detach:
+            await self._wait_and_note(kept)
+        if prune and prune_objects:
+            async with turn(self._session, self._stack.name, self._say):
+                await self._prune_objects()
+        await forget(self._session, self._stack.name)
+        if not self._done:
+            self._say(f"Nothing changed: stack {self._stack.name} is what the files say")
+
+    async def _apply(self, prune: bool) -> Kept | None:
+        """Change what is to change; gives the revision that was kept of it."""
         self._there = await inventory(self._session, self._stack.name)
         await self._check_external()
         if prune:
             await self._prune_services()
         for network in self._stack.networks:
             await self._network(network)
-        for secret in self._stack.secrets:
-            await self._secret(secret)
-        for config in self._stack.configs:
-            await self._config(config)
+        secrets = {spec.annotations.name: await self._secret(spec) for spec in self._stack.secrets}
+        configs = {spec.annotations.name: await self._config(spec) for spec in self._stack.configs}
+        self._stack.services = [with_versions(spec, secrets, configs) for spec in self._stack.services]
         await self._services()
-        if not self._detach:
-            await self._wait()
-        if prune:
-            await self._prune_objects()
+        kept = await record(
+            self._session, self._stack.name, self._there, self._stack.services, self._stack.networks, self._source,
+            _summary(self._done),
+        )  # fmt: skip
+        if isinstance(kept, str):
+            self._warn(kept)
+            return None
+        return kept
 
     def _say(self, text: str) -> None:
         click.echo(text)
@@ -89,9 +115,8 @@ class Deployment:
                 await finders[kind](self._session, name)
             except lookup.Missing:
                 hint = hints[kind].replace("NAME", name)
-                raise CommandFailed(
-                    f"{kind} {name!r} is declared as external, but there is none: make it first ({hint})"
-                ) from None
+                needed = "is needed" if self._source.startswith("rollback") else "is declared as external"
+                raise CommandFailed(f"{kind} {name!r} {needed}, but there is none: make it first ({hint})") from None
 
     # --- networks, secrets, configs -------------------------------------------------------------------------------
 
@@ -103,6 +128,7 @@ class Deployment:
             self._say(f"Creating network {name}")
             request = CreateNetworkRequest(spec=spec)
             if await self._created(self._session.control.CreateNetwork(request), "network", name):
+                self._done["network created"] += 1
                 return
         differing = network_differences(self._there.networks[name].spec, spec)
         if differing:
@@ -111,31 +137,50 @@ class Deployment:
                 "networks do not change (remove the stack, then deploy it anew)"
             )
 
-    async def _secret(self, spec: SecretSpec) -> None:
+    async def _secret(self, spec: SecretSpec) -> str:
+        """The name of the secret that has the content of `spec`; one is made if there is none."""
         from flota.v1.control_pb2 import CreateSecretRequest
 
-        name = spec.annotations.name
-        if name not in self._there.secrets:
-            self._say(f"Creating secret {name}")
-            spec.annotations.labels[LABEL] = await asyncio.to_thread(fingerprint, spec.data)
-            request = CreateSecretRequest(spec=spec)
-            if await self._created(self._session.control.CreateSecret(request), "secret", name):
-                return
-        mark = self._there.secrets[name].spec.annotations.labels.get(LABEL, "")
-        if mark and not await asyncio.to_thread(matches, mark, spec.data):
-            raise CommandFailed(_other_content("secret", name))
+        def choose() -> Chosen:
+            return choose_secret(spec, self._there.secrets, same_secret)
 
-    async def _config(self, spec: ConfigSpec) -> None:
+        made = type(spec)()
+        made.CopyFrom(spec)
+        made.annotations.labels[LABEL] = await asyncio.to_thread(fingerprint, spec.data)
+        for _ in range(_ATTEMPTS):
+            chosen = await asyncio.to_thread(choose)
+            if chosen.there:
+                return chosen.name
+            self._name(made, spec, chosen, "secret")
+            request = CreateSecretRequest(spec=made)
+            if await self._created(self._session.control.CreateSecret(request), "secret", chosen.name):
+                break
+        return chosen.name
+
+    async def _config(self, spec: ConfigSpec) -> str:
+        """The name of the config that has the content of `spec`; one is made if there is none."""
         from flota.v1.control_pb2 import CreateConfigRequest
 
-        name = spec.annotations.name
-        if name not in self._there.configs:
-            self._say(f"Creating config {name}")
-            request = CreateConfigRequest(spec=spec)
-            if await self._created(self._session.control.CreateConfig(request), "config", name):
-                return
-        if self._there.configs[name].spec.data != spec.data:
-            raise CommandFailed(_other_content("config", name))
+        made = type(spec)()
+        made.CopyFrom(spec)
+        for _ in range(_ATTEMPTS):
+            chosen = choose_config(spec, self._there.configs)
+            if chosen.there:
+                return chosen.name
+            self._name(made, spec, chosen, "config")
+            request = CreateConfigRequest(spec=made)
+            if await self._created(self._session.control.CreateConfig(request), "config", chosen.name):
+                break
+        return chosen.name
+
+    def _name(self, made: SecretSpec | ConfigSpec, spec: SecretSpec | ConfigSpec, chosen: Chosen, kind: str) -> None:
+        made.annotations.name = chosen.name
+        if chosen.rotates:
+            made.annotations.labels[OBJECT] = spec.annotations.name
+            self._say(f"Creating {kind} {chosen.name}: {spec.annotations.name} has another content now")
+        else:
+            self._say(f"Creating {kind} {chosen.name}")
+        self._done[f"{kind} rotated" if chosen.rotates else f"{kind} created"] += 1
 
     async def _created(self, call: Awaitable[object], kind: str, name: str) -> bool:
         """True when it was made; False when another deploy of this stack was quicker. Raises when it is not ours."""
@@ -195,6 +240,7 @@ class Deployment:
         self._deployed[name] = answer.service
         self._changed.add(name)
         self._first.add(name)
+        self._done["service created"] += 1
 
     async def _update(self, existing: Service, asked: ServiceSpec) -> None:
         from flota.v1.control_pb2 import UpdateServiceRequest
@@ -208,6 +254,7 @@ class Deployment:
             self._say(f"Service {name} is unchanged")
             return
         self._changed.add(name)
+        self._done["service changed"] += 1
         self._say(f"Updating service {name} (id: {existing.id})")
         self._warn(*(f"service {name}: {warning}" for warning in answer.warnings))
 
@@ -238,6 +285,16 @@ class Deployment:
         names = [spec.annotations.name for spec in self._stack.services]
         return [name for name in names if name not in self._deployed]
 
+    async def _wait_and_note(self, kept: Kept | None) -> None:
+        try:
+            await self._wait()
+        except CommandFailed as failure:
+            if kept is not None:
+                await set_outcome(self._session, kept, str(failure))
+            raise
+        if kept is not None and kept.outcome != CONVERGED:
+            await set_outcome(self._session, kept, CONVERGED)
+
     async def _wait(self) -> None:
         """Wait for what was made or changed, and for what has not got there since."""
         from flota.cli.convergence import Convergence
@@ -266,32 +323,39 @@ class Deployment:
         for name, service in self._there.services.items():
             if name not in wanted:
                 self._say(f"Removing service {name}")
+                self._done["service removed"] += 1
                 await ignoring_missing(self._session.control.RemoveService(RemoveServiceRequest(service_id=service.id)))
 
     async def _prune_objects(self) -> None:
         """Networks, secrets and configs that the file no longer has; what is still in use stays, with a warning."""
         from flota.cli.stack.removing import remove_objects
 
+        removed = {name: service for name, service in self._there.services.items() if name not in self._deployed}
+        self._there = there = await inventory(self._session, self._stack.name)
         external = {name for _, name in self._stack.external}
 
-        def left(there: dict[str, T], specs: Iterable[NetworkSpec | SecretSpec | ConfigSpec]) -> dict[str, T]:
-            wanted = external | {spec.annotations.name for spec in specs}
-            return {name: thing for name, thing in there.items() if name not in wanted}
+        def wanted(specs: Iterable[NetworkSpec | SecretSpec | ConfigSpec]) -> set[str]:
+            return external | {spec.annotations.name for spec in specs}
 
-        unwanted = Inventory(
-            {name: service for name, service in self._there.services.items() if name not in self._deployed},
-            left(self._there.networks, self._stack.networks),
-            left(self._there.secrets, self._stack.secrets),
-            left(self._there.configs, self._stack.configs),
+        networks = wanted(self._stack.networks)
+        left = Inventory(
+            removed,
+            {name: network for name, network in there.networks.items() if name not in networks},
+            unwanted(there.secrets, wanted(self._stack.secrets)),
+            unwanted(there.configs, wanted(self._stack.configs)),
         )
-        self._warn(*await remove_objects(self._session, unwanted, self._say))
+        if left:
+            self._done["removed"] += 1
+        self._warn(*await remove_objects(self._session, left, self._say))
 
 
-def _other_content(kind: str, name: str) -> str:
-    return (
-        f"{kind} {name} has another content in the cluster than in the file, and {kind}s do not change: "
-        f"give the new one a new name (name: {name}_2), or remove it first (flota {kind} rm {name})"
-    )
+def _summary(done: Mapping[str, int]) -> str:
+    """2 services changed, 1 secret rotated"""
+    parts = []
+    for key, count in sorted(done.items(), key=lambda item: not item[0].startswith("service")):
+        kind, _, verb = key.partition(" ")
+        parts.append(f"{count} {kind}{'s' if count > 1 else ''} {verb}")
+    return ", ".join(parts)
 
 
 async def ignoring_missing(call: Awaitable[object]) -> None:

@@ -9,6 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flota.v1.objects_pb2 import Secret
+    from flota.v1.specs_pb2 import SecretSpec
 
 LABEL = "flota.stack.fingerprint"
 
@@ -29,6 +34,12 @@ def matches(mark: str, data: bytes) -> bool:
         return hmac.compare_digest(_hash(data, bytes.fromhex(salt)), digest)
     except ValueError:
         return False
+
+
+def same_secret(secret: Secret, spec: SecretSpec) -> bool:
+    """Whether a secret's content is that of `spec`; one without a fingerprint is taken at its name. Slow."""
+    mark = secret.spec.annotations.labels.get(LABEL, "")
+    return not mark or matches(mark, spec.data)
 
 
 def _hash(data: bytes, salt: bytes) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flota.stacks.records import RECORD, REVISION, is_record
 from flota.stacks.translation.names import NAMESPACE
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ class Inventory:
     networks: dict[str, Network]
     secrets: dict[str, Secret]
     configs: dict[str, Config]
+    # Configs that are the stack's past (records.py), not its parts.
+    records: list[Config] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """True when there is anything at all."""
-        return bool(self.services or self.networks or self.secrets or self.configs)
+        return bool(self.services or self.networks or self.secrets or self.configs or self.records)
 
 
 def of_stack(name: str) -> ListFilters:
@@ -57,7 +60,8 @@ async def inventory(session: Session, name: str) -> Inventory:
         {service.spec.annotations.name: service for service in services},
         {network.spec.annotations.name: network for network in networks.networks},
         {secret.spec.annotations.name: secret for secret in secrets.secrets},
-        {config.spec.annotations.name: config for config in configs.configs},
+        {config.spec.annotations.name: config for config in configs.configs if not is_record(config)},
+        [config for config in configs.configs if config.spec.annotations.labels.get(RECORD) == REVISION],
     )
 
 

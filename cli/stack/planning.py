@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from flota.cli.failures import BadFlag
-from flota.cli.stack.fingerprint import LABEL, matches
+from flota.cli.stack.fingerprint import same_secret
 from flota.cli.stack.inventory import inventory
 
 if TYPE_CHECKING:
@@ -26,11 +28,20 @@ _COLOURS = {"create": "green", "change": "yellow", "remove": "red", "refuse": "r
 _LONGEST = 200
 
 
-async def show_plan(session: Session, stack: Stack, prune: bool, resolve_image: str, form: str | None) -> None:
-    """Print what deploying `stack` would do. Raises click's Exit with status 2 when that is anything at all."""
+async def show_plan(
+    session: Session, stack: Stack, prune: bool, resolve_image: str, form: str | None, objects: bool = True
+) -> None:
+    """Print what deploying `stack` would do. Raises click's Exit with status 2 when that is anything at all.
+
+    With `prune`, but without `objects`, only services are removed.
+    """
     if form not in (None, "json"):
         raise BadFlag(f"invalid --format {form!r}: json is allowed")
     made = await plan_of(session, stack, prune, resolve_image)
+    if not objects:
+        made = replace(
+            made, steps=tuple(each for each in made.steps if each.action != "remove" or each.kind == "service")
+        )
     if form == "json":
         click.echo(json.dumps(as_json(made), indent=2, ensure_ascii=False))
     else:
@@ -45,19 +56,15 @@ async def plan_of(session: Session, stack: Stack, prune: bool, resolve_image: st
     """The plan, from what there is in the cluster."""
     from flota.stacks.plan import There, plan
     from flota.v1.control_pb2 import ListNetworksRequest
-    from flota.v1.objects_pb2 import Secret
-    from flota.v1.specs_pb2 import SecretSpec
-
-    def same_secret(secret: Secret, spec: SecretSpec) -> bool:
-        mark = secret.spec.annotations.labels.get(LABEL, "")
-        return not mark or matches(mark, spec.data)
 
     there = await inventory(session, stack.name)
     networks = (await session.control.ListNetworks(ListNetworksRequest())).networks
     everything = There(
         there.services, there.networks, there.secrets, there.configs, {network.id: network for network in networks}
     )
-    return plan(stack, everything, prune=prune, resolve_image=resolve_image, same_secret=same_secret)
+    return await asyncio.to_thread(
+        plan, stack, everything, prune=prune, resolve_image=resolve_image, same_secret=same_secret
+    )
 
 
 def lines(plan: Plan) -> Iterable[str]:

@@ -26,7 +26,7 @@ async def remove_stack(session: Session, there: Inventory, say: Callable[[str], 
 
     Detached, it waits only for what networks wait for: that their tasks have stopped.
     """
-    from flota.v1.control_pb2 import RemoveServiceRequest
+    from flota.v1.control_pb2 import RemoveConfigRequest, RemoveServiceRequest
 
     failures: list[str] = []
     for name, service in sorted(there.services.items()):
@@ -39,6 +39,9 @@ async def remove_stack(session: Session, there: Inventory, say: Callable[[str], 
             name,
         )
     failures += await remove_objects(session, there, say, stopped_is_enough=detach)
+    for record in there.records:
+        request = RemoveConfigRequest(config_id=record.id)
+        await _try(session, failures, session.control.RemoveConfig(request), "config", record.spec.annotations.name)
     return failures
 
 

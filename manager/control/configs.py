@@ -1,13 +1,13 @@
-"""Configs: create, look, remove. They do not change; a new content is a new config."""
+"""Configs: create, look, label, remove. Their content does not change; a new content is a new config."""
 
 from typing import Any
 
-from flota.manager.control.base import ControlBase
+from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.lookup import find, matching
-from flota.manager.control.names import check_annotations, check_object_name
+from flota.manager.control.names import check_annotations, check_object_name, check_template_driver
 from flota.manager.control.usage import check_unused
 from flota.manager.store import Transaction
-from flota.rpc.errors import AlreadyExists, InvalidArgument, Unsupported
+from flota.rpc.errors import AlreadyExists, InvalidArgument, NotFound
 from flota.v1.control_pb2 import (
     CreateConfigRequest,
     CreateConfigResponse,
@@ -17,6 +17,8 @@ from flota.v1.control_pb2 import (
     ListConfigsResponse,
     RemoveConfigRequest,
     RemoveConfigResponse,
+    UpdateConfigRequest,
+    UpdateConfigResponse,
 )
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Config
@@ -40,7 +42,7 @@ class Configs(ControlBase):
         return ListConfigsResponse(configs=matching(store.configs, request.filters))
 
     async def CreateConfig(self, request: CreateConfigRequest, context: Any) -> CreateConfigResponse:
-        """A new config. Raises InvalidArgument, AlreadyExists, Unsupported."""
+        """A new config. Raises InvalidArgument, AlreadyExists."""
         if not request.HasField("spec"):
             raise InvalidArgument("the request has no config spec")
         check_config(request.spec)
@@ -58,6 +60,32 @@ class Configs(ControlBase):
         assert created is not None
         return CreateConfigResponse(config=created)
 
+    async def UpdateConfig(self, request: UpdateConfigRequest, context: Any) -> UpdateConfigResponse:
+        """Other labels. Raises OutOfSequence, NotFound, InvalidArgument (anything else is to change)."""
+        if not request.HasField("spec"):
+            raise InvalidArgument("the request has no config spec")
+
+        def change(tx: Transaction) -> str:
+            stored = find(tx.configs, "config", request.config_id)
+            name = stored.spec.annotations.name
+            check_version(f"config {name}", request.version, stored.meta.version)
+            asked = request.spec
+            if asked.annotations.name not in ("", name) or (asked.data and asked.data != stored.spec.data):
+                raise InvalidArgument(f"config {name}: only labels can change; a new content is a new config")
+            changed = Config()
+            changed.CopyFrom(stored)
+            changed.spec.annotations.labels.clear()
+            changed.spec.annotations.labels.update(asked.annotations.labels)
+            check_annotations(changed.spec.annotations)
+            if changed != stored:
+                tx.update(changed)
+            return stored.id
+
+        updated = self._store.configs.get(await self._commit(change))
+        if updated is None:
+            raise NotFound(f"config {request.config_id} not found")
+        return UpdateConfigResponse(config=updated)
+
     async def RemoveConfig(self, request: RemoveConfigRequest, context: Any) -> RemoveConfigResponse:
         """Forget a config that no service uses. Raises NotFound, FailedPrecondition that names the users."""
 
@@ -72,7 +100,7 @@ class Configs(ControlBase):
 
 
 def check_config(spec: ConfigSpec) -> None:
-    """Name, labels, size. Raises InvalidArgument, Unsupported."""
+    """Name, labels, size, template driver. Raises InvalidArgument."""
     check_object_name("config", spec.annotations.name)
     check_annotations(spec.annotations)
     if not 0 < len(spec.data) < MAX_BYTES:
@@ -80,5 +108,4 @@ def check_config(spec: ConfigSpec) -> None:
             f"invalid size of config {spec.annotations.name!r}: it has {len(spec.data):,} bytes, "
             f"1 to {MAX_BYTES - 1:,} are allowed"
         )
-    if spec.template_driver:
-        raise Unsupported(f"template driver {spec.template_driver!r} is not supported yet")
+    check_template_driver("config", spec.template_driver)

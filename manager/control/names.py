@@ -36,6 +36,12 @@ def check_object_name(word: str, name: str) -> None:
     )  # fmt: skip
 
 
+def check_template_driver(word: str, driver: str) -> None:
+    """What fills in templates in the content of a secret or config; empty = it has none."""
+    if driver not in ("", "golang"):
+        raise InvalidArgument.of(f"template driver of a {word}", driver, "golang, or none, is allowed")
+
+
 def check_network_name(name: str) -> None:
     """The name of a network."""
     _check("network name", name, _NETWORK, 64, "letters, digits, '-', '_' and '.', beginning with a letter or digit")

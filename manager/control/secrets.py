@@ -1,14 +1,14 @@
-"""Secrets: create, look, remove. They do not change; a new content is a new secret."""
+"""Secrets: create, look, label, remove. Their content does not change; a new content is a new secret."""
 
 from typing import Any
 
-from flota.manager.control.base import ControlBase
+from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.lookup import find, matching
-from flota.manager.control.names import check_annotations, check_object_name
+from flota.manager.control.names import check_annotations, check_object_name, check_template_driver
 from flota.manager.control.shown import shown_secret
 from flota.manager.control.usage import check_unused
 from flota.manager.store import Transaction
-from flota.rpc.errors import AlreadyExists, InvalidArgument, Unsupported
+from flota.rpc.errors import AlreadyExists, InvalidArgument, NotFound
 from flota.v1.control_pb2 import (
     CreateSecretRequest,
     CreateSecretResponse,
@@ -18,6 +18,8 @@ from flota.v1.control_pb2 import (
     ListSecretsResponse,
     RemoveSecretRequest,
     RemoveSecretResponse,
+    UpdateSecretRequest,
+    UpdateSecretResponse,
 )
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Secret
@@ -41,7 +43,7 @@ class Secrets(ControlBase):
         return ListSecretsResponse(secrets=map(shown_secret, matching(store.secrets, request.filters)))
 
     async def CreateSecret(self, request: CreateSecretRequest, context: Any) -> CreateSecretResponse:
-        """A new secret. Raises InvalidArgument, AlreadyExists, Unsupported."""
+        """A new secret. Raises InvalidArgument, AlreadyExists."""
         if not request.HasField("spec"):
             raise InvalidArgument("the request has no secret spec")
         check_secret(request.spec)
@@ -59,6 +61,32 @@ class Secrets(ControlBase):
         assert created is not None
         return CreateSecretResponse(secret=shown_secret(created))
 
+    async def UpdateSecret(self, request: UpdateSecretRequest, context: Any) -> UpdateSecretResponse:
+        """Other labels. Raises OutOfSequence, NotFound, InvalidArgument (anything else is to change)."""
+        if not request.HasField("spec"):
+            raise InvalidArgument("the request has no secret spec")
+
+        def change(tx: Transaction) -> str:
+            stored = find(tx.secrets, "secret", request.secret_id)
+            name = stored.spec.annotations.name
+            check_version(f"secret {name}", request.version, stored.meta.version)
+            asked = request.spec
+            if asked.annotations.name not in ("", name) or (asked.data and asked.data != stored.spec.data):
+                raise InvalidArgument(f"secret {name}: only labels can change; a new content is a new secret")
+            changed = Secret()
+            changed.CopyFrom(stored)
+            changed.spec.annotations.labels.clear()
+            changed.spec.annotations.labels.update(asked.annotations.labels)
+            check_annotations(changed.spec.annotations)
+            if changed != stored:
+                tx.update(changed)
+            return stored.id
+
+        updated = self._store.secrets.get(await self._commit(change))
+        if updated is None:
+            raise NotFound(f"secret {request.secret_id} not found")
+        return UpdateSecretResponse(secret=shown_secret(updated))
+
     async def RemoveSecret(self, request: RemoveSecretRequest, context: Any) -> RemoveSecretResponse:
         """Forget a secret that no service uses. Raises NotFound, FailedPrecondition that names the users."""
 
@@ -73,7 +101,7 @@ class Secrets(ControlBase):
 
 
 def check_secret(spec: SecretSpec) -> None:
-    """Name, labels, size. Raises InvalidArgument, Unsupported."""
+    """Name, labels, size, template driver. Raises InvalidArgument."""
     check_object_name("secret", spec.annotations.name)
     check_annotations(spec.annotations)
     if not 0 < len(spec.data) < MAX_BYTES:
@@ -81,5 +109,4 @@ def check_secret(spec: SecretSpec) -> None:
             f"invalid size of secret {spec.annotations.name!r}: it has {len(spec.data):,} bytes, "
             f"1 to {MAX_BYTES - 1:,} are allowed"
         )
-    if spec.template_driver:
-        raise Unsupported(f"template driver {spec.template_driver!r} is not supported yet")
+    check_template_driver("secret", spec.template_driver)

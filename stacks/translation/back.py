@@ -16,6 +16,7 @@ from flota.stacks.ports import MODES, PROTOCOLS
 from flota.stacks.translation.names import IMAGE, NAMESPACE
 from flota.stacks.translation.ordering import CONDITIONS
 from flota.stacks.units import format_cpus, format_duration, nanoseconds_of
+from flota.stacks.versions import OBJECT
 from flota.v1.service_defaults import MONITOR_SECONDS, PARALLELISM, RESTART_DELAY_SECONDS, STOP_GRACE_SECONDS
 from flota.v1.specs_pb2 import ContainerSpec, NetworkSpec, ServiceSpec, TaskSpec
 from flota.v1.types_pb2 import (
@@ -56,7 +57,7 @@ def _duration(message: Any, field: str, default_seconds: int | None = None) -> s
 
 def own_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Labels that a person gave."""
-    return {key: value for key, value in labels.items() if key not in (NAMESPACE, IMAGE)}
+    return {key: value for key, value in labels.items() if key not in (NAMESPACE, IMAGE, OBJECT)}
 
 
 def short_name(stack: str, name: str) -> str:

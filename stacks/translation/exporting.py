@@ -22,6 +22,7 @@ from flota.stacks.translation.back import (
     volume_tree,
 )
 from flota.stacks.translation.names import NAMESPACE
+from flota.stacks.versions import name_of
 from flota.v1.objects_pb2 import Config, Network
 from flota.v1.specs_pb2 import ServiceSpec
 
@@ -91,13 +92,21 @@ class _Files:
         self._stack = stack
         self._configs = configs
         self._exported = exported
+        # What the file calls a version of a config, when only one is in use: by its plain name.
+        self._plain: dict[str, str] = {}
+
+    def _name(self, section: str, name: str) -> str:
+        """The name for the file: a version's plain one, unless another version is in use, too."""
+        config = self._configs.get(name) if section == "configs" else None
+        plain = name_of(config) if config is not None else name
+        return plain if self._plain.setdefault(plain, name) == name else name
 
     def name_in(self, service: Tree) -> None:
         """Give a service's references keys of the file, and define those."""
         for section in ("secrets", "configs"):
             for reference in service.get(section, ()):
                 name = reference["source"]
-                key = _key_of(self._stack, name)
+                key = _key_of(self._stack, self._name(section, name))
                 entries: Tree = self._exported.tree.setdefault(section, {})
                 if key not in entries:
                     entries[key] = self._entry(section, name, key)
@@ -113,8 +122,9 @@ class _Files:
             except UnicodeDecodeError:
                 self._exported.warnings.append(f"config {name}: it is not text, so the file names it as external")
             else:
+                own = self._name("configs", name)
                 return {"content": content} | some(
-                    name=name if name != f"{self._stack}_{key}" else None,
+                    name=own if own != f"{self._stack}_{key}" else None,
                     labels=own_labels(config.spec.annotations.labels),
                     template_driver=config.spec.template_driver,
                 )

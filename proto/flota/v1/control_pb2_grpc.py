@@ -129,6 +129,11 @@ class ControlStub:
                 request_serializer=flota_dot_v1_dot_control__pb2.CreateSecretRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_control__pb2.CreateSecretResponse.FromString,
                 _registered_method=True)
+        self.UpdateSecret = channel.unary_unary(
+                '/flota.v1.Control/UpdateSecret',
+                request_serializer=flota_dot_v1_dot_control__pb2.UpdateSecretRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.UpdateSecretResponse.FromString,
+                _registered_method=True)
         self.RemoveSecret = channel.unary_unary(
                 '/flota.v1.Control/RemoveSecret',
                 request_serializer=flota_dot_v1_dot_control__pb2.RemoveSecretRequest.SerializeToString,
@@ -148,6 +153,11 @@ class ControlStub:
                 '/flota.v1.Control/CreateConfig',
                 request_serializer=flota_dot_v1_dot_control__pb2.CreateConfigRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_control__pb2.CreateConfigResponse.FromString,
+                _registered_method=True)
+        self.UpdateConfig = channel.unary_unary(
+                '/flota.v1.Control/UpdateConfig',
+                request_serializer=flota_dot_v1_dot_control__pb2.UpdateConfigRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.UpdateConfigResponse.FromString,
                 _registered_method=True)
         self.RemoveConfig = channel.unary_unary(
                 '/flota.v1.Control/RemoveConfig',
@@ -293,6 +303,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSecret(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveSecret(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -312,6 +328,12 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateConfig(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -446,6 +468,11 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=flota_dot_v1_dot_control__pb2.CreateSecretRequest.FromString,
                     response_serializer=flota_dot_v1_dot_control__pb2.CreateSecretResponse.SerializeToString,
             ),
+            'UpdateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSecret,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.UpdateSecretRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.UpdateSecretResponse.SerializeToString,
+            ),
             'RemoveSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveSecret,
                     request_deserializer=flota_dot_v1_dot_control__pb2.RemoveSecretRequest.FromString,
@@ -465,6 +492,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.CreateConfig,
                     request_deserializer=flota_dot_v1_dot_control__pb2.CreateConfigRequest.FromString,
                     response_serializer=flota_dot_v1_dot_control__pb2.CreateConfigResponse.SerializeToString,
+            ),
+            'UpdateConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateConfig,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.UpdateConfigRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.UpdateConfigResponse.SerializeToString,
             ),
             'RemoveConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveConfig,
@@ -1016,6 +1048,33 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def UpdateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Control/UpdateSecret',
+            flota_dot_v1_dot_control__pb2.UpdateSecretRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.UpdateSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RemoveSecret(request,
             target,
             options=(),
@@ -1113,6 +1172,33 @@ class Control:
             '/flota.v1.Control/CreateConfig',
             flota_dot_v1_dot_control__pb2.CreateConfigRequest.SerializeToString,
             flota_dot_v1_dot_control__pb2.CreateConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Control/UpdateConfig',
+            flota_dot_v1_dot_control__pb2.UpdateConfigRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.UpdateConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

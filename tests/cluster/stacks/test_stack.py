@@ -95,12 +95,17 @@ def test_a_stack_from_its_first_deploy_to_its_end(swarm: Swarm, tmp_path: Path) 
     assert "hello from 1" in seen
 
     assert set(m1.flota("stack", "deploy", "-c", str(file), "shop").splitlines()) == {
-        f"Service shop_{name} is unchanged" for name in ("init", "web", "client")
+        "Nothing changed: stack shop is what the files say",
+        *(f"Service shop_{name} is unchanged" for name in ("init", "web", "client")),
     }
-    file.write_text(FILE.replace("${GREETING:-hello}", "goodbye"))
+    file.write_text(FILE.replace("${GREETING:-hello}", "goodbye").replace("geheim", "neu"))
     assert "~ environment.GREETING" in m1.flota("stack", "diff", "-c", str(file), "shop", check=False)
     m1.flota("stack", "deploy", "-c", str(file), "shop")
-    wait_until(lambda: page(swarm, "w1")[2] == "goodbye from 1", "the new version")
+    wait_until(lambda: page(swarm, "w1")[:3] == ["neu", "ready", "goodbye from 1"], "the new version")
+    m1.flota("stack", "rollback", "shop")
+    wait_until(lambda: page(swarm, "w1")[:3] == ["geheim", "ready", "hello from 1"], "the version before")
+    m1.flota("stack", "rollback", "shop")
+    wait_until(lambda: page(swarm, "w1")[:3] == ["neu", "ready", "goodbye from 1"], "the version before that")
 
     exported = tmp_path / "exported.yml"
     exported.write_text(m1.flota("stack", "export", "shop"))

@@ -231,6 +231,7 @@ def completed(daemon: Daemon | None, line: str, cursor: int | None = None) -> li
         env=os.environ | {
             "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_FLOTA_COMPLETE": "bash_complete",
             "FLOTA_HOST": daemon.host if daemon else "unix:///nonexistent/flota.sock",
+            "FLOTA_COMPLETION_SECONDS": "60",
         },
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
 from flota.v1 import control_pb2
 from flota.v1.types_pb2 import ConfigReference
 from tests.unit.control.cluster import Cluster
@@ -102,3 +102,28 @@ async def test_lists_are_filtered(cluster: Cluster, kind: str) -> None:
 async def test_requests_without_a_spec(cluster: Cluster, kind: str) -> None:
     with refused(InvalidArgument, f"the request has no {kind} spec"):
         await call(cluster, kind, "Create")
+
+
+@KINDS
+async def test_labels_change_and_nothing_else(cluster: Cluster, kind: str) -> None:
+    made = await create(cluster, kind, "mine")
+    spec = type(made.spec)(annotations={"labels": {"a": "1"}})
+    key = {f"{kind}_id": "mine"}
+    changed = getattr(await call(cluster, kind, "Update", **key, version=made.meta.version, spec=spec), kind)
+    assert dict(changed.spec.annotations.labels) == {"a": "1"}
+    assert changed.spec.annotations.name == "mine"
+    with refused(OutOfSequence, f"update out of sequence: {kind} mine is at version …"):
+        await call(cluster, kind, "Update", **key, version=made.meta.version, spec=spec)
+    for wrong in (type(spec)(data=b"y"), type(spec)(annotations={"name": "other"})):
+        with refused(InvalidArgument, f"{kind} mine: only labels can change; a new content is a new {kind}"):
+            await call(cluster, kind, "Update", **key, version=changed.meta.version, spec=wrong)
+    stored = getattr(cluster.store, f"{kind}s").by_name("mine")
+    assert stored.spec.data == b"x"
+
+
+@KINDS
+async def test_template_drivers(cluster: Cluster, kind: str) -> None:
+    spec = {"annotations": {"name": "t"}, "data": b"x", "template_driver": "golang"}
+    assert getattr(await call(cluster, kind, "Create", spec=spec), kind).spec.template_driver == "golang"
+    with refused(InvalidArgument, f"invalid template driver of a {kind} 'jinja': golang, or none, is allowed"):
+        await call(cluster, kind, "Create", spec=spec | {"template_driver": "jinja"})

@@ -29,7 +29,7 @@ def there(deployed: Stack) -> There:
         for secret in service.spec.task.container.secrets:
             secret.secret_id = "id"
         services[spec.annotations.name] = service
-    secrets = {spec.annotations.name: Secret() for spec in deployed.secrets}
+    secrets = {spec.annotations.name: Secret(spec=spec) for spec in deployed.secrets}
     configs = {spec.annotations.name: Config(spec=spec) for spec in deployed.configs}
     everything = {network.id: network for network in networks.values()}
     for kind, name in deployed.external:
@@ -158,9 +158,14 @@ def test_what_cannot_change_is_refused_or_kept() -> None:
     made = between(old, new, same_secret=lambda secret, spec: False)
     assert [(step.kind, step.action, step.note) for step in made.steps if step.action != "same"] == [
         ("network", "keep", "it stays as it is, although the file says something else about internal"),
-        ("secret", "refuse", "its content differs, and secrets do not change: it needs a new name"),
-        ("config", "refuse", "its content differs, and configs do not change: it needs a new name"),
+        ("secret", "change", "its content differs: s_s.2 is made of it"),
+        ("config", "change", "its content differs: s_c.2 is made of it"),
+        ("service", "change", ""),
     ]
+    config, service = (step for step in made.steps if step.kind in ("config", "service"))
+    assert [(each.key, each.old, each.new) for each in config.changes] == [("content", "x", "y")]
+    assert [(each.key, each.old, each.new) for each in service.changes] == [("secrets[s].source", "s_s", "s_s.2")]
+    assert service.restarts
     made = between("services: {a: {image: x}}", "services: {a: {image: x, deploy: {mode: global}}}")
     assert [(step.action, step.changes[0].old, step.changes[0].new) for step in made.changes] == [
         ("refuse", "replicated", "global")

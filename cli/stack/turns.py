@@ -1,0 +1,185 @@
+"""One deploy of a stack at a time: whoever deploys holds the stack's turn, and others wait for theirs.
+
+The turn is a small config in the cluster, so it holds across machines. Its holder changes a label of it every few
+seconds. Who waits and sees no change for long enough takes it over: the holder was killed, or cut off. Only one's own
+clock is asked, never another machine's. A holder that finds its turn taken stops before it changes anything more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from flota.cli.failures import CommandFailed
+from flota.stacks.records import RECORD, TURN, record_name
+from flota.stacks.translation.names import NAMESPACE
+
+if TYPE_CHECKING:
+    from flota.cli.session import Session
+    from flota.v1.objects_pb2 import Config
+
+_HOLDER = "flota.stack.holder"
+_BEAT = "flota.stack.beat"
+BEAT_SECONDS = 3.0
+# A holder that has not been heard of for so long has gone. Longer than the managers need for a new leader.
+DEAD_SECONDS = 20.0
+_LOOK_SECONDS = 0.3
+
+
+def who() -> str:
+    """user@host, for people."""
+    with suppress(OSError, KeyError):
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"uid {os.getuid()}@{socket.gethostname()}"
+
+
+class _Turn:
+    def __init__(self, session: Session, stack: str) -> None:
+        self._session = session
+        self._stack = stack
+        self._name = record_name(stack, "deploying")
+        self._labels = {
+            NAMESPACE: stack,
+            RECORD: TURN,
+            _HOLDER: f"{who()} (process {os.getpid()})",
+        }
+        self._mine: Config | None = None
+        self._beats = 0
+
+    async def take(self, say: Callable[[str], None]) -> None:
+        """Wait until this process holds the turn."""
+        loop = asyncio.get_running_loop()
+        seen: tuple[str, int] | None = None
+        since, told = loop.time(), False
+        while not await self._create():
+            other = await self._look()
+            if other is None:
+                continue
+            mark = other.id, other.meta.version.index
+            if mark != seen:
+                seen, since = mark, loop.time()
+            if not told:
+                told = True
+                holder = other.spec.annotations.labels.get(_HOLDER, "somebody")
+                say(f"Waiting: {holder} is deploying stack {self._stack}")
+            if loop.time() - since > DEAD_SECONDS and await self._update(other):
+                say(f"Nothing was heard of that deploy for {DEAD_SECONDS:g} seconds: going on without it")
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _create(self) -> bool:
+        import grpc
+
+        from flota.v1.control_pb2 import CreateConfigRequest
+        from flota.v1.specs_pb2 import ConfigSpec
+
+        spec = ConfigSpec(data=b"turn")
+        spec.annotations.name = self._name
+        spec.annotations.labels.update(self._labels)
+        try:
+            self._mine = (await self._session.control.CreateConfig(CreateConfigRequest(spec=spec))).config
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.ALREADY_EXISTS:
+                raise
+            return False
+        return True
+
+    async def _look(self) -> Config | None:
+        import grpc
+
+        from flota.v1.control_pb2 import GetConfigRequest
+
+        try:
+            return (await self._session.control.GetConfig(GetConfigRequest(config_id=self._name))).config
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                raise
+            return None
+
+    async def _update(self, config: Config) -> bool:
+        """Write our labels over `config`; False when it has moved or gone."""
+        import grpc
+
+        from flota.v1.control_pb2 import UpdateConfigRequest
+        from flota.v1.specs_pb2 import ConfigSpec
+
+        self._beats += 1
+        spec = ConfigSpec()
+        spec.annotations.labels.update(self._labels | {_BEAT: str(self._beats)})
+        request = UpdateConfigRequest(config_id=config.id, version=config.meta.version, spec=spec)
+        try:
+            self._mine = (await self._session.control.UpdateConfig(request)).config
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND):
+                raise
+            return False
+        return True
+
+    async def keep(self) -> None:
+        """Runs until cancelled, or until another one has taken the turn."""
+        import grpc
+
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            assert self._mine is not None
+            try:
+                if not await self._update(self._mine):
+                    return
+                heard = loop.time()
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or loop.time() - heard > DEAD_SECONDS:
+                    return
+
+    async def give_back(self) -> None:
+        """Let the next one go on."""
+        import grpc
+
+        from flota.v1.control_pb2 import RemoveConfigRequest
+
+        if self._mine is not None:
+            with suppress(grpc.aio.AioRpcError):
+                await self._session.control.RemoveConfig(RemoveConfigRequest(config_id=self._mine.id))
+
+
+@asynccontextmanager
+async def turn(session: Session, stack: str, say: Callable[[str], None]) -> AsyncIterator[None]:
+    """Hold the turn of `stack`; `say` tells a person what is waited for.
+
+    Raises CommandFailed when another process takes the turn away meanwhile (this one was not heard of for too long).
+    """
+    mine = _Turn(session, stack)
+    await mine.take(say)
+    working = asyncio.current_task()
+    assert working is not None
+    keeping = asyncio.create_task(mine.keep())
+    lost = False
+
+    def stop(task: asyncio.Task[None]) -> None:
+        nonlocal lost
+        if not task.cancelled():
+            lost = True
+            working.cancel()
+
+    keeping.add_done_callback(stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not lost:
+            raise
+        working.uncancel()
+        raise CommandFailed(
+            f"another deploy of stack {stack} took over, as this one was not heard of for {DEAD_SECONDS:g} seconds: "
+            "nothing more was changed (flota stack diff shows what is left to do)"
+        ) from None
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        if not lost:
+            await mine.give_back()
