@@ -44,7 +44,9 @@ def _copy() -> ctypes.CDLL:
         content = memoryview(_file().read_bytes())
         while content:
             content = content[os.write(descriptor, content) :]
-        library = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+        # The loader takes two files of one name for one library, and descriptors' numbers are used again: the thread's
+        # id is in the name. (A dead thread's id, and with it its copy, may pass to another.)
+        library = ctypes.CDLL(f"/proc/self/task/{threading.get_native_id()}/fd/{descriptor}")
     finally:
         os.close(descriptor)
     library.nft_ctx_new.restype = ctypes.c_void_p

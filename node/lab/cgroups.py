@@ -75,7 +75,7 @@ def _pass_controllers_on(group: Path) -> None:
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
-def remove(path: str, limit: float = 5.0) -> None:
+def remove(path: str, limit: float = 30.0) -> None:
     """Remove the group `path` and all below it, everywhere. Its processes must be dead."""
     deadline = time.monotonic() + limit
     for tree in hierarchies():
