@@ -82,6 +82,9 @@ class RaftConfig:
     heartbeat: float = 0.15
     # An election begins after one to two of these without a leader.
     election: float = 0.6
+    # For so long after a heartbeat that a quorum answered a leader serves reads without asking again. Shorter than
+    # `election` by what clocks may drift apart, and the same on all managers. 0: it always asks, and trusts no clock.
+    lease: float = 0.0
     # A proposal or read that got nowhere for so long fails with NoQuorum.
     patience: float = 1.0
     snapshot_entries: int = 10_000

@@ -118,8 +118,8 @@ class RaftLog:
         self.snapshot = meta
 
     def restore(self, meta: SnapshotMeta) -> None:
-        """A snapshot from the leader replaces everything."""
+        """A snapshot from the leader replaces everything; `applied` follows once the state machine has it, too."""
         self.snapshot = meta
         self._entries.clear()
         self._before, self._before_term = meta.index, meta.term
-        self.stable = self.committed = self.applied = meta.index
+        self.stable = self.committed = meta.index

@@ -141,6 +141,7 @@ class RaftNode:
             core_config = Config(
                 election_ticks=ticks,
                 heartbeat_ticks=max(1, round(config.heartbeat / config.tick)),
+                lease_ticks=min(int(config.lease / config.tick), ticks - 1),
                 max_message_bytes=config.max_message_bytes,
                 max_uncommitted_bytes=config.max_uncommitted_bytes,
             )
@@ -196,6 +197,7 @@ class RaftNode:
             await asyncio.sleep(self.config.tick)
             # One tick, also after a stall: what arrived meanwhile has not been read yet.
             if not self.removed.is_set():
+                self._set_clock()
                 self.raft.tick()
             self._wake.set()
 
@@ -424,6 +426,7 @@ class RaftNode:
         """Feed the core. One that was removed takes no part any longer, whatever those who do not know it yet send."""
         if self.removed.is_set():
             return
+        self._set_clock()
         for message in messages:
             self.raft.step(message)
         self._wake.set()
@@ -497,9 +500,14 @@ class RaftNode:
                 self._refuse(entries, RaftError(str(error)))
         self._reads = [future for future in self._reads if not future.done()]
         if self._reads and self.raft.leader != core.NOBODY:
+            self._set_clock()
             context = next(self._ids).to_bytes(9)
             self._read_rounds[context], self._reads = self._reads, []
             self.raft.read_index(context)
+
+    def _set_clock(self) -> None:
+        """Leases need a clock that runs while this process, or the whole machine, sleeps."""
+        self.raft.clock = time.clock_gettime(time.CLOCK_BOOTTIME) / self.config.tick
 
     def _refuse(self, entries: list[Entry], error: Exception) -> None:
         for entry in entries:
@@ -652,7 +660,9 @@ class RaftNode:
             log.applied - log.snapshot.index >= self.config.snapshot_entries
             or self._bytes_since_snapshot >= self.config.snapshot_bytes
         )
-        if due and not self._snapshotting and self._tasks is not None:
+        # A snapshot from the leader may be on its way in: then the state here is not the log's.
+        whole = log.applied >= log.snapshot.index
+        if due and whole and not self._snapshotting and self._tasks is not None:
             self._snapshotting = True
             self._bytes_since_snapshot = 0
             term = log.term(log.applied)

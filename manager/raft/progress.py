@@ -30,23 +30,26 @@ class Progress:
     paused: bool = False
     # The snapshot it is being sent.
     snapshot_index: int = 0
-    # Last index of each append in flight.
-    inflight: deque[int] = field(default_factory=deque)
+    # Last index and bytes of each append in flight.
+    inflight: deque[tuple[int, int]] = field(default_factory=deque)
+    inflight_bytes: int = 0
     max_inflight: int = 256
+    max_inflight_bytes: int = 32 << 20
 
     def blocked(self) -> bool:
         """Nothing may be sent now."""
         if self.state is ProgressState.PROBE:
             return self.paused
         if self.state is ProgressState.REPLICATE:
-            return len(self.inflight) >= self.max_inflight
+            return len(self.inflight) >= self.max_inflight or self.inflight_bytes >= self.max_inflight_bytes
         return True
 
-    def sent(self, last: int) -> None:
-        """An append up to `last` has left."""
+    def sent(self, last: int, size: int) -> None:
+        """An append up to `last`, with entries of `size` bytes, has left."""
         if self.state is ProgressState.REPLICATE:
             self.next = last + 1
-            self.inflight.append(last)
+            self.inflight.append((last, size))
+            self.inflight_bytes += size
         elif self.state is ProgressState.PROBE:
             self.paused = True
 
@@ -56,14 +59,17 @@ class Progress:
         news = index > self.match
         self.match = max(self.match, index)
         self.next = max(self.next, index + 1)
-        while self.inflight and self.inflight[0] <= index:
-            self.inflight.popleft()
+        while self.inflight and self.inflight[0][0] <= index:
+            self._landed()
         return news
 
     def make_room(self) -> None:
         """It lives, but the window is full of appends that may have been lost with all their answers: allow one."""
-        if self.state is ProgressState.REPLICATE and self.blocked():
-            self.inflight.popleft()
+        while self.state is ProgressState.REPLICATE and self.inflight and self.blocked():
+            self._landed()
+
+    def _landed(self) -> None:
+        self.inflight_bytes -= self.inflight.popleft()[1]
 
     def refused(self, index: int, hint: int) -> bool:
         """It refused the append after `index`; False when that is old news."""
@@ -101,3 +107,4 @@ class Progress:
         self.paused = False
         self.snapshot_index = 0
         self.inflight.clear()
+        self.inflight_bytes = 0

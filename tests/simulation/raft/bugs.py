@@ -51,6 +51,19 @@ class ForgetsToWrite(Raft):
         return ready
 
 
+class SkipsTheSync(Raft):
+    """Says that it is on disk when it was only written: the kernel has it, and power goes (see Machine._write)."""
+
+    skips_the_sync = True
+
+
+class ForgetsItsPromise(Raft):
+    """Votes right after a restart, although a leader's lease may rest on it (6.4.1)."""
+
+    def _keep_quiet(self) -> None:
+        self._quiet = 0
+
+
 class ForgetsTheOutgoingHalf(Raft):
     """Decides by the incoming half of a joint configuration alone."""
 
@@ -98,6 +111,8 @@ BUGS: dict[str, type[Raft]] = {
         CommitsOldTerms,
         AcknowledgesBeforeItWrites,
         ForgetsToWrite,
+        SkipsTheSync,
+        ForgetsItsPromise,
         ForgetsTheOutgoingHalf,
         ReadsWithoutAsking,
         ChangesTwoAtOnce,

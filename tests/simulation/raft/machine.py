@@ -21,7 +21,7 @@ from flota.v1.raft_pb2 import ConfChange, ConfState, Entry, HardState, Member, R
 if TYPE_CHECKING:
     from tests.simulation.raft.world import World
 
-ELECTION_TICKS, HEARTBEAT_TICKS = 12, 3
+ELECTION_TICKS, HEARTBEAT_TICKS, LEASE_TICKS = 12, 3, 9
 SNAPSHOT_EVERY, KEEP_ENTRIES = 25, 5
 # The one before the newest stays, so that a crash can undo the newest.
 KEEP_SNAPSHOTS = 2
@@ -86,6 +86,8 @@ class Machine:
             heartbeat_ticks=HEARTBEAT_TICKS,
             max_inflight=8,
             max_message_bytes=self.world.message_bytes,
+            lease_ticks=LEASE_TICKS if self.world.leases else 0,
+            forward_proposals=self.world.forwarding,
         )
         make = self.world.core_class
         self.core: Raft = make(self.id, conf, log, loaded.hard_state, self.world.random_for(self.id), config)
@@ -96,8 +98,13 @@ class Machine:
         self.reads: dict[bytes, Callable[[dict[str, int]], None]] = {}
         self.ready_reads: list[tuple[int, bytes]] = []
         self.promised = loaded.hard_state
-        self.busy = False
+        # Newest entry on the disk, and the newest term.
+        self.durable_index = log.last_index
+        self.durable_term = max(self.durable_term, loaded.hard_state.term)
+        self.busy = self.snapshotting = False
         self.writing: Callable[[], None] | None = None
+        # Sizes of the files when they were last synced, for cores that only say that they sync.
+        self.unsynced: dict[Path, int] | None = None
         self.up = True
         self.life += 1
         self.world.trace(f"{self.id} starts in term {self.core.term}, log {log.first_index}…{log.last_index}")
@@ -110,6 +117,8 @@ class Machine:
         self.storage.close()
         if self.writing is not None:
             self.writing()
+        elif self.unsynced is not None:
+            self._tear(self.unsynced)
         self.writing = None
         self.world.trace(f"{self.id} crashes")
 
@@ -122,6 +131,7 @@ class Machine:
 
     def _tick(self) -> None:
         if self.world.now >= self.stalled_until:
+            self._set_clock()
             self.core.tick()
             self.pump()
         self._tick_later()
@@ -131,8 +141,18 @@ class Machine:
     def receive(self, message: RaftMessage, snapshot: bytes | None) -> None:
         if snapshot is not None:
             self.snapshot_data[message.snapshot.index, message.snapshot.term] = snapshot
+        self._set_clock()
         self.core.step(message)
         self.pump()
+
+    def jump(self, ticks: int) -> None:
+        """Its clock jumps: so many ticks pass at once."""
+        for _ in range(ticks):
+            self.core.tick()
+        self.pump()
+
+    def _set_clock(self) -> None:
+        self.core.clock = self.world.now / self.world.tick
 
     def propose(self, proposal_id: int, data: bytes, done: Callable[[Any], None]) -> bool:
         """False when it was not taken."""
@@ -153,6 +173,7 @@ class Machine:
         return True
 
     def read(self, context: bytes, done: Callable[[dict[str, int]], None]) -> bool:
+        self._set_clock()
         try:
             self.core.read_index(context)
         except core.ProposalRefused:
@@ -207,6 +228,10 @@ class Machine:
         if state is not None:
             self.promised = state
             self.durable_term = max(self.durable_term, state.term)
+        if ready.snapshot is not None:
+            self.durable_index = ready.snapshot.index
+        if ready.entries:
+            self.durable_index = ready.entries[-1].index
         self._finish(ready)
 
     def _finish(self, ready: Ready) -> None:
@@ -244,12 +269,22 @@ class Machine:
 
     def _maybe_snapshot(self) -> None:
         log = self.core.log
-        if log.applied - log.snapshot.index < SNAPSHOT_EVERY:
+        if self.snapshotting or log.applied - log.snapshot.index < SNAPSHOT_EVERY:
             return
         term = log.term(log.applied)
         assert term is not None
         meta = SnapshotMeta(index=log.applied, term=term, conf_state=self.core.conf)
-        self.storage.save_snapshot(meta, self.registers.dump(), KEEP_SNAPSHOTS)
+        data = self.registers.dump()
+        self.snapshotting = True
+        # Written beside everything else; a crash before that leaves nothing of it.
+        self._later(self.world.disk_delay(self.id) * 3, lambda: self._save_snapshot(meta, data))
+
+    def _save_snapshot(self, meta: SnapshotMeta, data: bytes) -> None:
+        log = self.core.log
+        self.snapshotting = False
+        self.storage.save_snapshot(meta, data, KEEP_SNAPSHOTS)
+        if meta.index <= log.snapshot.index:
+            return
         log.took_snapshot(meta)
         behind = meta.index - KEEP_ENTRIES
         if behind >= log.first_index:
@@ -262,6 +297,12 @@ class Machine:
         """Write now; it is on the disk, and `done` is called, some time later."""
         before = {path: path.stat().st_size for path in self.directory.rglob("*") if path.is_file()}
         write()
+        if getattr(self.core, "skips_the_sync", False):
+            # The kernel writes it some time, and the disk is never waited for.
+            self.unsynced = before if self.unsynced is None or self.world.random.random() < 0.1 else self.unsynced
+            self.world.after(0, lambda: None)
+            done()
+            return
         self.busy = True
         self.writing = lambda: self._tear(before)
 
@@ -292,6 +333,7 @@ class Machine:
             if message.type == RaftMessage.TYPE_SNAPSHOT:
                 meta, data = self.storage.snapshots.load(self.storage.snapshots.paths()[-1])
                 message.snapshot.CopyFrom(meta)
+            self.world.note_promise(self, message)
             self.world.send(self, message, data)
 
     @property

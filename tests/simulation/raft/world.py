@@ -4,7 +4,7 @@ Everything follows from one seed. `World(seed, size, directory).run()` lives thr
 which everybody must agree again; what clients saw is checked for linearizability (history.py). Invariants, checked at
 every step (Ongaro's dissertation, figure 3.2):
 
-* election safety: at most one leader a term;
+* election safety: at most one leader a term, and one vote of each member, over all its lives;
 * log matching: an index and a term name one entry, with one predecessor, everywhere;
 * leader completeness: a new leader has every entry that anybody has applied;
 * state machine safety: all members apply the same entry at an index, once, in order;
@@ -48,6 +48,8 @@ class World:
         self.message_bytes = self.random.choice((1, 1, 400))
         # Leaders that fail just after their election: the dissertation's figure 3.7 is made of them.
         self._short_reigns = self.random.random() < 0.4
+        # Some worlds serve reads by leases, some pass proposals on.
+        self.leases, self.forwarding = seed % 4 == 3, seed % 3 == 1
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._directory = directory
@@ -66,6 +68,7 @@ class World:
         self._applied: dict[int, tuple[int, bytes]] = {}
         self._applied_by: dict[int, int] = {}
         self._highest: dict[int, tuple[int, int, int]] = {}
+        self._votes: dict[tuple[int, int], int] = {}
         self._elected: set[tuple[int, int, int]] = set()
         for id in range(1, size + 1):
             self._add_machine(id).bootstrap(list(range(1, size + 1)))
@@ -168,7 +171,9 @@ class World:
         wire = message.SerializeToString()
         to: int = message.to
         life = sender.life
-        copies = 2 if self.random.random() < self._duplication else 1
+        # A stream delivers nothing twice; other messages may be sent twice, a proposal is not.
+        once = message.type == RaftMessage.TYPE_PROPOSE
+        copies = 2 if self.random.random() < self._duplication and not once else 1
         for _ in range(copies):
             lost = self.random.random() < self._loss
             delay = self.random.uniform(*self._delay) * (3 if snapshot is not None else 1)
@@ -212,7 +217,7 @@ class World:
         kinds: list[tuple[Callable[[], None], int]] = [
             (self._partition, 4), (self._heal, 4), (self._crash, 4), (self._restart, 6), (self._weather, 3),
             (self._stall, 2), (self._clocks, 1), (self._disks, 1), (self._transfer, 2), (self._membership, 4),
-            (self._rivals, 2),
+            (self._rivals, 2), (self._jump, 1),
         ]  # fmt: skip
         self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
         self.after(self.random.uniform(0.05, 0.7), self._fault)
@@ -268,8 +273,16 @@ class World:
 
     def _clocks(self) -> None:
         machine = self.random.choice(list(self.machines.values()))
-        machine.pace = self.random.choice((0.3, 0.7, 1.0, 1.5, 3.0))
+        # Leases trust that nobody's clock runs much faster.
+        machine.pace = self.random.choice((0.9, 1.0, 1.5, 3.0) if self.leases else (0.3, 0.7, 1.0, 1.5, 3.0))
         self.trace(f"{machine.id}'s ticks last {machine.pace}")
+
+    def _jump(self) -> None:
+        up = [machine for machine in self.machines.values() if machine.up]
+        if up and not self.leases:
+            machine, ticks = self.random.choice(up), self.random.randint(2, 30)
+            self.trace(f"{machine.id}'s clock jumps by {ticks} ticks")
+            machine.jump(ticks)
 
     def _disks(self) -> None:
         self._slow_disks = {id for id in self.machines if self.random.random() < 0.3}
@@ -290,6 +303,7 @@ class World:
         leader = self.leader()
         if leader is None:
             return
+        leader.core._lease_over = True
         for id in self.random.sample(list(leader.core.conf.voters), min(2, len(leader.core.conf.voters))):
             message = RaftMessage(type=RaftMessage.TYPE_TIMEOUT_NOW, to=id, term=leader.core.term)
             setattr(message, "from", leader.id)
@@ -413,6 +427,19 @@ class World:
                 )
             )
             assert changes <= 1, f"leader {machine.id} has {changes} changes of the membership on their way"
+
+    def note_promise(self, machine: Machine, message: RaftMessage) -> None:
+        """A promise leaves: it is on the disk (3.8), and a vote goes to one member a term, in all the voter's lives."""
+        if message.type == RaftMessage.TYPE_APPEND_RESPONSE and not message.reject:
+            assert message.index <= machine.durable_index, f"{machine.id} promises entry {message.index} too early"
+        elif message.type in (RaftMessage.TYPE_VOTE_RESPONSE, RaftMessage.TYPE_VOTE):
+            assert message.term <= machine.durable_term, f"{machine.id} votes in term {message.term} too early"
+        if message.type == RaftMessage.TYPE_VOTE_RESPONSE and not message.reject:
+            known = self._votes.setdefault((message.term, machine.id), message.to)
+            assert known == message.to, f"{machine.id} votes for {known} and {message.to} in term {message.term}"
+        elif message.type == RaftMessage.TYPE_VOTE:
+            known = self._votes.setdefault((message.term, machine.id), machine.id)
+            assert known == machine.id, f"{machine.id} stands in term {message.term}, and voted for {known}"
 
     def note_applied(self, machine: Machine, entry: Entry) -> None:
         """A member applies an entry."""
