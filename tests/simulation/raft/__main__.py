@@ -19,7 +19,11 @@ def main() -> int:
         world.log.clear()
         trace = world.trace
         world.trace = lambda line: (trace(line), print(world.log[-1]))[0]  # type: ignore[method-assign]
-        world.run()
+        try:
+            world.run()
+        except AssertionError as error:
+            print(f"{world.now:8.3f}  WRONG: {error}")
+            return 1
     print(f"seed {seed} with {size} managers: nothing wrong, {len(world.history)} operations")
     return 0
 

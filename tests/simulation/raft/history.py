@@ -26,6 +26,14 @@ class Operation:
     # It certainly did not happen.
     failed: bool = False
 
+    def __str__(self) -> str:
+        """One line for whoever looks for what is wrong."""
+        what = {"write": f"write {self.value}", "cas": f"swap {self.expected} for {self.value}"}.get(self.kind, "read")
+        if self.returned == INFINITY:
+            return f"{self.called:8.3f} …   ?     {what}"
+        gave = "" if self.kind == "write" else f" → {self.result}"
+        return f"{self.called:8.3f} … {self.returned:8.3f}  {what}{gave}"
+
     def after(self, register: int) -> tuple[bool, int]:
         """Whether it may happen when the register holds this, and what it holds then."""
         known = self.returned < INFINITY
@@ -71,5 +79,6 @@ def check(history: Iterable[Operation]) -> None:
         by_key.setdefault(one.key, []).append(one)
     for key, operations in by_key.items():
         if not is_linearizable(operations):
-            lines = "\n".join(f"  {one}" for one in sorted(operations, key=lambda one: one.called))
+            told = [one for one in operations if not one.failed]
+            lines = "\n".join(f"  {one}" for one in sorted(told, key=lambda one: one.called))
             raise AssertionError(f"no order explains what clients saw of {key}:\n{lines}")

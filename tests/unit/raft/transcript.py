@@ -65,8 +65,8 @@ class Disk:
 class Machine:
     """One member with its disk and state machine."""
 
-    def __init__(self, id: int, config: Config, disk: Disk) -> None:
-        self.id, self.config, self.disk = id, config, disk
+    def __init__(self, id: int, config: Config, disk: Disk, core: type[Raft]) -> None:
+        self.id, self.config, self.disk, self._core = id, config, disk, core
         self.up = False
         self.start()
 
@@ -75,7 +75,7 @@ class Machine:
         disk = self.disk
         log = RaftLog(disk.snapshot, disk.entries, disk.state.commit)
         conf = membership.copy_of(disk.snapshot.conf_state)
-        self.raft = Raft(self.id, conf, log, disk.state, Patience(self.id), self.config)
+        self.raft = self._core(self.id, conf, log, disk.state, Patience(self.id), self.config)
         self.values = list(disk.data)
         self.taken: Ready | None = None
         self.snapshots: dict[int, list[str]] = {}
@@ -97,7 +97,8 @@ class Machine:
 class Group:
     """Members, the mail between them, and the commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: type[Raft] = Raft) -> None:
+        self._core = core
         self._begin()
 
     def _begin(self) -> None:
@@ -134,12 +135,12 @@ class Group:
         conf = ConfState(voters=voters, learners=learners, members=[Member(raft_id=id) for id in everybody])
         meta = SnapshotMeta(index=1, term=1, conf_state=conf)
         for id in everybody:
-            self.members[id] = Machine(id, self.config, Disk(HardState(term=1, commit=1), meta))
+            self.members[id] = Machine(id, self.config, Disk(HardState(term=1, commit=1), meta), self._core)
 
     def do_new(self, *ids: str) -> None:
         """new 4: a member that knows nothing yet."""
         for id in map(int, ids):
-            self.members[id] = Machine(id, self.config, Disk())
+            self.members[id] = Machine(id, self.config, Disk(), self._core)
 
     # What happens to one.
 
@@ -384,9 +385,7 @@ class Group:
             low, high = max(a.first_index, b.first_index), min(a.last_index, b.last_index)
             agrees = [a.term(index) == b.term(index) for index in range(low, high + 1)]
             # Once they agree at an index, they agree at all before it.
-            assert agrees == sorted(agrees, reverse=True), (
-                f"the logs of {one.id} and {other.id} match after a difference"
-            )
+            assert agrees == sorted(agrees, reverse=True), f"logs {one.id} and {other.id} match after a difference"
 
 
 def _copied(part: object) -> object:
@@ -399,9 +398,9 @@ def _copied(part: object) -> object:
     return copied
 
 
-def rewritten(text: str) -> str:
-    """The transcript with what its members really say."""
-    group = Group()
+def rewritten(text: str, core: type[Raft] = Raft) -> str:
+    """The transcript with what its members really say. Raises AssertionError when they break an invariant."""
+    group = Group(core)
     lines: list[str] = []
     skipping = False
     for line in text.splitlines():
