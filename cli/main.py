@@ -40,6 +40,7 @@ COMMANDS = dict(
         _command("network", "Networks that span the nodes"),
         _command("secret", "Secrets for services"),
         _command("config", "Configuration files for services"),
+        ("exec", Lazy("flota.cli.commands.exec", "exec_command", "Run a command in a task's container")),
         _command("image", "Images on this node"),
         _command("lab", "A whole swarm on this machine, to try things out"),
         _command("daemon", "Run this machine's flota daemon"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flota.v1.control_pb2_grpc import ControlAsyncStub
     from flota.v1.local_pb2_grpc import AgentAsyncStub, LocalAsyncStub
     from flota.v1.logs_pb2_grpc import LogsAsyncStub
+    from flota.v1.tasks_pb2_grpc import TasksAsyncStub
 
 P = ParamSpec("P")
 
@@ -54,6 +55,13 @@ class Session:
         from flota.v1.logs_pb2_grpc import LogsStub
 
         return LogsStub(self.channel)
+
+    @functools.cached_property
+    def tasks(self) -> TasksAsyncStub:
+        """What is done with running tasks."""
+        from flota.v1.tasks_pb2_grpc import TasksStub
+
+        return TasksStub(self.channel)
 
     @functools.cached_property
     def local(self) -> LocalAsyncStub:

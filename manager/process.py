@@ -22,6 +22,7 @@ from flota.manager.dispatcher import Dispatcher
 from flota.manager.leading import Leading
 from flota.manager.logbroker import LogBroker
 from flota.manager.metrics import StoreMetrics
+from flota.manager.nodecalls import NodeCalls, TaskCalls
 from flota.manager.orchestrator.leader import LeaderLoop, leader_loops
 from flota.manager.raft.changes import MembershipServicer
 from flota.manager.raft.interface import MemberStatus, RaftConfig, RaftError
@@ -35,7 +36,7 @@ from flota.rpc.channels import node_channel
 from flota.rpc.errors import FlotaError, Unavailable
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server, node_server
-from flota.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2_grpc
+from flota.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2_grpc, tasks_pb2_grpc
 from flota.v1.local_pb2 import InitRequest
 from flota.v1.process_pb2 import ManagerConfig
 from flota.v1.types_pb2 import Peer
@@ -67,6 +68,7 @@ class Manager:
         self._clock, self._rng = clock, rng
         self._dispatcher = Dispatcher(self.store, clock, rng, self._peers, self._root_ca, config.node_id)
         self._log_broker = LogBroker(self.store)
+        self._node_calls = NodeCalls(self.store)
         self._control = Control(self.store, clock, rng, self._members, config.node_id, read_barrier=self._read_barrier)
         self.raft: RaftNode | None = None
 
@@ -122,6 +124,8 @@ class Manager:
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(self._dispatcher, server)
         logs_pb2_grpc.add_LogsServicer_to_server(self._log_broker, server)
         logs_pb2_grpc.add_LogBrokerServicer_to_server(self._log_broker, server)
+        tasks_pb2_grpc.add_NodeCallsServicer_to_server(self._node_calls, server)
+        tasks_pb2_grpc.add_TasksServicer_to_server(TaskCalls(self.store, self._node_calls), server)
 
     async def _open_raft(self) -> RaftNode:
         config = self.config
@@ -190,6 +194,7 @@ class Manager:
             *leader_loops(self.store, self._clock, self._rng),
             self._dispatcher,
             self._log_broker,
+            self._node_calls,
             self._control,
             RoleManager(self.store, self.raft, self.config.node_id, self._dispatcher.knows_managers),
         ]

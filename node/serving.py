@@ -106,7 +106,13 @@ def socket_server(node: Node) -> grpc.aio.Server:
     server.add_generic_rpc_handlers(
         (
             Passing(service_paths("Agent"), lambda: node.worker.channel, _GONE.format("worker")),
+            # On a worker, its own tasks only: those of other nodes are a manager's business.
+            Passing(service_paths("Tasks"), lambda: _for_tasks(node), _GONE.format("manager or worker")),
             Passing(service_paths("Control", "Logs"), lambda: node.require_manager().channel, _GONE.format("manager")),
         )
     )
     return server
+
+
+def _for_tasks(node: Node) -> grpc.aio.Channel:
+    return node.require_manager().channel if node.is_manager else node.worker.channel

@@ -97,3 +97,18 @@ def error_from(error: grpc.RpcError) -> FlotaError:
     """The typed error that a failed call stands for."""
     code, details = error.code(), error.details()
     return _BY_CODE.get(code, FlotaError)(details or code.name.lower().replace("_", " "))
+
+
+_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def error_of(number: int, message: str) -> FlotaError:
+    """The typed error of a status code that came as a number."""
+    return _BY_CODE.get(_BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN), FlotaError)(message)
+
+
+def status_of(error: BaseException) -> tuple[int, str]:
+    """Number and message under which an error crosses; a defect is INTERNAL."""
+    if isinstance(error, FlotaError):
+        return error.code.value[0], str(error)
+    return grpc.StatusCode.INTERNAL.value[0], f"{type(error).__name__}: {error}"

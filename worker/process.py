@@ -21,6 +21,7 @@ from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import AgentStatusResponse
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
 from flota.v1.process_pb2 import WorkerConfig
+from flota.v1.tasks_pb2_grpc import add_TasksServicer_to_server
 from flota.v1.types_pb2 import TaskStatus
 from flota.worker import metrics
 from flota.worker.agent.description import describe
@@ -28,6 +29,8 @@ from flota.worker.agent.managers import Managers
 from flota.worker.agent.membership import Membership, Words
 from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.servicer import TaskCalls
+from flota.worker.calls.answering import Answering
+from flota.worker.calls.tasks import TaskServicer
 from flota.worker.images.calls import ImageCalls
 from flota.worker.images.store import ImageStore
 from flota.worker.logs import LogPublisher, TaskLog
@@ -86,8 +89,13 @@ class Worker:
         if not self.config.identity_directory:
             await self._forget_tasks()
         server = local_server(Path(self.config.socket))
-        add_AgentServicer_to_server(Agent(self, self._images), server)
+        agent = Agent(self, self._images)
+        add_AgentServicer_to_server(agent, server)
+        people = TaskServicer(self._runtime, lambda: self._tasks, lambda: self.config.node_id)
+        add_TasksServicer_to_server(people, server)
+        self._answering = Answering({"flota.v1.Agent": agent, "flota.v1.Tasks": people})
         await server.start()
+        stack.push_async_callback(people.stop)
         stack.push_async_callback(server.stop, _GRACE)
 
     async def join(self, config: WorkerConfig, stack: AsyncExitStack) -> None:
@@ -122,7 +130,7 @@ class Worker:
             (network, payloads, tasks),
             reporter,
             self._words,
-            (logs.run,),
+            (logs.run, self._answering.run),
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -71,18 +71,24 @@ def secret_tmpfs(target: Path, size: int) -> None:
         mount("tmpfs", target, "tmpfs", flags, data)
 
 
+def open_inside(root: Path, path: str, flags: int) -> int:
+    """open(2) of a path below `root`, which others may change meanwhile: no symlink leads out of it. Raises OSError."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+        found: int = _libc.syscall(_SYS_OPENAT2, top, os.fsencode(path), how, len(how))
+        _check(min(found, 0), Path(path))
+        return found
+    finally:
+        os.close(top)
+
+
 def bind_inside(root: Path, path: str, target: Path) -> None:
     """Bind `path` of a directory that others may change meanwhile: no symlink leads out of it. Raises OSError.
 
     `target` is made, as a file or a directory as `path` is one.
     """
-    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
-        found = _libc.syscall(_SYS_OPENAT2, top, os.fsencode(path), how, len(how))
-        _check(min(found, 0), Path(path))
-    finally:
-        os.close(top)
+    found = open_inside(root, path, os.O_PATH)
     try:
         if os.path.isdir(f"/proc/self/fd/{found}"):
             target.mkdir(parents=True)

@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import signal
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flota.worker.runtime import processes
+from flota.worker.runtime import commands, processes
+from flota.worker.runtime.commands import Command, Files, Size
 from flota.worker.runtime.container import BadContainer, ContainerError
 from flota.worker.runtime.machine import RuntimeUnavailable, hybrid_cgroups
 from flota.worker.runtime.processes import Completed
@@ -119,6 +121,36 @@ class Program:
             wanted.unlink(missing_ok=True)
             pid_file.unlink(missing_ok=True)
 
+    @asynccontextmanager
+    async def command(
+        self, container_id: str, process: dict[str, Any], scratch: Path, *, stdin: bool, quiet: bool
+    ) -> AsyncIterator[Command]:
+        """Run `process` in a running container, for somebody who speaks with it; it is let go of at the end.
+
+        Raises CannotRun, ContainerError.
+        """
+        self._executed += 1
+        files = Files.within(scratch, self._executed)
+        size = process.get("consoleSize")
+        try:
+            files.process.write_text(json.dumps(process))
+            logging = ("--log", f"{'file:' if self.name == 'crun' else ''}{files.log}", "--log-format", "json")
+            told = ("--process", str(files.process), "--pid-file", str(files.pid_file))
+            command = await commands.run(
+                [self.path, *self.options, *logging, "exec", *told, container_id],
+                files,
+                terminal=process["terminal"],
+                stdin=stdin,
+                quiet=quiet,
+                size=Size(size["height"], size["width"]) if size else None,
+            )
+        finally:
+            files.remove()
+        try:
+            yield command
+        finally:
+            command.close()
+
     def started(self, container_id: str) -> bool:
         """Whether a container that was created has been started."""
         return not self._fifo(container_id).exists()
@@ -150,17 +182,13 @@ def _kill(parent: int, pid_file: Path) -> None:
     try:
         pid = int(pid_file.read_text())
         # A process whose parent waits for it is still that process.
-        if _parent(pid) == parent:
+        if processes.parent(pid) == parent:
             os.killpg(os.getpgid(pid), signal.SIGKILL)
             return
     except (OSError, ValueError):
         pass
     with suppress(ProcessLookupError):
         os.kill(parent, signal.SIGKILL)
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _sealed_copy(program: str) -> int:

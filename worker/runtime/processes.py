@@ -42,14 +42,32 @@ async def readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
+async def writable(descriptor: int) -> None:
+    """Wait until `descriptor` takes something, or nobody reads it any longer."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(descriptor, _settle, done)
+    try:
+        await done
+    finally:
+        loop.remove_writer(descriptor)
+
+
+def parent(pid: int) -> int:
+    """The parent of a process. Raises OSError when it is gone, ValueError."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
 async def run(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
     limit: float = 30,
     pass_fds: Sequence[int] = (),
+    most: int = _OUTPUT_LIMIT,
 ) -> Completed:
-    """Run a command to its end, for at most `limit` seconds.
+    """Run a command to its end, for at most `limit` seconds; `most` bytes of its output are of interest.
 
     Raises TimeoutError (the command is killed), OSError when it cannot be started.
     """
@@ -64,7 +82,7 @@ async def run(
             process.kill()
             process.wait()
             raise
-        text = os.pread(output, _OUTPUT_LIMIT, 0).decode(errors="replace")
+        text = os.pread(output, most, 0).decode(errors="replace")
         return Completed(process.returncode, text.strip())
     finally:
         os.close(output)
@@ -140,12 +158,17 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 async def finished(process: subprocess.Popen[bytes], limit: float) -> None:
     """Wait for a child's end and take its exit code. Raises TimeoutError."""
+    async with asyncio.timeout(limit):
+        await ended(process)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child's end, however long that takes, and take its exit code."""
     if process.poll() is not None:
         return
     descriptor = os.pidfd_open(process.pid)
     try:
-        async with asyncio.timeout(limit):
-            await readable(descriptor)
+        await readable(descriptor)
     finally:
         os.close(descriptor)
     process.wait()

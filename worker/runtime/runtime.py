@@ -19,18 +19,20 @@ import re
 import resource
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from flota.v1.tasks_pb2 import TaskStats
 from flota.v1.types_pb2 import Mount
 from flota.worker.runtime import bundle, inside, machine, monitor, mounts, placing, root
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.bundle import HostMount
 from flota.worker.runtime.cgroups import Cgroups
+from flota.worker.runtime.commands import Command
 from flota.worker.runtime.container import (
     BadContainer,
     Container,
@@ -40,11 +42,13 @@ from flota.worker.runtime.container import (
     Phase,
     Running,
 )
+from flota.worker.runtime.executing import Execution, process_of
 from flota.worker.runtime.machine import RuntimeUnavailable
 from flota.worker.runtime.monitor import Monitored, Record
 from flota.worker.runtime.oci import Program
 from flota.worker.runtime.processes import Completed, to_the_end
 from flota.worker.runtime.root import Places
+from flota.worker.runtime.usage import Gauges
 from flota.worker.volumes import Volumes, fill
 
 log = logging.getLogger(__name__)
@@ -88,6 +92,7 @@ class Runtime:
         self._conmon = conmon
         self._machine = machine.look(self._cgroup_parent, shutil.which(_INIT) or "")
         self._cgroups = Cgroups(self._machine)
+        self._gauges = Gauges(self._machine)
         await self._program.find()
         # Two descriptors for each container are more than a process may have as a rule.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -252,6 +257,43 @@ class Runtime:
             # Removed meanwhile.
             pass
         raise ContainerError(f"container {container_id} does not run")
+
+    @asynccontextmanager
+    async def command(self, container_id: str, wanted: Execution) -> AsyncIterator[Command]:
+        """A command that somebody speaks with, run in the container. Let go of, but not ended, at the end.
+
+        Raises BadContainer (it cannot be as it is wanted), CannotRun, ContainerError when the container does not run.
+        """
+        known, places = self._known(container_id), self._places(container_id)
+        if known.has_ended or not self._program.started(container_id):
+            raise ContainerError(f"container {container_id} does not run")
+        try:
+            base = json.loads(places.config.read_text())["process"]
+        except FileNotFoundError:
+            raise ContainerError(f"container {container_id} does not run") from None
+        process = await self._in_thread(process_of, base, wanted, places.rootfs, self._machine.capabilities)
+        async with self._program.command(
+            container_id, process, places.bundle, stdin=wanted.stdin, quiet=wanted.quiet
+        ) as command:
+            yield command
+
+    async def members(self, container_id: str) -> set[int]:
+        """The processes of a container, as this machine numbers them. Raises ContainerError."""
+        self._known(container_id)
+        return await self._in_thread(self._cgroups.members, container_id)
+
+    async def usage(self, container_ids: Sequence[str]) -> Mapping[str, TaskStats]:
+        """What running containers use now; those that have ended are left out."""
+        running = {one: self._containers[one].record.pid for one in container_ids if one in self._containers}
+        return await self._in_thread(self._gauges.read, running)
+
+    def attach_socket(self, container_id: str) -> Path:
+        """Where conmon passes on input and output of the container's own program."""
+        return self._places(container_id).bundle / "attach"
+
+    def control_fifo(self, container_id: str) -> Path:
+        """Where conmon is told the size of the container's own terminal."""
+        return self._places(container_id).bundle / "ctl"
 
     async def remove(self, container_id: str, *, keep_log: bool = False) -> None:
         """Take a container away with all it has (but its log); one that runs is killed. No error if there is none.

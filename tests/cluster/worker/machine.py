@@ -150,6 +150,11 @@ class Machine:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether its worker does."""
+        return self._process is not None and self._process.returncode is None
+
     def power_off(self) -> None:
         """Everything that is not on the disk is gone."""
         self._end_processes()

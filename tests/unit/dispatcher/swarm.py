@@ -1,5 +1,5 @@
-"""A store, a dispatcher and log broker on a real server with mutual TLS, and simulated workers that keep what they are
-told and check that it makes sense."""
+"""A store with a dispatcher, a log broker and calls into nodes, on a real server with mutual TLS; and simulated workers
+that keep what they are told and check that it makes sense."""
 
 import asyncio
 import socket
@@ -16,6 +16,7 @@ from flota.manager.ca.certificates import Signer, create_request, create_root
 from flota.manager.clock import SystemClock
 from flota.manager.dispatcher import Dispatcher
 from flota.manager.logbroker import LogBroker
+from flota.manager.nodecalls import NodeCalls, TaskCalls
 from flota.manager.store import Store, Transaction
 from flota.manager.store.schema import StoreObject
 from flota.rpc.callers import Trust
@@ -36,6 +37,7 @@ from flota.v1.dispatcher_pb2 import (
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub, add_DispatcherServicer_to_server
 from flota.v1.logs_pb2_grpc import add_LogBrokerServicer_to_server, add_LogsServicer_to_server
 from flota.v1.objects_pb2 import Cluster, Network, Node, NodeDescription, Service, Task
+from flota.v1.tasks_pb2_grpc import add_NodeCallsServicer_to_server, add_TasksServicer_to_server
 from flota.v1.types_pb2 import NodeRole, NodeState, Peer, TaskState, TaskStatus
 
 WORKER, MANAGER = NodeRole.NODE_ROLE_WORKER, NodeRole.NODE_ROLE_MANAGER
@@ -263,6 +265,7 @@ class Swarm:
         self.proposer = CountingProposer(self.store)
         self.managers: list[Peer] = []
         self.log_broker = LogBroker(self.store, answer_limit=answer_limit)
+        self.node_calls = NodeCalls(self.store, answer_limit=answer_limit)
         self.dispatcher = Dispatcher(
             self.store, SystemClock(), Random(1), lambda: list(self.managers), lambda: self.root_pem, "m1"
         )
@@ -281,6 +284,8 @@ class Swarm:
         add_DispatcherServicer_to_server(self.dispatcher, server)
         add_LogsServicer_to_server(self.log_broker, server)
         add_LogBrokerServicer_to_server(self.log_broker, server)
+        add_NodeCallsServicer_to_server(self.node_calls, server)
+        add_TasksServicer_to_server(TaskCalls(self.store, self.node_calls), server)
         await server.start()
         cluster = Cluster(id="c1")
         cluster.spec.annotations.name = "default"
@@ -296,7 +301,9 @@ class Swarm:
 
     async def lead(self) -> None:
         """Become leader."""
-        self._leading = [asyncio.create_task(loop.run()) for loop in (self.dispatcher, self.log_broker)]
+        self._leading = [
+            asyncio.create_task(loop.run()) for loop in (self.dispatcher, self.log_broker, self.node_calls)
+        ]
         # They begin at their first step.
         await asyncio.sleep(0)
 

@@ -1,0 +1,10 @@
+"""The leader's calls into nodes, and what people do through them with running tasks (proto/flota/v1/tasks.proto).
+
+`NodeCalls` (calls.py) joins a call to the stream that the called node opens; `TaskCalls` (tasks.py) is the service that
+people call, `finding` says which task they mean, `rounds` collects figures from many nodes.
+"""
+
+from flota.manager.nodecalls.calls import NodeCalls
+from flota.manager.nodecalls.tasks import TaskCalls
+
+__all__ = ["NodeCalls", "TaskCalls"]

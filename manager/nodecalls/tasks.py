@@ -1,0 +1,114 @@
+"""The Tasks service on the leader: find the task that is meant, and have its node answer."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from flota.manager.nodecalls.calls import NodeCalls
+from flota.manager.nodecalls.finding import running_task
+from flota.manager.nodecalls.rounds import Rounds
+from flota.manager.store import Store
+from flota.rpc.errors import Internal, InvalidArgument
+from flota.v1 import tasks_pb2_grpc
+from flota.v1.objects_pb2 import Task
+from flota.v1.tasks_pb2 import (
+    AttachRequest,
+    AttachResponse,
+    ExecRequest,
+    ExecResponse,
+    SignalTaskRequest,
+    SignalTaskResponse,
+    StatsRequest,
+    StatsResponse,
+    TopRequest,
+    TopResponse,
+)
+
+M = TypeVar("M", bound=Message)
+_SERVICE = "/flota.v1.Tasks/"
+
+
+class _Names(Protocol):
+    """A message that names a task."""
+
+    task: str
+
+
+class TaskCalls(tasks_pb2_grpc.TasksServicer):
+    """Register it on a manager's servers."""
+
+    def __init__(self, store: Store, nodes: NodeCalls) -> None:
+        self._store = store
+        self._nodes = nodes
+
+    async def Exec(self, requests: AsyncIterator[ExecRequest], context: Any) -> AsyncIterator[ExecResponse]:
+        """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("part") != "start":
+            raise InvalidArgument("the first message of an exec must be its start")
+        task = self._named(first.start)
+        async with aclosing(self._relay(task, "Exec", ExecResponse, _all(first, requests))) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def Attach(self, requests: AsyncIterator[AttachRequest], context: Any) -> AsyncIterator[AttachResponse]:
+        """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("part") != "start":
+            raise InvalidArgument("the first message of an attach must be its start")
+        task = self._named(first.start)
+        async with aclosing(self._relay(task, "Attach", AttachResponse, _all(first, requests))) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def SignalTask(self, request: SignalTaskRequest, context: Any) -> SignalTaskResponse:
+        """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
+        return await self._ask(self._named(request), "SignalTask", SignalTaskResponse, request)
+
+    async def Top(self, request: TopRequest, context: Any) -> TopResponse:
+        """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
+        return await self._ask(self._named(request), "Top", TopResponse, request)
+
+    async def Stats(self, request: StatsRequest, context: Any) -> AsyncIterator[StatsResponse]:
+        """Raises InvalidArgument, NotFound, FailedPrecondition (a named task does not run)."""
+        tasks = [running_task(self._store, wanted) for wanted in request.tasks]
+        rounds = Rounds(self._store, self._nodes, f"{_SERVICE}Stats", request, tasks)
+        async with aclosing(rounds.all()) as answers:
+            async for answer in answers:
+                yield answer
+
+    def _named(self, request: _Names) -> Task:
+        """The task that a request means, which is told its id."""
+        task = running_task(self._store, request.task)
+        request.task = task.id
+        return task
+
+    async def _relay(
+        self, task: Task, method: str, kind: type[M], requests: AsyncIterator[Message]
+    ) -> AsyncGenerator[M, None]:
+        async with aclosing(self._nodes.call(task.node_id, _SERVICE + method, _serialized(requests))) as answers:
+            async for answer in answers:
+                yield kind.FromString(answer)
+
+    async def _ask(self, task: Task, method: str, kind: type[M], request: Message) -> M:
+        async with aclosing(self._relay(task, method, kind, _only(request))) as answers:
+            async for answer in answers:
+                return answer
+        raise Internal(f"the task's node gave no answer to {method}")
+
+
+async def _all(first: M, rest: AsyncIterator[M]) -> AsyncIterator[M]:
+    yield first
+    async for one in rest:
+        yield one
+
+
+async def _only(message: M) -> AsyncIterator[M]:
+    yield message
+
+
+async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:
+    async for message in messages:
+        yield message.SerializeToString()
