@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--label", action="append", default=[])
     parser.add_argument("--generic-resource", action="append", default=[])
     parser.add_argument("--insecure-registry", action="append", default=[])
+    parser.add_argument("--docker-listen", default=standard.docker_listen)
+    parser.add_argument("--docker-tls-dir", type=Path, default=standard.docker_tls_directory)
     given = parser.parse_args(argv)
     return run(
         DaemonOptions(
@@ -31,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             engine_labels={key: value for key, _, value in (label.partition("=") for label in given.label)},
             generic_resources=tuple(given.generic_resource),
             insecure_registries=tuple(given.insecure_registry),
+            docker_listen=given.docker_listen,
+            docker_tls_directory=given.docker_tls_dir.absolute(),
         )
     )
 

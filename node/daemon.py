@@ -60,9 +60,12 @@ async def _live(node: Node, notifier: Notifier) -> None:
         await node.start()
         await server.start()
         stack.push_async_callback(server.stop, _GRACE)
+        stack.callback(node.gateway.close)
+        node.gateway.open()
         _log.info("the daemon answers", socket=str(node.places.socket))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(Follower(node).run()), group.create_task(_say_ready(node, notifier))]
+            tasks.append(group.create_task(node.gateway.run()))
             await stopping.wait()
             for task in tasks:
                 task.cancel()

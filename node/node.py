@@ -18,6 +18,7 @@ import structlog
 from flota.manager.ca.join import IssuedIdentity
 from flota.node import record as records
 from flota.node.child import Child, program
+from flota.node.gateway import Gateway
 from flota.node.options import DaemonOptions
 from flota.node.places import Places
 from flota.node.process import predecessor_gone
@@ -45,6 +46,7 @@ class Programs:
 
     worker: list[str] = field(default_factory=lambda: program("flota.worker"))
     manager: list[str] = field(default_factory=lambda: program("flota.manager"))
+    gateway: list[str] = field(default_factory=lambda: program("flota.gateway"))
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class Node:
         self.options = options
         self.places = places
         self.hostname = socket.gethostname()
+        self.gateway = Gateway(
+            programs.gateway, places.docker_socket, places.socket, options.docker_listen, options.docker_tls_directory
+        )
         self.worker = self._child("worker", programs.worker)
         self.manager = self._child("manager", programs.manager)
         # Both are there, or neither is; complete once the record is on disk, too.

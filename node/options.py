@@ -23,6 +23,9 @@ class DaemonOptions:
     generic_resources: Sequence[str] = ()
     # host[:port] of registries that may speak plain HTTP.
     insecure_registries: Sequence[str] = ()
+    # host:port for Docker's clients on other machines, with ca.pem, cert.pem and key.pem in a directory; empty = none.
+    docker_listen: str = ""
+    docker_tls_directory: Path = Path("/etc/flota/docker")
 
     def check(self) -> None:
         """Raises CannotStart that names the option, its value and what is allowed."""
@@ -32,9 +35,17 @@ class DaemonOptions:
         if not self.cgroup_parent.startswith("/") or ".." in self.cgroup_parent.split("/"):
             raise CannotStart(f"invalid --cgroup-parent {self.cgroup_parent!r}: a path like /flota is needed")
         for option, address in (("--manager-metrics", self.manager_metrics), ("--worker-metrics", self.worker_metrics)):
-            port = address.rpartition(":")[2]
-            if address and not (":" in address and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+            if address and not _is_address(address):
                 raise CannotStart(f"invalid {option} {address!r}: host:port is needed, or nothing for no metrics")
+        if self.docker_listen:
+            if not _is_address(self.docker_listen):
+                raise CannotStart(f"invalid --docker-listen {self.docker_listen!r}: host:port is needed")
+            for name in ("ca.pem", "cert.pem", "key.pem"):
+                if not (self.docker_tls_directory / name).is_file():
+                    raise CannotStart(
+                        f"invalid --docker-tls-dir {str(self.docker_tls_directory)!r}: there is no {name} in it "
+                        "(--docker-listen needs ca.pem, cert.pem and key.pem)"
+                    )
         for key in self.engine_labels:
             if not key:
                 raise CannotStart("invalid --label: it has no key (KEY=VALUE is needed)")
@@ -46,3 +57,8 @@ class DaemonOptions:
         for registry in self.insecure_registries:
             if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?", registry):
                 raise CannotStart(f"invalid --insecure-registry {registry!r}: HOST[:PORT] is needed")
+
+
+def _is_address(text: str) -> bool:
+    port = text.rpartition(":")[2]
+    return ":" in text and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535

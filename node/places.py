@@ -45,6 +45,11 @@ class Places:
         """What people and tools talk to."""
         return self.run / "flota.sock"
 
+    @property
+    def docker_socket(self) -> Path:
+        """What Docker's clients talk to."""
+        return self.run / "docker.sock"
+
     def child_socket(self, name: str) -> Path:
         """What a child process answers."""
         return self.run / f"{name}.sock"

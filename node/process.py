@@ -36,8 +36,8 @@ class ChildProcess:
         self._listening = asyncio.create_task(self._listen(), name=f"words of the {name}")
 
     @classmethod
-    async def start(cls, name: str, argv: Sequence[str]) -> "ChildProcess":
-        """Start one; it gets ready to be configured. Raises ChildFailed."""
+    async def start(cls, name: str, argv: Sequence[str], descriptors: Sequence[int] = ()) -> "ChildProcess":
+        """Start one; it gets ready to be configured, and has our `descriptors`, too. Raises ChildFailed."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -45,6 +45,7 @@ class ChildProcess:
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LONGEST_LINE,
                 start_new_session=True,
+                pass_fds=descriptors,
                 cwd="/",
             )
         except OSError as error:

@@ -30,6 +30,16 @@ from flota.cli.groups import Command
 @click.option(
     "--insecure-registry", multiple=True, metavar="HOST[:PORT]", help="May speak plain HTTP (can be repeated)."
 )
+@click.option(
+    "--docker-listen",
+    metavar="HOST:PORT",
+    help="The Docker Engine API for other machines, with mutual TLS (not unless given; 2376 is usual).",
+)
+@click.option(
+    "--docker-tls-dir",
+    metavar="DIRECTORY",
+    help="ca.pem, cert.pem and key.pem for --docker-listen (/etc/flota/docker).",
+)
 def daemon(
     label: tuple[str, ...], generic_resource: tuple[str, ...], insecure_registry: tuple[str, ...], **single: str | None
 ) -> None:

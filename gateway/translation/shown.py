@@ -13,9 +13,17 @@ from flota.gateway.translation.words import nanoseconds_of, time_of, word
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import specs_pb2 as specs
 from flota.v1 import types_pb2 as types
-from flota.v1.task_states import short_name
+from flota.v1.control_pb2 import ServiceStatus
+from flota.v1.task_states import short_name, task_name
 
 Json = dict[str, Any]
+Networks = Mapping[str, objects.Network]
+# What every node can do.
+PLUGINS = [
+    {"Type": "Log", "Name": "json-file"},
+    {"Type": "Network", "Name": "overlay"},
+    {"Type": "Volume", "Name": "local"},
+]
 
 
 def _some(**values: Any) -> Json:
@@ -281,8 +289,17 @@ def port(port: types.PortConfig) -> Json:
     )
 
 
-def task(task: objects.Task) -> Json:
-    """GET /tasks/{id}"""
+def service_status(status: ServiceStatus) -> Json:
+    """ServiceStatus of GET /services?status=true"""
+    return {
+        "RunningTasks": status.running_tasks,
+        "DesiredTasks": status.desired_tasks,
+        "CompletedTasks": status.completed_tasks,
+    }
+
+
+def task(task: objects.Task, networks: Networks | None = None) -> Json:
+    """GET /tasks/{id}; with `networks` (by id) the task's are shown whole, as Docker does."""
     status = task.status
     shape = _head(task) | {
         "Labels": {},
@@ -307,12 +324,34 @@ def task(task: objects.Task) -> Json:
     shape["Status"]["PortStatus"] = _some(Ports=[port(each) for each in status.ports.ports])
     shape |= _some(
         NetworksAttachments=[
-            {"Network": {"ID": each.network_id}, "Addresses": list(each.addresses)} for each in task.networks
-        ]
+            {"Network": _network_of(each.network_id, networks or {}), "Addresses": list(each.addresses)}
+            for each in task.networks
+        ],
+        GenericResources=generic_resources(task.assigned_generic),
     )
     if task.HasField("job_iteration"):
         shape["JobIteration"] = {"Index": task.job_iteration.index}
     return shape
+
+
+def _network_of(id: str, networks: Networks) -> Json:
+    known = networks.get(id)
+    if known is None:
+        return {"ID": id}
+    spec = _named(known.spec.annotations) | {
+        "DriverConfiguration": {"Name": known.spec.driver.name or "overlay"},
+        "Attachable": known.spec.attachable,
+        "Ingress": known.spec.ingress,
+        "Internal": known.spec.internal,
+        "IPv6Enabled": known.spec.ipv6_enabled,
+        "Scope": "swarm",
+    }
+    driver = {"Name": known.spec.driver.name or "overlay", "Options": _network_options(known)}
+    return _head(known) | {
+        "Spec": spec,
+        "DriverState": driver,
+        "IPAMOptions": {"Driver": {"Name": "default"}, "Configs": _ipam(known)},
+    }
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------
@@ -332,7 +371,9 @@ def node(node: objects.Node) -> Json:
                 "MemoryBytes": description.resources.memory_bytes,
             }
             | _some(GenericResources=generic_resources(description.resources.generic)),
-            "Engine": {"EngineVersion": description.engine.version} | _some(Labels=dict(description.engine.labels)),
+            "Engine": {"EngineVersion": description.engine.version}
+            | _some(Labels=dict(description.engine.labels))
+            | {"Plugins": PLUGINS},
         },
         "Status": _some(
             State=word(types.NodeState.Name(node.status.state), "NODE_STATE_"),
@@ -376,34 +417,53 @@ def reachability(value: objects.ManagerStatus.Reachability.ValueType) -> str:
 def network(network: objects.Network) -> Json:
     """GET /networks/{id}; the older shape, with Id and Name at the top."""
     spec = network.spec
-    pools = network.ipam or spec.ipam
-    options = dict(spec.driver.options)
-    if network.vni:
-        options.setdefault("com.docker.network.driver.overlay.vxlanid_list", str(network.vni))
     return {
         "Name": spec.annotations.name,
         "Id": network.id,
         "Created": time_of(network.meta, "created_at"),
         "Scope": "swarm",
         "Driver": spec.driver.name or "overlay",
+        "EnableIPv4": True,
         "EnableIPv6": spec.ipv6_enabled,
-        "IPAM": {
-            "Driver": "default",
-            "Config": [
-                _some(
-                    Subnet=pool.subnet,
-                    IPRange=pool.range,
-                    Gateway=pool.gateway,
-                    AuxiliaryAddresses=dict(pool.reserved),
-                )
-                for pool in pools
-            ],
-        },
+        "IPAM": {"Driver": "default", "Options": None, "Config": _ipam(network)},
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "Ingress": spec.ingress,
-        "Options": options,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": None,
+        "Options": _network_options(network),
         "Labels": dict(spec.annotations.labels),
+    }
+
+
+def _network_options(network: objects.Network) -> dict[str, str]:
+    options = dict(network.spec.driver.options)
+    if network.vni:
+        options.setdefault("com.docker.network.driver.overlay.vxlanid_list", str(network.vni))
+    return options
+
+
+def _ipam(network: objects.Network) -> list[Json]:
+    return [
+        _some(Subnet=pool.subnet, IPRange=pool.range, Gateway=pool.gateway, AuxiliaryAddresses=dict(pool.reserved))
+        for pool in network.ipam or network.spec.ipam
+    ]
+
+
+def endpoints(network: objects.Network, tasks: Iterable[objects.Task]) -> Json:
+    """Containers of GET /networks/{id}: those of `tasks` that are on the network, by container."""
+    return {
+        task.status.container.container_id or task.id: {
+            "Name": task_name(task),
+            "EndpointID": "",
+            "MacAddress": "",
+            "IPv4Address": each.addresses[0] if each.addresses else "",
+            "IPv6Address": "",
+        }
+        for task in tasks
+        for each in task.networks
+        if each.network_id == network.id
     }
 
 
@@ -441,7 +501,10 @@ def cluster(cluster: objects.Cluster) -> Json:
             "Dispatcher": {"HeartbeatPeriod": nanoseconds_of(spec.dispatcher.heartbeat_period)},
             "CAConfig": {"NodeCertExpiry": nanoseconds_of(spec.ca.node_cert_expiry)},
             "EncryptionConfig": {"AutoLockManagers": spec.encryption.auto_lock_managers},
+            "TaskDefaults": _some(LogDriver=_driver(spec.default_log_driver)),
         },
+        "TLSInfo": {"TrustRoot": cluster.root_ca.certificate.decode(errors="replace")},
+        "RootRotationInProgress": False,
         "DefaultAddrPool": list(cluster.address_pools),
         "SubnetSize": cluster.subnet_length,
         "DataPathPort": cluster.data_path_port,

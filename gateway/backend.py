@@ -1,0 +1,56 @@
+"""What the gateway stands on: the calls of this machine's flota daemon."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from flota.rpc.channels import local_channel
+from flota.v1.control_pb2_grpc import ControlStub
+from flota.v1.local_pb2_grpc import AgentStub, LocalStub
+from flota.v1.logs_pb2_grpc import LogsStub
+from flota.v1.tasks_pb2_grpc import TasksStub
+
+if TYPE_CHECKING:
+    from flota.v1.control_pb2_grpc import ControlAsyncStub
+    from flota.v1.local_pb2_grpc import AgentAsyncStub, LocalAsyncStub
+    from flota.v1.logs_pb2_grpc import LogsAsyncStub
+    from flota.v1.tasks_pb2_grpc import TasksAsyncStub
+
+
+class Backend:
+    """Stubs over one channel to the daemon's socket. Close it at the end."""
+
+    def __init__(self, host: str) -> None:
+        self.channel: grpc.aio.Channel = local_channel(host)
+
+    @cached_property
+    def control(self) -> ControlAsyncStub:
+        """The cluster."""
+        return ControlStub(self.channel)
+
+    @cached_property
+    def logs(self) -> LogsAsyncStub:
+        """Logs of tasks."""
+        return LogsStub(self.channel)
+
+    @cached_property
+    def tasks(self) -> TasksAsyncStub:
+        """Commands in tasks, their terminals and figures."""
+        return TasksStub(self.channel)
+
+    @cached_property
+    def local(self) -> LocalAsyncStub:
+        """This machine's daemon."""
+        return LocalStub(self.channel)
+
+    @cached_property
+    def agent(self) -> AgentAsyncStub:
+        """This machine's worker."""
+        return AgentStub(self.channel)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self.channel.close()

@@ -1,0 +1,101 @@
+"""/secrets and /configs"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from flota.gateway.filters import Filters
+from flota.gateway.http import Call, Route, answer, nothing
+from flota.gateway.translation import asked, shown
+from flota.rpc.errors import Unsupported
+from flota.v1.control_pb2 import (
+    CreateConfigRequest,
+    CreateSecretRequest,
+    GetConfigRequest,
+    GetSecretRequest,
+    ListConfigsRequest,
+    ListSecretsRequest,
+    RemoveConfigRequest,
+    RemoveSecretRequest,
+)
+
+_FILTERS = ("id", "label", "name", "names")
+
+
+def _passes(thing: Any, wanted: Filters) -> bool:
+    name = thing.spec.annotations.name
+    return (
+        wanted.starts("id", thing.id)
+        and wanted.starts("name", name)
+        and wanted.equals("names", name)
+        and wanted.labels("label", thing.spec.annotations.labels)
+    )
+
+
+async def secrets(call: Call) -> web.StreamResponse:
+    """All secrets that fulfil the filters, without their data."""
+    wanted = call.filters(*_FILTERS)
+    there = (await call.backend.control.ListSecrets(ListSecretsRequest())).secrets
+    return answer([shown.secret(secret) for secret in there if _passes(secret, wanted)])
+
+
+async def secret(call: Call) -> web.StreamResponse:
+    """One secret, without its data."""
+    return answer(shown.secret((await call.backend.control.GetSecret(GetSecretRequest(secret_id=call.name()))).secret))
+
+
+async def create_secret(call: Call) -> web.StreamResponse:
+    """A new secret."""
+    request = CreateSecretRequest(spec=asked.secret_spec(await call.body()))
+    return answer({"ID": (await call.backend.control.CreateSecret(request)).secret.id}, 201)
+
+
+async def remove_secret(call: Call) -> web.StreamResponse:
+    """Forget a secret."""
+    await call.backend.control.RemoveSecret(RemoveSecretRequest(secret_id=call.name()))
+    return nothing(204)
+
+
+async def configs(call: Call) -> web.StreamResponse:
+    """All configs that fulfil the filters."""
+    wanted = call.filters(*_FILTERS)
+    there = (await call.backend.control.ListConfigs(ListConfigsRequest())).configs
+    return answer([shown.config(config) for config in there if _passes(config, wanted)])
+
+
+async def config(call: Call) -> web.StreamResponse:
+    """One config."""
+    return answer(shown.config((await call.backend.control.GetConfig(GetConfigRequest(config_id=call.name()))).config))
+
+
+async def create_config(call: Call) -> web.StreamResponse:
+    """A new config."""
+    request = CreateConfigRequest(spec=asked.config_spec(await call.body()))
+    return answer({"ID": (await call.backend.control.CreateConfig(request)).config.id}, 201)
+
+
+async def remove_config(call: Call) -> web.StreamResponse:
+    """Forget a config."""
+    await call.backend.control.RemoveConfig(RemoveConfigRequest(config_id=call.name()))
+    return nothing(204)
+
+
+async def refuse_update(call: Call) -> web.StreamResponse:
+    """Raises Unsupported."""
+    raise Unsupported("secrets and configs cannot be changed: create another one and update the services that use it")
+
+
+ROUTES: list[Route] = [
+    ("GET", "/secrets", secrets),
+    ("POST", "/secrets/create", create_secret),
+    ("GET", "/secrets/{id}", secret),
+    ("DELETE", "/secrets/{id}", remove_secret),
+    ("POST", "/secrets/{id}/update", refuse_update),
+    ("GET", "/configs", configs),
+    ("POST", "/configs/create", create_config),
+    ("GET", "/configs/{id}", config),
+    ("DELETE", "/configs/{id}", remove_config),
+    ("POST", "/configs/{id}/update", refuse_update),
+]

@@ -1,0 +1,95 @@
+"""/swarm"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from flota.gateway.http import Call, Route, answer, nothing
+from flota.gateway.translation import asked, shown
+from flota.gateway.translation.fields import PORTS, UINT32
+from flota.v1.control_pb2 import GetClusterRequest, GetJoinTokensRequest, UpdateClusterRequest
+from flota.v1.local_pb2 import InitRequest, JoinRequest, LeaveRequest
+from flota.v1.types_pb2 import NodeAvailability, Version
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """The cluster, with its join tokens."""
+    control = call.backend.control
+    cluster, tokens = await asyncio.gather(
+        control.GetCluster(GetClusterRequest()), control.GetJoinTokens(GetJoinTokensRequest())
+    )
+    return answer(
+        shown.cluster(cluster.cluster)
+        | {"JoinTokens": {"Worker": tokens.tokens.worker, "Manager": tokens.tokens.manager}}
+    )
+
+
+async def init(call: Call) -> web.StreamResponse:
+    """Begin a cluster; gives this node's id."""
+    given = await call.body()
+    spec = asked.cluster_spec(given.part("Spec"))
+    if given.flag("AutoLockManagers"):
+        spec.encryption.auto_lock_managers = True
+    done = await call.backend.local.Init(
+        InitRequest(
+            advertise_address=given.text("AdvertiseAddr"),
+            listen_address=given.text("ListenAddr"),
+            data_path_address=given.text("DataPathAddr"),
+            data_path_port=given.number("DataPathPort", PORTS),
+            availability=given.choice("Availability", NodeAvailability, "NODE_AVAILABILITY_"),
+            spec=spec,
+            address_pools=given.texts("DefaultAddrPool"),
+            subnet_length=given.number("SubnetSize", UINT32),
+            force_new_cluster=given.flag("ForceNewCluster"),
+        )
+    )
+    return answer(done.node_id)
+
+
+async def join(call: Call) -> web.StreamResponse:
+    """Become a node of a cluster."""
+    given = await call.body()
+    await call.backend.local.Join(
+        JoinRequest(
+            token=given.text("JoinToken"),
+            addresses=given.texts("RemoteAddrs"),
+            advertise_address=given.text("AdvertiseAddr"),
+            listen_address=given.text("ListenAddr"),
+            data_path_address=given.text("DataPathAddr"),
+            availability=given.choice("Availability", NodeAvailability, "NODE_AVAILABILITY_"),
+        )
+    )
+    return nothing()
+
+
+async def leave(call: Call) -> web.StreamResponse:
+    """Cease to be one."""
+    await call.backend.local.Leave(LeaveRequest(force=call.flag("force")))
+    return nothing()
+
+
+async def update(call: Call) -> web.StreamResponse:
+    """Another spec, new join tokens, or both."""
+    given = await call.body()
+    request = UpdateClusterRequest(
+        version=Version(index=call.object_version()),
+        rotate_worker_token=call.flag("rotateWorkerToken"),
+        rotate_manager_token=call.flag("rotateManagerToken"),
+    )
+    if given:
+        request.spec.CopyFrom(asked.cluster_spec(given))
+        # Docker's clients call every cluster "default".
+        request.spec.annotations.name = ""
+    await call.backend.control.UpdateCluster(request)
+    return nothing()
+
+
+ROUTES: list[Route] = [
+    ("GET", "/swarm", inspect),
+    ("POST", "/swarm/init", init),
+    ("POST", "/swarm/join", join),
+    ("POST", "/swarm/leave", leave),
+    ("POST", "/swarm/update", update),
+]
