@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,12 @@ from flota.gateway.translation.fields import Fields
 from flota.rpc.errors import InvalidArgument
 
 OLDEST, NEWEST = (1, 24), (1, 48)
+HEADERS = {
+    "Api-Version": ".".join(map(str, NEWEST)),
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": f"flota/{version('flota')} (linux)",
+}
 BACKEND = web.AppKey("backend", Backend)
 
 
@@ -24,6 +31,11 @@ class Call:
     def __init__(self, request: web.Request) -> None:
         self.request = request
         self.backend: Backend = request.app[BACKEND]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer carries."""
+        return HEADERS
 
     @property
     def version(self) -> tuple[int, int]:

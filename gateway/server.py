@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from importlib.metadata import version
 
 import grpc.aio
 import structlog
@@ -12,7 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from flota.gateway.backend import Backend
 from flota.gateway.failures import HttpFailure, failure_of
-from flota.gateway.http import BACKEND, NEWEST, OLDEST, Call, Handler, Route, refusal
+from flota.gateway.http import BACKEND, HEADERS, NEWEST, OLDEST, Call, Handler, Route, refusal
 from flota.rpc.errors import FlotaError
 
 Web = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -49,12 +48,6 @@ class _Manners:
 
     def __init__(self, counting: Callable[[int], None]) -> None:
         self._counting = counting
-        self._headers = {
-            "Api-Version": ".".join(map(str, NEWEST)),
-            "Docker-Experimental": "false",
-            "Ostype": "linux",
-            "Server": f"flota/{version('flota')} (linux)",
-        }
 
     def around(self) -> Middleware:
         """The middleware."""
@@ -67,7 +60,7 @@ class _Manners:
             finally:
                 self._counting(-1)
             if not response.prepared:
-                response.headers.update(self._headers)
+                response.headers.update(HEADERS)
             return response
 
         return around

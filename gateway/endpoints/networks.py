@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import grpc
 import grpc.aio
 from aiohttp import web
@@ -21,9 +24,12 @@ from flota.v1.control_pb2 import (
     RemoveNetworkRequest,
 )
 from flota.v1.local_pb2 import InfoRequest
-from flota.v1.objects_pb2 import Network
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.task_states import is_terminal
 from flota.v1.types_pb2 import TaskState
 
+# A task's grace is 10 s unless the service says another.
+_PATIENCE, _PAUSE = 60.0, 0.2
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
@@ -97,9 +103,31 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """Forget a network that nothing is on."""
-    await call.backend.control.RemoveNetwork(RemoveNetworkRequest(network_id=call.name()))
-    return nothing(204)
+    """Forget a network that nothing is on.
+
+    `docker stack rm` removes services and, in the same breath, their networks: tasks that are still stopping are
+    waited for, services that are on the network are not.
+    """
+    request = RemoveNetworkRequest(network_id=call.name())
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            await call.backend.control.RemoveNetwork(request)
+            return nothing(204)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION or time.monotonic() > patience:
+                raise
+            found = await call.backend.control.GetNetwork(GetNetworkRequest(network_id=call.name()))
+            if found.network.spec.ingress or found.network.id in await _used(call):
+                raise
+            tasks = (await call.backend.control.ListTasks(ListTasksRequest())).tasks
+            if not any(_is_on(task, found.network) for task in tasks):
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+def _is_on(task: Task, network: Network) -> bool:
+    return any(each.network_id == network.id for each in task.networks) and not is_terminal(task)
 
 
 async def prune(call: Call) -> web.StreamResponse:

@@ -1,0 +1,88 @@
+"""/services/{id}/logs, /tasks/{id}/logs and /containers/{id}/logs: lines as Docker's clients take them apart."""
+
+from __future__ import annotations
+
+from urllib.parse import quote_plus
+
+from aiohttp import web
+
+from flota.gateway.http import Call, Route
+from flota.gateway.streams import MULTIPLEXED, RAW, STDERR, STDOUT, Streaming, frame
+from flota.gateway.translation.words import iso_time, parse_time
+from flota.rpc.errors import InvalidArgument
+from flota.v1.control_pb2 import GetServiceRequest, GetTaskRequest
+from flota.v1.logs_pb2 import LogMessage, LogOptions, LogSelector, LogStream, SubscribeLogsRequest
+
+_LABEL = "com.docker.swarm"
+
+
+def _options(call: Call) -> LogOptions:
+    options = LogOptions(follow=call.flag("follow"))
+    tail = call.query("tail")
+    if tail not in ("", "all"):
+        if not (tail.isascii() and tail.isdigit()):
+            raise InvalidArgument.of("tail", tail, "a number of lines or all is needed")
+        options.tail = int(tail)
+    if call.query("since") not in ("", "0"):
+        try:
+            options.since.CopyFrom(parse_time(call.query("since")))
+        except ValueError:
+            needed = "Unix seconds or a time such as 2026-01-31T13:45:00Z are needed"
+            raise InvalidArgument.of("since", call.query("since"), needed) from None
+    if call.flag("stdout"):
+        options.streams.append(LogStream.LOG_STREAM_STDOUT)
+    if call.flag("stderr"):
+        options.streams.append(LogStream.LOG_STREAM_STDERR)
+    if not options.streams:
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    return options
+
+
+async def service(call: Call) -> web.StreamResponse:
+    """Lines of all tasks of a service."""
+    found = (await call.backend.control.GetService(GetServiceRequest(service_id=call.name()))).service
+    return await lines(call, LogSelector(service_ids=[found.id]), found.spec.task.container.tty)
+
+
+async def task(call: Call) -> web.StreamResponse:
+    """Lines of one task."""
+    found = (await call.backend.control.GetTask(GetTaskRequest(task_id=call.name()))).task
+    return await lines(call, LogSelector(task_ids=[found.id]), found.spec.container.tty)
+
+
+async def lines(call: Call, selector: LogSelector, tty: bool) -> web.StreamResponse:
+    """Stream what is selected, each line framed unless the task has a terminal."""
+    options = _options(call)
+    timestamps, details = call.flag("timestamps"), call.flag("details")
+    modern = call.version >= (1, 42)
+    request = SubscribeLogsRequest(selector=selector, options=options)
+    async with Streaming(call, (RAW if tty else MULTIPLEXED) if modern else RAW) as out:
+        subscription = call.backend.logs.SubscribeLogs(request)
+        try:
+            async for batch in subscription:
+                parts = bytearray()
+                for message in batch.messages:
+                    text = _line(message, timestamps, details)
+                    parts += text if tty else frame(_number(message), text)
+                if parts:
+                    await out.write(bytes(parts))
+        finally:
+            subscription.cancel()
+    return out.response
+
+
+def _number(message: LogMessage) -> int:
+    return STDERR if message.stream == LogStream.LOG_STREAM_STDERR else STDOUT
+
+
+def _line(message: LogMessage, timestamps: bool, details: bool) -> bytes:
+    """`TIME KEY=VALUE,… LINE`, as far as it was asked for."""
+    before = f"{iso_time(message.timestamp)} " if timestamps else ""
+    if details:
+        context = message.context
+        pairs = (("node.id", context.node_id), ("service.id", context.service_id), ("task.id", context.task_id))
+        before += ",".join(f"{_LABEL}.{key}={quote_plus(value)}" for key, value in pairs) + " "
+    return before.encode() + message.data
+
+
+ROUTES: list[Route] = [("GET", "/services/{id}/logs", service), ("GET", "/tasks/{id}/logs", task)]
