@@ -11,6 +11,12 @@ from flota.v1 import types_pb2 as types
 
 # File modes are written in decimal; 0444 is what Docker gives to a reference without one.
 _READ_ONLY = 0o444
+_PRIVILEGES = {
+    "CredentialSpec": ("Config", "File", "Registry"),
+    "SELinuxContext": ("Disable", "User", "Role", "Type", "Level"),
+    "Seccomp": ("Mode", "Profile"),
+    "AppArmor": ("Mode",),
+}
 
 
 def container_spec(given: Fields) -> specs.ContainerSpec:
@@ -70,12 +76,13 @@ def _refuse(given: Fields) -> None:
     if isolation not in ("", "default"):
         raise Unsupported(f"invalid {given.at('Isolation')} {isolation!r}: that is for Windows only")
     privileges = given.part("Privileges")
-    for name in ("CredentialSpec", "SELinuxContext", "Seccomp", "AppArmor"):
-        part = privileges.part(name)
-        if part and (part.text("Mode") or "default") != "default":
-            raise Unsupported(f"{privileges.at(name)} is not supported")
-    if privileges.part("SELinuxContext").flag("Disable") or privileges.flag("NoNewPrivileges"):
-        raise Unsupported(f"{privileges.path} is not supported: SELinuxContext and NoNewPrivileges must be left out")
+    for name, fields in _PRIVILEGES.items():
+        # Clients send empty ones, and those that say what is so anyway.
+        for field in fields:
+            if privileges.part(name).raw(field) not in (None, "", False, "default"):
+                raise Unsupported(f"{privileges.at(name)}.{field} is not supported")
+    if privileges.flag("NoNewPrivileges"):
+        raise Unsupported(f"{privileges.at('NoNewPrivileges')} is not supported")
 
 
 def health_config(given: Fields) -> types.HealthConfig:
