@@ -1,4 +1,4 @@
-"""Which manager to turn to, and how long to wait before the next try. Pure.
+"""Which manager to turn to, how long to wait for its answer, and how long before the next try. Pure.
 
 Every session message brings the list of managers. One that failed goes to the end of the line; a session that came
 about ends the waiting. Waits grow and are random, so that a cluster's workers do not come back all at once. The address
@@ -13,6 +13,9 @@ from flota.v1.types_pb2 import Peer
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 2.0
 _GROWTH = 1.5
+# Seconds for the answer to a heartbeat: a leader that is silent for as long is replaced by then, or about to be.
+_SHORTEST_PATIENCE = 1.0
+_LONGEST_PATIENCE = 8.0
 
 
 class Managers:
@@ -52,3 +55,29 @@ class Managers:
         """A session came about."""
         self._wait = _FIRST_WAIT
         self._good = address
+
+
+class Patience:
+    """How long a manager may take to answer a heartbeat.
+
+    Short, for a leader that lost power is only noticed by its silence. But one that was merely slow, and goes on with
+    the same session, is given twice as long from then on: a cluster whose nodes all come back at once keeps its leader
+    slow.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = _SHORTEST_PATIENCE
+        self._session = ""
+        self._ran_out = False
+
+    def ran_out(self) -> None:
+        """An answer did not come in time."""
+        self._ran_out = True
+
+    def opened(self, session_id: str) -> None:
+        """There is a session: the one from before, or another leader's."""
+        if session_id != self._session:
+            self.seconds = _SHORTEST_PATIENCE
+        elif self._ran_out:
+            self.seconds = min(_LONGEST_PATIENCE, 2 * self.seconds)
+        self._session, self._ran_out = session_id, False

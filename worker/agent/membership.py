@@ -16,13 +16,21 @@ from typing import Protocol
 import structlog
 
 from flota.rpc.channels import node_channel
-from flota.rpc.errors import FailedPrecondition, FlotaError, Internal, NotFound, PermissionDenied, ResourceExhausted
+from flota.rpc.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    FlotaError,
+    Internal,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
 from flota.rpc.identity import Identity
 from flota.v1.dispatcher_pb2 import AssignmentChange, SessionMessage
 from flota.v1.objects_pb2 import NodeDescription
 from flota.worker import metrics
 from flota.worker.agent.assignments import Assigned
-from flota.worker.agent.managers import Managers
+from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.session import Companion, Session
 
@@ -88,6 +96,7 @@ class Membership:
         self._words = words
         self._companions = companions
         self._session: Session | None = None
+        self._patience = Patience()
         self._address = ""
         self._resume = ""
         self._refusals = 0
@@ -143,6 +152,7 @@ class Membership:
             self._told = ""
             self._resume = message.session_id
             self._managers.succeeded(self._address)
+            self._patience.opened(message.session_id)
             metrics.SESSION.set(1)
             _log.info("session", session=message.session_id, manager=self._address)
         self._managers.heard(message.managers)
@@ -160,7 +170,7 @@ class Membership:
         if not address:
             raise FailedPrecondition("no manager is known")
         async with node_channel(self._identity, address) as channel:
-            self._session = Session(channel, self, self._reporter, self._companions)
+            self._session = Session(channel, self, self._reporter, self._companions, self._patience.seconds)
             try:
                 await self._session.run(self._describe(), self._resume)
             finally:
@@ -173,6 +183,8 @@ class Membership:
         metrics.SESSIONS.labels(type(error).__name__).inc()
         self._error = str(error)
         self._tell(error, had_session)
+        if isinstance(error, DeadlineExceeded):
+            self._patience.ran_out()
         if isinstance(error, FailedPrecondition):
             self._resume = ""
         if isinstance(error, NotFound | PermissionDenied):

@@ -36,7 +36,6 @@ _GOODBYE_LIMIT = 2.0
 _GAP_PAUSE = 0.1
 # Part of the time a manager gives for the next heartbeat.
 _EARLY = 0.9
-_LEAST_HEARTBEAT_LIMIT = 2.0
 
 # Something else that needs the channel for as long as the session lives, such as the publisher of logs.
 Companion = Callable[[grpc.aio.Channel], Awaitable[None]]
@@ -63,13 +62,16 @@ class Session:
         listener: Listener,
         reporter: Reporter,
         companions: Sequence[Companion] = (),
+        patience: float = 2.0,
     ) -> None:
+        """`patience`: seconds for the answer to a heartbeat; no less than the heartbeats' period."""
         self.id = ""
         self._channel = channel
         self._stub = DispatcherStub(channel)
         self._listener = listener
         self._reporter = reporter
         self._companions = companions
+        self._patience = patience
 
     async def run(self, description: NodeDescription, resume: str) -> None:
         """Open a session, or go on with `resume`; returns only by raising a FlotaError."""
@@ -104,11 +106,11 @@ class Session:
             self._listener.heard(message)
 
     async def _beat(self) -> None:
-        limit = _LEAST_HEARTBEAT_LIMIT
+        limit = self._patience
         while True:
             answer = await _answer(self._stub.Heartbeat(HeartbeatRequest(session_id=self.id), timeout=limit))
             period = answer.period.seconds + answer.period.nanos / 1e9
-            limit = max(_LEAST_HEARTBEAT_LIMIT, 2 * period)
+            limit = max(self._patience, period)
             await asyncio.sleep(period * _EARLY)
 
     async def _take_assignments(self) -> None:

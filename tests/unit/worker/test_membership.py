@@ -27,7 +27,7 @@ from flota.v1.dispatcher_pb2 import (
 from flota.v1.dispatcher_pb2_grpc import DispatcherServicer, add_DispatcherServicer_to_server
 from flota.v1.objects_pb2 import NodeDescription
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus
-from flota.worker.agent.managers import Managers
+from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.membership import Membership, Taker, Words
 from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.session import Companion
@@ -257,24 +257,81 @@ class Forgetful(DispatcherServicer):
         await asyncio.Event().wait()
 
 
-async def test_after_a_gap_it_asks_for_everything_within_the_same_session(tmp_path: Path) -> None:
+class Slow(DispatcherServicer):
+    """A manager that never answers the first session's heartbeats."""
+
+    def __init__(self) -> None:
+        self.resumed: list[str] = []
+
+    async def Session(self, request: SessionRequest, context: Any) -> AsyncIterator[SessionMessage]:
+        self.resumed.append(request.session_id)
+        yield SessionMessage(session_id="s")
+        await asyncio.Event().wait()
+
+    async def Heartbeat(self, request: HeartbeatRequest, context: Any) -> HeartbeatResponse:
+        if len(self.resumed) == 1:
+            await asyncio.Event().wait()
+        response = HeartbeatResponse()
+        response.period.FromSeconds(1)
+        return response
+
+    async def Assignments(self, request: AssignmentsRequest, context: Any) -> AsyncIterator[AssignmentsMessage]:
+        yield AssignmentsMessage(type=AssignmentsMessage.TYPE_COMPLETE, applies_to=0, results_in=1)
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def facing(manager: DispatcherServicer, directory: Path) -> AsyncIterator[Member]:
+    """A member whose only manager is `manager`."""
     root, key = create_root()
     signer, trust = Signer(root, key), Trust(root)
     for name, role in (("m", NodeRole.NODE_ROLE_MANAGER), ("w", NodeRole.NODE_ROLE_WORKER)):
         csr, own = create_request()
-        Identity.store(tmp_path / name, signer.sign(csr, name, role, "c"), own, root)
+        Identity.store(directory / name, signer.sign(csr, name, role, "c"), own, root)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    server = node_server(Identity(tmp_path / "m"), lambda: trust, address)
-    manager = Forgetful()  # type: ignore[abstract]
+    server = node_server(Identity(directory / "m"), lambda: trust, address)
     add_DispatcherServicer_to_server(manager, server)
     await server.start()
-    one = Member(Identity(tmp_path / "w"), address)
+    one = Member(Identity(directory / "w"), address)
     try:
-        await one.taken.until(lambda: one.taken.completes == 2)
-        assert manager.streams == 2
-        assert one.membership.connected
+        yield one
     finally:
         await one.close()
         await server.stop(0)
+
+
+async def test_after_a_gap_it_asks_for_everything_within_the_same_session(tmp_path: Path) -> None:
+    manager = Forgetful()  # type: ignore[abstract]
+    async with facing(manager, tmp_path) as one:
+        await one.taken.until(lambda: one.taken.completes == 2)
+        assert manager.streams == 2
+        assert one.membership.connected
+
+
+async def test_a_silent_manager_is_left_and_a_slow_one_is_given_longer(tmp_path: Path) -> None:
+    manager = Slow()  # type: ignore[abstract]
+    async with facing(manager, tmp_path) as one:
+        before = one.membership._patience.seconds
+        await one.taken.until(lambda: one.taken.completes == 2)
+        assert manager.resumed[:2] == ["", "s"]
+        assert one.membership._patience.seconds > before
+
+
+def test_patience_grows_with_false_alarms_and_ends_with_the_leader() -> None:
+    patience = Patience()
+    patience.opened("a")
+    first = patience.seconds
+    patience.ran_out()
+    patience.opened("a")
+    assert patience.seconds == 2 * first
+    patience.opened("a")
+    assert patience.seconds == 2 * first
+    for _ in range(9):
+        patience.ran_out()
+        patience.opened("a")
+    assert patience.seconds == 8
+    patience.ran_out()
+    patience.opened("b")
+    assert patience.seconds == first
