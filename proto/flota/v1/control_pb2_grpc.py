@@ -179,6 +179,16 @@ class ControlStub:
                 request_serializer=flota_dot_v1_dot_control__pb2.GetJoinTokensRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_control__pb2.GetJoinTokensResponse.FromString,
                 _registered_method=True)
+        self.GetUnlockKey = channel.unary_unary(
+                '/flota.v1.Control/GetUnlockKey',
+                request_serializer=flota_dot_v1_dot_control__pb2.GetUnlockKeyRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.GetUnlockKeyResponse.FromString,
+                _registered_method=True)
+        self.CreateBackup = channel.unary_stream(
+                '/flota.v1.Control/CreateBackup',
+                request_serializer=flota_dot_v1_dot_control__pb2.CreateBackupRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.CreateBackupMessage.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/flota.v1.Control/Watch',
                 request_serializer=flota_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
@@ -363,6 +373,19 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUnlockKey(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBackup(self, request, context):
+        """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Streams changes as they are committed. What a client waits with instead of asking again and again.
         """
@@ -517,6 +540,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetJoinTokens,
                     request_deserializer=flota_dot_v1_dot_control__pb2.GetJoinTokensRequest.FromString,
                     response_serializer=flota_dot_v1_dot_control__pb2.GetJoinTokensResponse.SerializeToString,
+            ),
+            'GetUnlockKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUnlockKey,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.GetUnlockKeyRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.GetUnlockKeyResponse.SerializeToString,
+            ),
+            'CreateBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateBackup,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.CreateBackupRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.CreateBackupMessage.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -1307,6 +1340,60 @@ class Control:
             '/flota.v1.Control/GetJoinTokens',
             flota_dot_v1_dot_control__pb2.GetJoinTokensRequest.SerializeToString,
             flota_dot_v1_dot_control__pb2.GetJoinTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUnlockKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Control/GetUnlockKey',
+            flota_dot_v1_dot_control__pb2.GetUnlockKeyRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.GetUnlockKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Control/CreateBackup',
+            flota_dot_v1_dot_control__pb2.CreateBackupRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.CreateBackupMessage.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,9 @@ class ControlStub:
     GetCluster: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]
     UpdateCluster: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.UpdateClusterResponse]
     GetJoinTokens: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetJoinTokensRequest, _control_pb2.GetJoinTokensResponse]
+    GetUnlockKey: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetUnlockKeyRequest, _control_pb2.GetUnlockKeyResponse]
+    CreateBackup: _grpc.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.CreateBackupMessage]
+    """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchMessage]
     """Streams changes as they are committed. What a client waits with instead of asking again and again."""
 
@@ -95,6 +98,9 @@ class ControlAsyncStub(ControlStub):
     GetCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]  # type: ignore[assignment]
     UpdateCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.UpdateClusterResponse]  # type: ignore[assignment]
     GetJoinTokens: _aio.UnaryUnaryMultiCallable[_control_pb2.GetJoinTokensRequest, _control_pb2.GetJoinTokensResponse]  # type: ignore[assignment]
+    GetUnlockKey: _aio.UnaryUnaryMultiCallable[_control_pb2.GetUnlockKeyRequest, _control_pb2.GetUnlockKeyResponse]  # type: ignore[assignment]
+    CreateBackup: _aio.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.CreateBackupMessage]  # type: ignore[assignment]
+    """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchMessage]  # type: ignore[assignment]
     """Streams changes as they are committed. What a client waits with instead of asking again and again."""
 
@@ -301,6 +307,21 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.GetJoinTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.GetJoinTokensResponse, _abc.Awaitable[_control_pb2.GetJoinTokensResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetUnlockKey(
+        self,
+        request: _control_pb2.GetUnlockKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetUnlockKeyResponse, _abc.Awaitable[_control_pb2.GetUnlockKeyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateBackup(
+        self,
+        request: _control_pb2.CreateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.CreateBackupMessage], _abc.AsyncIterator[_control_pb2.CreateBackupMessage]]:
+        """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
 
     @_abc_1.abstractmethod
     def Watch(

@@ -80,9 +80,12 @@ class InitResponse(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     """host:port for joiners."""
+    unlock_key: _builtins.str
+    """SWMKEY-1-…, with autolock: what `swarm unlock` will ask for after a restart."""
     @_builtins.property
     def tokens(self) -> _types_pb2.JoinTokens: ...
     def __init__(
@@ -91,10 +94,11 @@ class InitResponse(_message.Message):
         node_id: _builtins.str = ...,
         tokens: _types_pb2.JoinTokens | None = ...,
         address: _builtins.str = ...,
+        unlock_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "tokens", b"tokens", "unlock_key", b"unlock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +196,134 @@ class LeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
+class UnlockRequest(_message.Message):
+    """A manager whose keys are withheld (autolock) was started again: a person gives the key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """SWMKEY-1-…"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlockRequest: _TypeAlias = UnlockRequest  # noqa: Y015
+
+@_typing.final
+class UnlockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlockResponse: _TypeAlias = UnlockResponse  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    """A file that `flota backup create` made becomes a swarm of one manager: this machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Options(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ADVERTISE_ADDRESS_FIELD_NUMBER: _builtins.int
+        LISTEN_ADDRESS_FIELD_NUMBER: _builtins.int
+        DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
+        UNLOCK_KEY_FIELD_NUMBER: _builtins.int
+        advertise_address: _builtins.str
+        listen_address: _builtins.str
+        data_path_address: _builtins.str
+        unlock_key: _builtins.str
+        """SWMKEY-1-…, for a backup of a swarm with autolock."""
+        def __init__(
+            self,
+            *,
+            advertise_address: _builtins.str = ...,
+            listen_address: _builtins.str = ...,
+            data_path_address: _builtins.str = ...,
+            unlock_key: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "data_path_address", b"data_path_address", "listen_address", b"listen_address", "unlock_key", b"unlock_key"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Then the file."""
+    @_builtins.property
+    def options(self) -> Global___RestoreRequest.Options:
+        """First."""
+
+    def __init__(
+        self,
+        *,
+        options: Global___RestoreRequest.Options | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "options", b"options", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "options", b"options", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["options", "data"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    OTHER_NODES_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    """host:port for joiners."""
+    services: _builtins.int
+    other_nodes: _builtins.int
+    """Nodes of the backup that are not this one: down until they are heard of."""
+    @_builtins.property
+    def tokens(self) -> _types_pb2.JoinTokens: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        tokens: _types_pb2.JoinTokens | None = ...,
+        address: _builtins.str = ...,
+        services: _builtins.int = ...,
+        other_nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "other_nodes", b"other_nodes", "services", b"services", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
 
 @_typing.final
 class InfoRequest(_message.Message):
@@ -725,3 +857,56 @@ class RemoveAllTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveAllTasksResponse: _TypeAlias = RemoveAllTasksResponse  # noqa: Y015
+
+@_typing.final
+class WatchManagerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchManagerRequest: _TypeAlias = WatchManagerRequest  # noqa: Y015
+
+@_typing.final
+class ManagerReport(_message.Message):
+    """ManagerReport is what a daemon must know of its manager process, now and whenever it changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNLOCK_KEYS_FIELD_NUMBER: _builtins.int
+    LOCKED_FIELD_NUMBER: _builtins.int
+    IDENTITY_SECRETS_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    locked: _builtins.bool
+    """The key-encryption key is not on the disk: the identity's key must not lie there in clear either."""
+    trouble: _builtins.str
+    """Why this manager cannot take part although it runs, such as a full disk; empty when it can."""
+    @_builtins.property
+    def unlock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Autolock: the keys that may be needed to start this manager again, the newest last. Kept in memory only."""
+
+    @_builtins.property
+    def identity_secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What the identity's key is sealed with; the last one is for the next time, the others for what is there."""
+
+    def __init__(
+        self,
+        *,
+        unlock_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        locked: _builtins.bool = ...,
+        identity_secrets: _abc.Iterable[_builtins.bytes] | None = ...,
+        trouble: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_secrets", b"identity_secrets", "locked", b"locked", "trouble", b"trouble", "unlock_keys", b"unlock_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManagerReport: _TypeAlias = ManagerReport  # noqa: Y015

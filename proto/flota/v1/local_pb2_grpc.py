@@ -50,6 +50,16 @@ class LocalStub:
                 request_serializer=flota_dot_v1_dot_local__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_local__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.Unlock = channel.unary_unary(
+                '/flota.v1.Local/Unlock',
+                request_serializer=flota_dot_v1_dot_local__pb2.UnlockRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.UnlockResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.stream_unary(
+                '/flota.v1.Local/Restore',
+                request_serializer=flota_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.RestoreResponse.FromString,
+                _registered_method=True)
         self.Info = channel.unary_unary(
                 '/flota.v1.Local/Info',
                 request_serializer=flota_dot_v1_dot_local__pb2.InfoRequest.SerializeToString,
@@ -78,6 +88,18 @@ class LocalServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Unlock(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Info(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,6 +123,16 @@ def add_LocalServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=flota_dot_v1_dot_local__pb2.LeaveRequest.FromString,
                     response_serializer=flota_dot_v1_dot_local__pb2.LeaveResponse.SerializeToString,
+            ),
+            'Unlock': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unlock,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.UnlockRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.UnlockResponse.SerializeToString,
+            ),
+            'Restore': grpc.stream_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.RestoreRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.RestoreResponse.SerializeToString,
             ),
             'Info': grpc.unary_unary_rpc_method_handler(
                     servicer.Info,
@@ -189,6 +221,60 @@ class Local:
             '/flota.v1.Local/Leave',
             flota_dot_v1_dot_local__pb2.LeaveRequest.SerializeToString,
             flota_dot_v1_dot_local__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unlock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Local/Unlock',
+            flota_dot_v1_dot_local__pb2.UnlockRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.UnlockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/flota.v1.Local/Restore',
+            flota_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -596,6 +682,81 @@ class Agent:
             '/flota.v1.Agent/RemoveImage',
             flota_dot_v1_dot_local__pb2.RemoveImageRequest.SerializeToString,
             flota_dot_v1_dot_local__pb2.RemoveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ManagerHereStub:
+    """ManagerHere is the manager process's own socket; only the daemon calls it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.WatchManager = channel.unary_stream(
+                '/flota.v1.ManagerHere/WatchManager',
+                request_serializer=flota_dot_v1_dot_local__pb2.WatchManagerRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.ManagerReport.FromString,
+                _registered_method=True)
+
+
+class ManagerHereServicer:
+    """ManagerHere is the manager process's own socket; only the daemon calls it.
+    """
+
+    def WatchManager(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ManagerHereServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'WatchManager': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchManager,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.WatchManagerRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.ManagerReport.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'flota.v1.ManagerHere', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('flota.v1.ManagerHere', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ManagerHere:
+    """ManagerHere is the manager process's own socket; only the daemon calls it.
+    """
+
+    @staticmethod
+    def WatchManager(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.ManagerHere/WatchManager',
+            flota_dot_v1_dot_local__pb2.WatchManagerRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.ManagerReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class LocalStub:
     Init: _grpc.UnaryUnaryMultiCallable[_local_pb2.InitRequest, _local_pb2.InitResponse]
     Join: _grpc.UnaryUnaryMultiCallable[_local_pb2.JoinRequest, _local_pb2.JoinResponse]
     Leave: _grpc.UnaryUnaryMultiCallable[_local_pb2.LeaveRequest, _local_pb2.LeaveResponse]
+    Unlock: _grpc.UnaryUnaryMultiCallable[_local_pb2.UnlockRequest, _local_pb2.UnlockResponse]
+    Restore: _grpc.StreamUnaryMultiCallable[_local_pb2.RestoreRequest, _local_pb2.RestoreResponse]
     Info: _grpc.UnaryUnaryMultiCallable[_local_pb2.InfoRequest, _local_pb2.InfoResponse]
 
 @_typing.type_check_only
@@ -45,6 +47,8 @@ class LocalAsyncStub(LocalStub):
     Init: _aio.UnaryUnaryMultiCallable[_local_pb2.InitRequest, _local_pb2.InitResponse]  # type: ignore[assignment]
     Join: _aio.UnaryUnaryMultiCallable[_local_pb2.JoinRequest, _local_pb2.JoinResponse]  # type: ignore[assignment]
     Leave: _aio.UnaryUnaryMultiCallable[_local_pb2.LeaveRequest, _local_pb2.LeaveResponse]  # type: ignore[assignment]
+    Unlock: _aio.UnaryUnaryMultiCallable[_local_pb2.UnlockRequest, _local_pb2.UnlockResponse]  # type: ignore[assignment]
+    Restore: _aio.StreamUnaryMultiCallable[_local_pb2.RestoreRequest, _local_pb2.RestoreResponse]  # type: ignore[assignment]
     Info: _aio.UnaryUnaryMultiCallable[_local_pb2.InfoRequest, _local_pb2.InfoResponse]  # type: ignore[assignment]
 
 class LocalServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +72,20 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
         request: _local_pb2.LeaveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.LeaveResponse, _abc.Awaitable[_local_pb2.LeaveResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Unlock(
+        self,
+        request: _local_pb2.UnlockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.UnlockResponse, _abc.Awaitable[_local_pb2.UnlockResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_local_pb2.RestoreRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.RestoreResponse, _abc.Awaitable[_local_pb2.RestoreResponse]]: ...
 
     @_abc_1.abstractmethod
     def Info(
@@ -186,3 +204,31 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_local_pb2.RemoveImageResponse, _abc.Awaitable[_local_pb2.RemoveImageResponse]]: ...
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ManagerHereStub:
+    """ManagerHere is the manager process's own socket; only the daemon calls it."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ManagerHereAsyncStub: ...
+    WatchManager: _grpc.UnaryStreamMultiCallable[_local_pb2.WatchManagerRequest, _local_pb2.ManagerReport]
+
+@_typing.type_check_only
+class ManagerHereAsyncStub(ManagerHereStub):
+    """ManagerHere is the manager process's own socket; only the daemon calls it."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    WatchManager: _aio.UnaryStreamMultiCallable[_local_pb2.WatchManagerRequest, _local_pb2.ManagerReport]  # type: ignore[assignment]
+
+class ManagerHereServicer(metaclass=_abc_1.ABCMeta):
+    """ManagerHere is the manager process's own socket; only the daemon calls it."""
+
+    @_abc_1.abstractmethod
+    def WatchManager(
+        self,
+        request: _local_pb2.WatchManagerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_local_pb2.ManagerReport], _abc.AsyncIterator[_local_pb2.ManagerReport]]: ...
+
+def add_ManagerHereServicer_to_server(servicer: ManagerHereServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

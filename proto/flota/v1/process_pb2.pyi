@@ -46,6 +46,9 @@ class ManagerConfig(_message.Message):
     JOIN_ADDRESSES_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     ROOT_KEY_FIELD_NUMBER: _builtins.int
+    UNLOCK_KEYS_FIELD_NUMBER: _builtins.int
+    RESTORE_FILE_FIELD_NUMBER: _builtins.int
+    RESTORE_INDEX_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     cluster_id: _builtins.str
     hostname: _builtins.str
@@ -62,6 +65,10 @@ class ManagerConfig(_message.Message):
     """host:port for /metrics; empty = none."""
     root_key: _builtins.bytes
     """PEM key of the root, only together with init."""
+    restore_file: _builtins.str
+    """With init: a StoreSnapshot (a file, already checked) that the new group begins with, instead of nothing."""
+    restore_index: _builtins.int
+    """With restore_file: index the backup was taken at; versions go on from there."""
     @_builtins.property
     def join_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Managers to join the Raft group through, when raft_directory is empty. Empty for the first manager."""
@@ -69,6 +76,10 @@ class ManagerConfig(_message.Message):
     @_builtins.property
     def init(self) -> _local_pb2.InitRequest:
         """Only for the first manager, and only once: what the cluster is made from."""
+
+    @_builtins.property
+    def unlock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Autolock: keys that may open raft_directory, as a person or the manager before gave them."""
 
     def __init__(
         self,
@@ -85,10 +96,13 @@ class ManagerConfig(_message.Message):
         join_addresses: _abc.Iterable[_builtins.str] | None = ...,
         init: _local_pb2.InitRequest | None = ...,
         root_key: _builtins.bytes = ...,
+        unlock_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        restore_file: _builtins.str = ...,
+        restore_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["init", b"init"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "hostname", b"hostname", "identity_directory", b"identity_directory", "init", b"init", "join_addresses", b"join_addresses", "listen_address", b"listen_address", "metrics_address", b"metrics_address", "node_id", b"node_id", "raft_directory", b"raft_directory", "root_key", b"root_key", "socket", b"socket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "hostname", b"hostname", "identity_directory", b"identity_directory", "init", b"init", "join_addresses", b"join_addresses", "listen_address", b"listen_address", "metrics_address", b"metrics_address", "node_id", b"node_id", "raft_directory", b"raft_directory", "restore_file", b"restore_file", "restore_index", b"restore_index", "root_key", b"root_key", "socket", b"socket", "unlock_keys", b"unlock_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -170,3 +170,81 @@ class StoreSnapshot(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoreSnapshot: _TypeAlias = StoreSnapshot  # noqa: Y015
+
+@_typing.final
+class BackupHeader(_message.Message):
+    """BackupHeader is the first record of a backup file: in clear, so that a person can see what a file is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ObjectsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    SOFTWARE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    WRAPPED_KEY_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Format version of the file."""
+    cluster_id: _builtins.str
+    node_id: _builtins.str
+    """The manager that wrote it."""
+    hostname: _builtins.str
+    software: _builtins.str
+    """flota's version."""
+    index: _builtins.int
+    """Of the newest change in it."""
+    wrapped_key: _builtins.bytes
+    """With autolock: the key that the rest is sealed with, sealed itself with the unlock key. Empty = not encrypted."""
+    stale: _builtins.str
+    """Why it may lack the newest changes; empty when it does not."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def objects(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many objects of each kind: node, service, task, …"""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        node_id: _builtins.str = ...,
+        hostname: _builtins.str = ...,
+        software: _builtins.str = ...,
+        index: _builtins.int = ...,
+        objects: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        wrapped_key: _builtins.bytes = ...,
+        stale: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "created_at", b"created_at", "hostname", b"hostname", "index", b"index", "node_id", b"node_id", "objects", b"objects", "software", b"software", "stale", b"stale", "version", b"version", "wrapped_key", b"wrapped_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupHeader: _TypeAlias = BackupHeader  # noqa: Y015
