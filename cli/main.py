@@ -42,6 +42,7 @@ COMMANDS = dict(
         _command("config", "Configuration files for services"),
         ("exec", Lazy("flota.cli.commands.exec", "exec_command", "Run a command in a task's container")),
         _command("image", "Images on this node"),
+        _command("backup", "Keep the swarm's state in a file, and restore it"),
         _command("lab", "A whole swarm on this machine, to try things out"),
         _command("daemon", "Run this machine's flota daemon"),
         _command("info", "This node and its swarm", "system"),

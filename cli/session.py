@@ -37,9 +37,10 @@ class Session:
     def channel(self) -> grpc.aio.Channel:
         """The channel to the daemon."""
         if self._channel is None:
+            from flota.cli.staleness import StaleWarning
             from flota.rpc.channels import local_channel
 
-            self._channel = local_channel(self.host)
+            self._channel = local_channel(self.host, [StaleWarning()])
         return self._channel
 
     @functools.cached_property

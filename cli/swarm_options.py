@@ -56,8 +56,11 @@ def cluster_options(function: F) -> F:
         click.option("--dispatcher-heartbeat", metavar="DURATION", help="Between heartbeats of a node (1s)."),
         click.option("--snapshot-interval", type=int, help="Raft entries between snapshots (10000)."),
         click.option("--max-snapshots", type=int, help="Old Raft snapshots kept beside the newest (0)."),
-        # The daemon refuses it in a sentence of its own as long as it cannot do it.
-        click.option("--autolock/--no-autolock", default=None, hidden=True),
+        click.option(
+            "--autolock/--no-autolock",
+            default=None,
+            help="Managers that start again wait for a key (swarm unlock); without it their disk says nothing.",
+        ),
     )(function)
 
 
@@ -84,6 +87,17 @@ def set_cluster_spec(spec: ClusterSpec, flags: Mapping[str, Any]) -> None:
             field.CopyFrom(duration_message(read_flag(name, parse_duration, flags[name])))
     if flags["autolock"] is not None:
         spec.encryption.auto_lock_managers = flags["autolock"]
+
+
+def unlock_words(key: str) -> str:
+    """What a person is told who gets an unlock key."""
+    return (
+        "To unlock a swarm manager after it restarts, run the `flota swarm unlock`\n"
+        "command and provide the following key:\n\n"
+        f"    {key}\n\n"
+        "Please remember to store this key in a password manager, since without it you\n"
+        "will not be able to restart the manager.\n"
+    )
 
 
 def checked_address(flag: str, text: str | None, add_port: bool = False) -> str:

@@ -10,6 +10,7 @@ from flota.manager.ca.certificates import NODE_LIFE, Signer, create_request, cre
 from flota.manager.ca.join import IssuedIdentity
 from flota.manager.store import Transaction
 from flota.rpc.tokens import JoinToken, root_digest
+from flota.rpc.unlock_keys import new_unlock_key
 from flota.v1.ids import new_id
 from flota.v1.local_pb2 import InitRequest
 from flota.v1.objects_pb2 import Certificate, Cluster, Network, Node
@@ -71,16 +72,11 @@ def create_cluster(
     cluster.root_ca.digest = root_digest(root_pem)
     cluster.root_ca.join_tokens.worker = str(JoinToken.make(root_pem))
     cluster.root_ca.join_tokens.manager = str(JoinToken.make(root_pem))
+    if cluster.spec.encryption.auto_lock_managers:
+        cluster.unlock_key = new_unlock_key()
     tx.create(cluster)
 
-    node = Node(id=node_id, role=NodeRole.NODE_ROLE_MANAGER)
-    node.spec.desired_role = NodeRole.NODE_ROLE_MANAGER
-    node.spec.availability = init.availability
-    node.description.hostname = hostname
-    node.certificate.CopyFrom(
-        Certificate(role=node.role, state=Certificate.STATE_ISSUED, certificate_chain=certificate_pem)
-    )
-    tx.create(node)
+    tx.create(_first_node(init, node_id, hostname, certificate_pem))
 
     ingress = Network(id=new_id())
     ingress.spec.annotations.name = INGRESS_NETWORK
@@ -93,6 +89,33 @@ def create_cluster(
     default.spec.annotations.name = DEFAULT_NETWORK
     default.spec.driver.CopyFrom(Driver(name="overlay"))
     tx.create(default)
+
+
+def _first_node(init: InitRequest, node_id: str, hostname: str, certificate_pem: bytes) -> Node:
+    node = Node(id=node_id, role=NodeRole.NODE_ROLE_MANAGER)
+    node.spec.desired_role = NodeRole.NODE_ROLE_MANAGER
+    node.spec.availability = init.availability
+    node.description.hostname = hostname
+    node.certificate.CopyFrom(
+        Certificate(role=node.role, state=Certificate.STATE_ISSUED, certificate_chain=certificate_pem)
+    )
+    return node
+
+
+def take_over(tx: Transaction, init: InitRequest, node_id: str, hostname: str, certificate_pem: bytes) -> None:
+    """After a backup was restored: this node is a manager of that cluster, and the only one."""
+    if tx.nodes.get(node_id) is None:
+        tx.create(_first_node(init, node_id, hostname, certificate_pem))
+    begin_anew(tx, node_id)
+
+
+def restored_identity(cluster: Cluster) -> IssuedIdentity:
+    """The certificate of a new manager of a cluster whose root key a backup holds."""
+    root_pem = cluster.root_ca.certificate
+    request_pem, key_pem = create_request()
+    node_id, role = new_id(), NodeRole.NODE_ROLE_MANAGER
+    chain = Signer(root_pem, cluster.root_ca.private_key).sign(request_pem, node_id, role, cluster.id)
+    return IssuedIdentity(node_id, cluster.id, role, chain, key_pem, root_pem, cluster.data_path_port)
 
 
 def begin_anew(tx: Transaction, node_id: str) -> None:

@@ -13,7 +13,8 @@ from random import SystemRandom
 import grpc.aio
 import structlog
 
-from flota.manager.bootstrap import begin_anew, create_cluster
+from flota.manager.autolock import Autolock, ManagerHere
+from flota.manager.bootstrap import begin_anew, create_cluster, take_over
 from flota.manager.ca.join import with_port
 from flota.manager.ca.service import NodeCa
 from flota.manager.clock import SystemClock
@@ -36,7 +37,15 @@ from flota.rpc.channels import node_channel
 from flota.rpc.errors import FlotaError, Unavailable
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server, node_server
-from flota.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2_grpc, tasks_pb2_grpc
+from flota.v1 import (
+    ca_pb2_grpc,
+    control_pb2_grpc,
+    dispatcher_pb2_grpc,
+    local_pb2_grpc,
+    logs_pb2_grpc,
+    raft_pb2_grpc,
+    tasks_pb2_grpc,
+)
 from flota.v1.local_pb2 import InitRequest
 from flota.v1.process_pb2 import ManagerConfig
 from flota.v1.types_pb2 import Peer
@@ -70,6 +79,7 @@ class Manager:
         self._log_broker = LogBroker(self.store)
         self._node_calls = NodeCalls(self.store)
         self._control = Control(self.store, clock, rng, self._members, config.node_id, read_barrier=self._read_barrier)
+        self._here = ManagerHere()
         self.raft: RaftNode | None = None
 
     async def serve(self, stack: AsyncExitStack) -> None:
@@ -79,11 +89,13 @@ class Manager:
         (the group does not take us).
         """
         config = self.config
+        if config.restore_file:
+            snapshot = await asyncio.to_thread(Path(config.restore_file).read_bytes)
+            await asyncio.to_thread(self.store.restore, snapshot, config.restore_index)
         trust = ClusterTrust(self.store, self._identity.root_pem)
-        for server in (
-            local_server(Path(config.socket), self._router),
-            node_server(self._server_identity, trust, config.listen_address, self._router),
-        ):
+        local = local_server(Path(config.socket), self._router)
+        local_pb2_grpc.add_ManagerHereServicer_to_server(self._here, local)
+        for server in (local, node_server(self._server_identity, trust, config.listen_address, self._router)):
             self._add_services(server)
             await server.start()
             stack.push_async_callback(server.stop, _GRACE)
@@ -105,6 +117,7 @@ class Manager:
                 group.create_task(self._router.run()),
                 group.create_task(StoreMetrics(self.store).run()),
                 group.create_task(self._follow_cluster(raft)),
+                group.create_task(Autolock(self.store, raft, self._here).run()),
                 group.create_task(Leading(raft, self._loops).run()),
             ]
             await stopping.wait()
@@ -142,6 +155,8 @@ class Manager:
                         state_machine=self.store,
                         transport=self._transport,
                         join=address,
+                        keks=config.unlock_keys,
+                        first_index=config.restore_index + 1,
                         force_new_cluster=config.init.force_new_cluster,
                     )
                 except Unavailable as error:
@@ -161,6 +176,10 @@ class Manager:
                 identity.root_pem, config.root_key,
             )
         )  # fmt: skip
+        if config.restore_file:
+            await self.store.update(
+                lambda tx: take_over(tx, init, config.node_id, config.hostname, identity.certificate_pem)
+            )
         if init.force_new_cluster:
             await self.store.update(lambda tx: begin_anew(tx, config.node_id))
 

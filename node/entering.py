@@ -25,7 +25,7 @@ from flota.rpc.errors import (
 )
 from flota.v1.ca_pb2 import WithdrawNodeRequest
 from flota.v1.ca_pb2_grpc import NodeCaStub
-from flota.v1.control_pb2 import GetJoinTokensRequest
+from flota.v1.control_pb2 import GetJoinTokensRequest, GetUnlockKeyRequest
 from flota.v1.control_pb2_grpc import ControlStub
 from flota.v1.local_pb2 import InitRequest, InitResponse, JoinRequest, JoinResponse
 from flota.v1.process_pb2 import NodeRecord
@@ -47,7 +47,7 @@ async def init(node: Node, request: InitRequest) -> InitResponse:
     check_init(request)
     if request.force_new_cluster and node.is_member:
         return await _begin_anew(node, request)
-    async with _entering(node, "init"):
+    async with entering(node, "init"):
         listen = await addresses.listen_address(request.listen_address, addresses.machine_interfaces)
         advertise = await addresses.advertise_address(
             request.advertise_address, listen, "", addresses.machine_interfaces
@@ -68,7 +68,9 @@ async def init(node: Node, request: InitRequest) -> InitResponse:
         await node.manager.start(node.manager_config)
         await node.worker.become(node.worker_config)
         await node.until_in_session()
-        answer = await _introduction(node)
+        if request.spec.encryption.auto_lock_managers:
+            await node.until_kept_locked()
+        answer = await introduction(node)
         await node.save_record()
         node.founding = None
     _log.info("a swarm has begun", node_id=answer.node_id, address=answer.address)
@@ -80,7 +82,7 @@ async def join(node: Node, request: JoinRequest) -> JoinResponse:
     if not request.addresses:
         raise InvalidArgument("no manager's address was given: name one to join through, host[:port]")
     _check_availability(request.availability)
-    async with _entering(node, "join"):
+    async with entering(node, "join"):
         managers = [with_port(address) for address in request.addresses]
         listen = await addresses.listen_address(request.listen_address, addresses.machine_interfaces)
         advertise = await addresses.advertise_address(
@@ -167,18 +169,25 @@ async def _begin_anew(node: Node, request: InitRequest) -> InitResponse:
             node.founding = None
             node.moving = ""
         await node.save_record()
-        return await _introduction(node)
+        return await introduction(node)
 
 
-async def _introduction(node: Node) -> InitResponse:
+async def introduction(node: Node) -> InitResponse:
     """What the person who began the cluster is told."""
     assert node.record is not None
     assert node.identity is not None
     try:
-        answer = await ControlStub(node.manager.channel).GetJoinTokens(GetJoinTokensRequest(), timeout=_LIMIT)
+        control = ControlStub(node.manager.channel)
+        answer = await control.GetJoinTokens(GetJoinTokensRequest(), timeout=_LIMIT)
+        locking = await control.GetUnlockKey(GetUnlockKeyRequest(), timeout=_LIMIT)
     except grpc.aio.AioRpcError as error:
         raise error_from(error) from None
-    return InitResponse(node_id=node.identity.node_id, tokens=answer.tokens, address=node.record.advertise_address)
+    return InitResponse(
+        node_id=node.identity.node_id,
+        tokens=answer.tokens,
+        address=node.record.advertise_address,
+        unlock_key=locking.unlock_key,
+    )
 
 
 def check_init(request: InitRequest) -> None:
@@ -216,7 +225,7 @@ def _busy(node: Node) -> FailedPrecondition:
 
 
 @asynccontextmanager
-async def _entering(node: Node, what: str) -> AsyncIterator[None]:
+async def entering(node: Node, what: str) -> AsyncIterator[None]:
     """One at a time, within the limit; whatever goes wrong inside, the machine is as it was before."""
     if node.turn.locked():
         raise _busy(node)

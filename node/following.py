@@ -20,8 +20,8 @@ from flota.manager.ca.service import wants_new_certificate
 from flota.node.node import Node
 from flota.rpc.errors import FlotaError, Unavailable
 from flota.v1.dispatcher_pb2 import SessionMessage
-from flota.v1.local_pb2 import WatchSessionRequest
-from flota.v1.local_pb2_grpc import AgentStub
+from flota.v1.local_pb2 import WatchManagerRequest, WatchSessionRequest
+from flota.v1.local_pb2_grpc import AgentStub, ManagerHereStub
 
 _log = structlog.get_logger("node")
 # Between two looks at a worker that does not answer.
@@ -48,6 +48,7 @@ class Follower:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
+            group.create_task(self._listen_to_manager())
             group.create_task(self._renew())
 
     async def _listen(self) -> None:
@@ -63,6 +64,27 @@ class Follower:
                 # The channel was closed below us, because the worker ended.
                 if task is None or task.cancelling():
                     raise
+            await asyncio.sleep(_PAUSE)
+
+    async def _listen_to_manager(self) -> None:
+        node = self._node
+        while True:
+            channel = await node.manager.until_ready()
+            try:
+                async for report in ManagerHereStub(channel).WatchManager(WatchManagerRequest()):
+                    await node.hear_manager(report)
+                    if node.key_was_shown:
+                        self._news.set()
+            except grpc.aio.AioRpcError as error:
+                _log.debug("the manager cannot be followed", reason=error.details())
+            except (OSError, ValueError) as error:
+                _log.error("this node's key cannot be kept as the swarm wants it", reason=str(error))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                # The channel was closed below us, because the manager ended.
+                if task is None or task.cancelling():
+                    raise
+            node.manager_trouble = ""
             await asyncio.sleep(_PAUSE)
 
     async def _hear(self, message: SessionMessage) -> None:
@@ -108,7 +130,7 @@ class Follower:
                 and session.node.id == identity.node_id
                 and wants_new_certificate(session.node, identity.role)
             )
-            if not asked and self._wait() > 0:
+            if not asked and not node.key_was_shown and self._wait() > 0:
                 return True
             managers = [*node.other_managers(), record.advertise_address] if node.is_manager else node.other_managers()
             try:
@@ -125,7 +147,7 @@ class Follower:
                     )
                 return False
             _log.info("this node has a new certificate", good_until=str(identity.certificate.not_valid_after_utc))
-            node.expired = ""
+            node.expired, node.key_was_shown = "", False
             if asked:
                 self._answered = session
             return True

@@ -16,16 +16,19 @@ from typing import Any
 import structlog
 
 from flota.manager.ca.join import IssuedIdentity
+from flota.manager.raft.interface import StorageCorrupt, StorageLocked
+from flota.manager.raft.sealing import KeyRing
 from flota.node import record as records
 from flota.node.child import Child, program
 from flota.node.gateway import Gateway
+from flota.node.locking import LOCKED, Keys, is_sealed
 from flota.node.options import DaemonOptions
 from flota.node.places import Places
 from flota.node.process import predecessor_gone
 from flota.rpc.errors import FailedPrecondition, FlotaError
 from flota.rpc.identity import Identity
 from flota.v1.dispatcher_pb2 import SessionMessage
-from flota.v1.local_pb2 import InitRequest
+from flota.v1.local_pb2 import InitRequest, ManagerReport
 from flota.v1.process_pb2 import ManagerConfig, NodeRecord, WorkerConfig
 from flota.v1.types_pb2 import NodeRole
 
@@ -55,6 +58,9 @@ class Founding:
 
     request: InitRequest
     root_key: bytes
+    # A StoreSnapshot to begin with, and the index it was taken at.
+    restore_file: Path | None = None
+    restore_index: int = 0
 
 
 class Node:
@@ -76,6 +82,15 @@ class Node:
         self.founding: Founding | None = None
         # Why this node cannot take part although it is a member; empty when it can.
         self.trouble = ""
+        # The trouble is that a person has to give the unlock key.
+        self.locked = False
+        # What opens this node's files, and what its manager process says is wrong with it.
+        self.keys = Keys()
+        self.manager_trouble = ""
+        # The certificate's key lay on the disk in clear until now: a new one is to be had.
+        self.key_was_shown = False
+        self._identity_turn = asyncio.Lock()
+        self._kept_locked = False
         # Set while the certificate has run out and no manager gives a new one.
         self.expired = ""
         # What is under way: init, join, leave.
@@ -101,11 +116,35 @@ class Node:
             await self.forget_files()
             await self.be_nobody()
             return
+        if KeyRing.is_locked(self.places.raft):
+            # No worker either: it would take itself for one that left, and remove its containers.
+            self.record, self.trouble, self.locked = None, LOCKED, True
+            await asyncio.to_thread(_remove_tree, self.places.open_identity)
+            _log.warning("this manager is locked: it waits for its unlock key", remedy="flota swarm unlock")
+            return
+        await self.open_with(await asyncio.to_thread(self._keys_on_disk))
+
+    def _keys_on_disk(self) -> Keys:
+        try:
+            return Keys.of_directory(self.places.raft)
+        except (StorageCorrupt, StorageLocked, OSError) as error:
+            # The manager process will say so.
+            _log.warning("the keys cannot be read", reason=str(error))
+            return Keys()
+
+    async def open_with(self, keys: Keys) -> None:
+        """Be what the record says, once `keys` are known. Raises CannotStart."""
+        self.keys = keys
+        self.trouble, self.locked = "", False
+        self.record = records.load(self.places.record)
         try:
             Identity.finish(self.places.identity)
-            self.identity = Identity(self.places.identity)
+            stored = Identity(self.places.identity)
+            key_pem = keys.opened(stored.key_pem)
+            Identity.store(self.places.open_identity, stored.certificate_pem, key_pem, stored.root_pem)
+            self.identity = Identity(self.places.open_identity)
         except (OSError, ValueError) as error:
-            # No worker either: it would take itself for one that left, and remove its containers.
+            # No worker either, for the reason above.
             self.record = None
             self.trouble = (
                 f"the identity in {self.places.identity} cannot be read ({error}): put it back and restart flota, or "
@@ -123,6 +162,7 @@ class Node:
         if self._unfinished:
             await asyncio.wait(self._unfinished)
         await asyncio.gather(self.worker.stop(), self.manager.stop(), self.manager.cool(), self.worker.cool())
+        await asyncio.to_thread(_remove_tree, self.places.open_identity)
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` to its end also when our caller gives up; only the end of the daemon cancels it."""
@@ -152,6 +192,12 @@ class Node:
         if not self.is_manager:
             raise FailedPrecondition(NOT_MANAGER)
         return self.manager
+
+    def require_worker(self) -> Child:
+        """The worker child. Raises FailedPrecondition when it waits for the unlock key."""
+        if self.locked:
+            raise FailedPrecondition(self.trouble)
+        return self.worker
 
     def manager_addresses(self) -> list[str]:
         """Addresses of the cluster's managers; on a manager its own comes first."""
@@ -183,7 +229,7 @@ class Node:
         )
         if self.record is not None and self.identity is not None:
             config.node_id = self.identity.node_id
-            config.identity_directory = str(places.identity)
+            config.identity_directory = str(places.open_identity)
             config.managers.extend(self.manager_addresses())
             config.data_path_address = self.record.data_path_address
             config.data_path_port = self.record.data_path_port
@@ -198,7 +244,8 @@ class Node:
             node_id=identity.node_id,
             cluster_id=identity.cluster_id,
             hostname=self.hostname,
-            identity_directory=str(places.identity),
+            identity_directory=str(places.open_identity),
+            unlock_keys=self.keys.unlock_keys,
             raft_directory=str(places.raft),
             socket=str(places.child_socket("manager")),
             listen_address=record.listen_address,
@@ -209,18 +256,48 @@ class Node:
         if self.founding is not None:
             config.init.CopyFrom(self.founding.request)
             config.root_key = self.founding.root_key
+            if self.founding.restore_file is not None:
+                config.restore_file = str(self.founding.restore_file)
+                config.restore_index = self.founding.restore_index
         return config
 
     # Changes. Whoever calls these holds `turn`, or starts.
 
     async def take_identity(self, issued: IssuedIdentity) -> None:
         """Be who `issued` says, on disk and here."""
-        directory = self.places.identity
-        await asyncio.to_thread(Identity.store, directory, issued.certificate_pem, issued.key_pem, issued.root_pem)
-        if self.identity is None:
-            self.identity = Identity(directory)
-        else:
-            self.identity.reload()
+        is_manager = issued.role == NodeRole.NODE_ROLE_MANAGER
+        async with self._identity_turn:
+            key_pem = await asyncio.to_thread(self.keys.on_disk, issued.key_pem, is_manager)
+            for directory, key in ((self.places.identity, key_pem), (self.places.open_identity, issued.key_pem)):
+                await asyncio.to_thread(Identity.store, directory, issued.certificate_pem, key, issued.root_pem)
+            if self.identity is None:
+                self.identity = Identity(self.places.open_identity)
+            else:
+                self.identity.reload()
+
+    async def hear_manager(self, report: ManagerReport) -> None:
+        """Our manager process said something: keep its keys in memory, and the certificate's key on disk as it says."""
+        self.manager_trouble = report.trouble
+        self.keys = Keys.of_report(report)
+        async with self._identity_turn:
+            if self.identity is not None:
+                await asyncio.to_thread(self._rewrite_key, self.identity)
+        async with self._heard:
+            self._kept_locked = report.locked
+            self._heard.notify_all()
+
+    async def until_kept_locked(self) -> None:
+        """Wait until nothing of this manager lies on the disk in clear."""
+        async with self._heard:
+            await self._heard.wait_for(lambda: self._kept_locked)
+
+    def _rewrite_key(self, identity: Identity) -> None:
+        stored = Identity(self.places.identity)
+        if self.keys.is_right(stored.key_pem, identity.is_manager):
+            return
+        key_pem = self.keys.on_disk(identity.key_pem, identity.is_manager)
+        Identity.store(self.places.identity, identity.certificate_pem, key_pem, identity.root_pem)
+        self.key_was_shown = self.keys.locked and not is_sealed(stored.key_pem)
 
     async def save_record(self) -> None:
         """Write the record as it is now."""
@@ -247,6 +324,7 @@ class Node:
             await self.manager.cool()
             # A manager that is made one again joins as a new member.
             await asyncio.to_thread(_remove_tree, self.places.raft)
+            self.keys, self.manager_trouble = Keys(), ""
 
     async def be_nobody(self) -> None:
         """Run what a machine without a cluster runs: a worker for its images, and a manager that is ready to begin."""
@@ -260,11 +338,13 @@ class Node:
     def forget(self) -> None:
         """This machine is in no cluster."""
         self.record = self.identity = self.session = None
-        self.trouble = self.expired = ""
+        self.trouble = self.expired = self.manager_trouble = ""
+        self.locked = self.key_was_shown = self._kept_locked = False
+        self.keys = Keys()
 
     async def forget_files(self) -> None:
         """Remove what is on disk of a membership, beside the record."""
-        for directory in (self.places.identity, self.places.raft):
+        for directory in (self.places.identity, self.places.open_identity, self.places.raft):
             await asyncio.to_thread(_remove_tree, directory)
 
     # What the worker hears.

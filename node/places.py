@@ -27,8 +27,13 @@ class Places:
 
     @property
     def identity(self) -> Path:
-        """PEM files: who this node is."""
+        """PEM files: who this node is. With autolock the key in there is sealed."""
         return self.state / "identity"
+
+    @property
+    def open_identity(self) -> Path:
+        """The same with the key in clear, for our processes; the run directory is memory."""
+        return self.run / "identity"
 
     @property
     def record(self) -> Path:

@@ -1,6 +1,7 @@
 """RUN/flota.sock: Local is answered here, the rest is passed on to the child that answers it."""
 
 import platform
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
@@ -9,6 +10,8 @@ import grpc.aio
 from flota.node.entering import init, join
 from flota.node.leaving import leave
 from flota.node.node import Node
+from flota.node.restoring import restore
+from flota.node.unlocking import unlock
 from flota.rpc.contract import service_paths
 from flota.rpc.errors import Unavailable
 from flota.rpc.forward import Passing
@@ -25,6 +28,10 @@ from flota.v1.local_pb2 import (
     JoinResponse,
     LeaveRequest,
     LeaveResponse,
+    RestoreRequest,
+    RestoreResponse,
+    UnlockRequest,
+    UnlockResponse,
 )
 
 # A worker that is busy is not waited for: the rest of the answer is worth having.
@@ -50,6 +57,15 @@ class Local(local_pb2_grpc.LocalServicer):
         """Leave it."""
         await leave(self._node, request.force)
         return LeaveResponse()
+
+    async def Unlock(self, request: UnlockRequest, context: Any) -> UnlockResponse:
+        """Open what autolock keeps closed."""
+        await unlock(self._node, request.key)
+        return UnlockResponse()
+
+    async def Restore(self, request_iterator: AsyncIterator[RestoreRequest], context: Any) -> RestoreResponse:
+        """Begin a swarm with what a backup holds."""
+        return await restore(self._node, request_iterator)
 
     async def Info(self, request: InfoRequest, context: Any) -> InfoResponse:
         """What this machine is, as far as is known without asking the cluster."""
@@ -83,6 +99,8 @@ class Local(local_pb2_grpc.LocalServicer):
 
 def state_of(node: Node, status: AgentStatusResponse) -> tuple["InfoResponse.State.ValueType", str]:
     """The node's state in one word, and what is wrong with it; `status` is what its worker says."""
+    if node.locked:
+        return InfoResponse.STATE_LOCKED, node.trouble
     if node.trouble or node.expired:
         return InfoResponse.STATE_ERROR, node.trouble or node.expired
     if node.moving in ("init", "join"):
@@ -94,6 +112,8 @@ def state_of(node: Node, status: AgentStatusResponse) -> tuple["InfoResponse.Sta
             return InfoResponse.STATE_ERROR, f"the {child.name} process is not running: {child.error}"
     if status.removed:
         return InfoResponse.STATE_ERROR, f"{status.session_error}: run flota swarm leave, then join again"
+    if node.manager_trouble:
+        return InfoResponse.STATE_ERROR, f"this manager takes no part: {node.manager_trouble}"
     error = f"no session with a manager: {status.session_error}" if status.session_error else ""
     known = node.session is not None or node.manager.running
     return (InfoResponse.STATE_ACTIVE if known else InfoResponse.STATE_PENDING), error
@@ -105,7 +125,7 @@ def socket_server(node: Node) -> grpc.aio.Server:
     local_pb2_grpc.add_LocalServicer_to_server(Local(node), server)
     server.add_generic_rpc_handlers(
         (
-            Passing(service_paths("Agent"), lambda: node.worker.channel, _GONE.format("worker")),
+            Passing(service_paths("Agent"), lambda: node.require_worker().channel, _GONE.format("worker")),
             # On a worker, its own tasks only: those of other nodes are a manager's business.
             Passing(service_paths("Tasks"), lambda: _for_tasks(node), _GONE.format("manager or worker")),
             Passing(service_paths("Control", "Logs"), lambda: node.require_manager().channel, _GONE.format("manager")),

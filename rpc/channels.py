@@ -3,6 +3,7 @@
 Imports nothing but gRPC, so that a command line that only asks the local daemon starts quickly.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -35,9 +36,12 @@ KEEPALIVE: list[tuple[str, int]] = [
 ]
 
 
-def local_channel(host: str = DEFAULT_HOST) -> grpc.aio.Channel:
+def local_channel(
+    host: str = DEFAULT_HOST, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()
+) -> grpc.aio.Channel:
     """A channel to a daemon or process on this machine: unix:///path."""
-    return grpc.aio.insecure_channel(host, options=[*_OPTIONS, ("grpc.default_authority", "localhost")])
+    options = [*_OPTIONS, ("grpc.default_authority", "localhost")]
+    return grpc.aio.insecure_channel(host, options=options, interceptors=interceptors or None)
 
 
 def node_channel(identity: "Identity", address: str) -> grpc.aio.Channel:

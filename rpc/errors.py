@@ -66,6 +66,10 @@ class Unavailable(FlotaError):
     code = grpc.StatusCode.UNAVAILABLE
 
 
+class NoLeader(Unavailable):
+    """Nobody can decide or confirm anything now. What is known here can still be told, as old."""
+
+
 class DeadlineExceeded(FlotaError):
     """It took too long."""
 

@@ -16,6 +16,7 @@ import grpc.aio
 from flota.rpc.callers import Caller
 from flota.rpc.contract import Method, methods
 from flota.rpc.errors import FlotaError
+from flota.rpc.staleness import stale_metadata, stale_reason
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CALLER_KEY = "flota-caller"
@@ -50,7 +51,9 @@ async def pass_on(method: Method, channel: grpc.aio.Channel, request: bytes, con
     ask: Any = channel.unary_unary(method.path)
     call = ask(request, metadata=metadata, timeout=context.time_remaining())
     try:
-        return bytes(await call)
+        answer = bytes(await call)
+        await hand_on_staleness(call, context)
+        return answer
     except asyncio.CancelledError:
         if not _was_dropped(call):
             raise
@@ -86,7 +89,9 @@ def passing_handler(
         call: Any = None
         try:
             call = begin(request, context)
-            return await call
+            answer = await call
+            await hand_on_staleness(call, context)
+            return answer
         except asyncio.CancelledError:
             if not _was_dropped(call):
                 raise
@@ -102,6 +107,7 @@ def passing_handler(
             call = begin(request, context)
             async for message in call:
                 yield message
+            await hand_on_staleness(call, context)
         except asyncio.CancelledError:
             if not _was_dropped(call):
                 raise
@@ -115,6 +121,13 @@ def passing_handler(
                 call.cancel()
 
     return rpc_handler(method, one, many, None, None)
+
+
+async def hand_on_staleness(call: Any, context: Any) -> None:
+    """Tell our caller what the one who answered said of the answer's age."""
+    stale = stale_metadata(stale_reason(await call.trailing_metadata()))
+    if stale:
+        context.set_trailing_metadata(stale)
 
 
 def _was_dropped(call: Any) -> bool:

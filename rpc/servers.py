@@ -31,7 +31,7 @@ from flota.rpc.callers import (
 )
 from flota.rpc.channels import KEEPALIVE, MAX_MESSAGE_BYTES
 from flota.rpc.contract import Method, methods
-from flota.rpc.errors import FlotaError, PermissionDenied, Unauthenticated
+from flota.rpc.errors import FlotaError, NoLeader, PermissionDenied, Unauthenticated
 from flota.rpc.forward import (
     ANSWERED_KEY,
     CALLER_KEY,
@@ -44,6 +44,7 @@ from flota.rpc.forward import (
     rpc_handler,
 )
 from flota.rpc.identity import Identity
+from flota.rpc.staleness import begin_answer, stale_metadata
 from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.ids import new_id
 
@@ -105,12 +106,18 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _led(self, method: Method, handler: Any, metadata: dict[str, Any], router: Router) -> Handler:
         """A handler that is answered by whoever leads, also when that changes meanwhile."""
-        behaviour: Any = _guarded(method, handler, self._check, metadata).unary_unary
 
         async def attempt(request: bytes, context: Any) -> bytes:
-            channel = await router.leader_channel()
+            stale = ""
+            try:
+                channel = await router.leader_channel()
+            except NoLeader as error:
+                if not method.only_reads:
+                    raise
+                channel, stale = None, str(error)
             if channel is not None:
                 return await pass_on(method, channel, request, context, self._check(method, context, metadata))
+            behaviour: Any = _guarded(method, handler, self._check, metadata, stale).unary_unary
             answer = await behaviour(handler.request_deserializer(request), context)
             serialized: bytes = handler.response_serializer(answer)
             return serialized
@@ -163,8 +170,8 @@ async def _fail(context: Any, method: Method, error: Exception) -> None:
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any]) -> Handler:
-    """`handler` with identity, request id, log line and errors looked after."""
+def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any], stale: str = "") -> Handler:
+    """`handler` with identity, request id, log line and errors looked after; `stale`: why its answer is an old one."""
     name = f"{'stream' if method.client_streams else 'unary'}_{'stream' if method.server_streams else 'unary'}"
     behaviour = getattr(handler, name)
 
@@ -175,6 +182,7 @@ def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any
 
     async def answer_one(request: Any, context: Any) -> Any:
         start = time.monotonic()
+        made = begin_answer(stale)
         try:
             enter(context)
             result = await behaviour(request, context)
@@ -182,14 +190,19 @@ def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any
             raise
         except Exception as error:  # noqa: BLE001 - the last gate before the wire
             return await _fail(context, method, error)
+        if made.stale:
+            context.set_trailing_metadata(stale_metadata(made.stale))
         _log.debug("call", method=method.path, seconds=round(time.monotonic() - start, 4))
         return result
 
     async def answer_many(request: Any, context: Any) -> AsyncIterator[Any]:
+        made = begin_answer()
         try:
             enter(context)
             async for message in behaviour(request, context):
                 yield message
+            if made.stale:
+                context.set_trailing_metadata(stale_metadata(made.stale))
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the last gate before the wire

@@ -12,6 +12,8 @@ _LAZY = {
     "leave": Lazy("flota.cli.commands.swarm_join", "leave", "Take this node out of its swarm"),
     "join-token": Lazy("flota.cli.commands.swarm_token", "join_token", "Show how nodes join, or change the token"),
     "update": Lazy("flota.cli.commands.swarm_update", "update", "Change the swarm's configuration"),
+    "unlock": Lazy("flota.cli.commands.swarm_lock", "unlock", "Give a locked manager its key"),
+    "unlock-key": Lazy("flota.cli.commands.swarm_lock", "unlock_key", "Show or change the key of locked managers"),
     "ca": Lazy("flota.cli.commands.swarm_token", "ca", "Show the swarm's root certificate"),
 }
 

@@ -11,7 +11,7 @@ from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
 from flota.cli.options import result_format_option
 from flota.cli.session import Session, talks
-from flota.cli.swarm_options import address_options, checked_address, cluster_options, set_cluster_spec
+from flota.cli.swarm_options import address_options, checked_address, cluster_options, set_cluster_spec, unlock_words
 
 
 @click.command(
@@ -56,7 +56,8 @@ async def init(session: Session, /, form: str | None, **flags: Any) -> None:
         from flota.cli.output.objects import print_object
 
         tokens = {"Worker": answer.tokens.worker, "Manager": answer.tokens.manager}
-        print_object({"NodeID": answer.node_id, "Address": answer.address, "JoinTokens": tokens}, form)
+        shape = {"NodeID": answer.node_id, "Address": answer.address, "JoinTokens": tokens}
+        print_object(shape | ({"UnlockKey": answer.unlock_key} if answer.unlock_key else {}), form)
         return
     click.echo(
         f"Swarm initialized: current node ({answer.node_id}) is now a manager.\n\n"
@@ -64,6 +65,8 @@ async def init(session: Session, /, form: str | None, **flags: Any) -> None:
         f"    flota swarm join --token {answer.tokens.worker} {answer.address}\n\n"
         "To add a manager to this swarm, run 'flota swarm join-token manager' and follow the instructions.\n"
     )
+    if answer.unlock_key:
+        click.echo(unlock_words(answer.unlock_key))
 
 
 def _check(flags: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import click
 from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
 from flota.cli.session import Session, talks
-from flota.cli.swarm_options import cluster_options, set_cluster_spec
+from flota.cli.swarm_options import cluster_options, set_cluster_spec, unlock_words
 from flota.cli.updates import with_newest
 
 
@@ -20,10 +20,10 @@ from flota.cli.updates import with_newest
 @talks
 async def update(session: Session, /, **flags: Any) -> None:
     """Change the swarm's configuration."""
-    from flota.v1.control_pb2 import GetClusterRequest, UpdateClusterRequest
+    from flota.v1.control_pb2 import GetClusterRequest, GetUnlockKeyRequest, UpdateClusterRequest
 
     if all(value is None for value in flags.values()):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in flags if name != "autolock")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in flags)
         raise BadFlag(f"nothing to change: give one of {names}")
 
     async def once() -> None:
@@ -33,3 +33,6 @@ async def update(session: Session, /, **flags: Any) -> None:
 
     await with_newest(once)
     click.echo("Swarm updated.")
+    if flags["autolock"]:
+        key = (await session.control.GetUnlockKey(GetUnlockKeyRequest())).unlock_key
+        click.echo(unlock_words(key))

@@ -11,7 +11,8 @@ from flota.manager.clock import Clock
 from flota.manager.control.claims import Claims
 from flota.manager.raft.interface import MemberStatus
 from flota.manager.store import Conflict, NameTaken, Store, Transaction, TransactionTooLarge
-from flota.rpc.errors import AlreadyExists, FlotaError, InvalidArgument, OutOfSequence
+from flota.rpc.errors import AlreadyExists, FlotaError, InvalidArgument, NoLeader, OutOfSequence
+from flota.rpc.staleness import mark_stale, why_stale
 from flota.v1 import control_pb2_grpc
 from flota.v1.types_pb2 import Version
 
@@ -50,9 +51,16 @@ class ControlBase(control_pb2_grpc.ControlServicer):
         self._streams: set[Stream] = set()
 
     async def _fresh(self) -> Store:
-        """The store, as new as anything that was committed before this call."""
-        if self._read_barrier is not None:
-            await self._read_barrier()
+        """The store, as new as anything that was committed before this call.
+
+        Without a quorum it is what this manager knows, and the answer is marked as stale.
+        """
+        if self._read_barrier is not None and not why_stale():
+            try:
+                await self._read_barrier()
+            except NoLeader as error:
+                if not mark_stale(str(error)):
+                    raise
         return self._store
 
     async def _commit(self, change: Callable[[Transaction], R]) -> R:

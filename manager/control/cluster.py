@@ -9,11 +9,14 @@ from flota.manager.control.shown import shown_cluster
 from flota.manager.store import Transaction
 from flota.rpc.errors import FailedPrecondition, InvalidArgument, Unsupported
 from flota.rpc.tokens import JoinToken
+from flota.rpc.unlock_keys import new_unlock_key, unlock_key_text
 from flota.v1.control_pb2 import (
     GetClusterRequest,
     GetClusterResponse,
     GetJoinTokensRequest,
     GetJoinTokensResponse,
+    GetUnlockKeyRequest,
+    GetUnlockKeyResponse,
     UpdateClusterRequest,
     UpdateClusterResponse,
 )
@@ -35,11 +38,11 @@ class ClusterCalls(ControlBase):
         return GetClusterResponse(cluster=shown_cluster(self._the_cluster()))
 
     async def UpdateCluster(self, request: UpdateClusterRequest, context: Any) -> UpdateClusterResponse:
-        """Another spec, new join tokens, or both. Raises OutOfSequence, InvalidArgument, Unsupported."""
+        """Another spec, new join tokens, another unlock key. Raises OutOfSequence, InvalidArgument, Unsupported."""
         if request.HasField("spec"):
             check_cluster_spec(request.spec)
-        elif not request.rotate_worker_token and not request.rotate_manager_token:
-            raise InvalidArgument("the request has neither a cluster spec nor a token to rotate")
+        elif not (request.rotate_worker_token or request.rotate_manager_token or request.rotate_unlock_key):
+            raise InvalidArgument("the request has neither a cluster spec nor a token or key to rotate")
 
         def change(tx: Transaction) -> None:
             stored = next(iter(tx.clusters), None)
@@ -58,6 +61,7 @@ class ClusterCalls(ControlBase):
                 tokens.worker = str(JoinToken.make(root))
             if request.rotate_manager_token:
                 tokens.manager = str(JoinToken.make(root))
+            set_unlock_key(changed, request.rotate_unlock_key)
             tx.update(changed)
 
         await self._commit(change)
@@ -72,11 +76,27 @@ class ClusterCalls(ControlBase):
             addresses=[member.address for member in members if member.address],
         )
 
+    async def GetUnlockKey(self, request: GetUnlockKeyRequest, context: Any) -> GetUnlockKeyResponse:
+        """The key that a locked manager asks for; empty when autolock is off."""
+        await self._fresh()
+        key = self._the_cluster().unlock_key
+        return GetUnlockKeyResponse(unlock_key=unlock_key_text(key) if key else "")
+
     def _the_cluster(self) -> Cluster:
         cluster = self._store.cluster
         if cluster is None:
             raise FailedPrecondition("this swarm is not set up yet")
         return cluster
+
+
+def set_unlock_key(cluster: Cluster, rotate: bool) -> None:
+    """Make the key that the spec asks for, or forget it. Raises FailedPrecondition: nothing to rotate."""
+    if not cluster.spec.encryption.auto_lock_managers:
+        if rotate:
+            raise FailedPrecondition("there is no unlock key to rotate: autolock is off (swarm update --autolock)")
+        cluster.unlock_key = b""
+    elif rotate or not cluster.unlock_key:
+        cluster.unlock_key = new_unlock_key()
 
 
 def check_cluster_spec(spec: ClusterSpec) -> None:
@@ -91,5 +111,3 @@ def check_cluster_spec(spec: ClusterSpec) -> None:
             raise InvalidArgument.of("dispatcher heartbeat", f"{length:g}s", "allowed is 100 ms to 1 hour")
     if spec.ca.HasField("node_cert_expiry") and expiry.seconds < MIN_CERTIFICATE_SECONDS:
         raise InvalidArgument.of("certificate expiry", f"{expiry.seconds}s", "at least 1 hour is needed")
-    if spec.encryption.auto_lock_managers:
-        raise Unsupported("autolock is not supported yet")

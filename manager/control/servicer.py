@@ -1,5 +1,6 @@
 """The Control service on the leader, put together from one module per kind."""
 
+from flota.manager.control.backups import Backups
 from flota.manager.control.cluster import ClusterCalls
 from flota.manager.control.configs import Configs
 from flota.manager.control.networks import Networks
@@ -10,7 +11,7 @@ from flota.manager.control.tasks import Tasks
 from flota.manager.control.watch import Watch
 
 
-class Control(Services, Tasks, Nodes, Networks, Secrets, Configs, ClusterCalls, Watch):
+class Control(Services, Tasks, Nodes, Networks, Secrets, Configs, ClusterCalls, Backups, Watch):
     """Register it with a gRPC server, and run `run` while this manager leads. ControlBase has the constructor."""
 
     name = "control"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from flota.rpc.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from flota.rpc.errors import FailedPrecondition, NoLeader, ResourceExhausted, Unavailable
 
 
 class StateMachine(Protocol):
@@ -54,8 +54,8 @@ class ProposalDropped(RaftError):
     """Leadership was lost while the entry was on its way: it may or may not be committed later."""
 
 
-class NoQuorum(RaftError):
-    """Too few managers can be reached to decide anything."""
+class NoQuorum(RaftError, NoLeader):
+    """Too few managers can be reached to decide anything, or this one cannot take part."""
 
 
 class TooMuchInFlight(ResourceExhausted):

@@ -9,7 +9,7 @@ disk takes the record: others elect another leader, and nothing that was promise
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random, SystemRandom
@@ -33,6 +33,7 @@ from flota.manager.raft.interface import (
 from flota.manager.raft.log import RaftLog
 from flota.manager.raft.metrics import RaftMetrics
 from flota.manager.raft.quorum import has_quorum
+from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.storage import Loaded, Storage
 from flota.manager.raft.transport import RaftTransport
 from flota.v1.raft_pb2 import ConfChange, ConfState, Entry, HardState, Member, RaftMessage, SnapshotMeta
@@ -40,6 +41,7 @@ from flota.v1.raft_pb2 import ConfChange, ConfState, Entry, HardState, Member, R
 _log = structlog.get_logger("raft")
 T = TypeVar("T")
 _DISK_PAUSE = 0.5
+_SNAPSHOT_PAUSE = 2.0
 # Split votes in a row that a caller waits through.
 _ELECTIONS = 3
 
@@ -79,9 +81,13 @@ class RaftNode:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._seen: tuple[object, ...] = ()
+        # When the newest leader came or was lost.
+        self._led_until = time.monotonic()
         self._disk_trouble = ""
         self._bytes_since_snapshot = 0
         self._snapshotting = False
+        # Files up to this index are to be written anew, under the newest keys; None: nothing is.
+        self._resealing: int | None = raft.log.last_index if len(storage.keys.ids) > 1 else None
         self._stopping = False
         self._tasks: asyncio.TaskGroup | None = None
         self._main: asyncio.Task[None] | None = None
@@ -102,7 +108,8 @@ class RaftNode:
         transport: RaftTransport,
         join: str | None = None,
         config: RaftConfig | None = None,
-        kek: bytes | None = None,
+        keks: Sequence[bytes] = (),
+        first_index: int = 1,
         force_new_cluster: bool = False,
         random: Random | None = None,
         metrics: RaftMetrics | None = None,
@@ -110,18 +117,19 @@ class RaftNode:
         """Start the member whose files are in `directory`.
 
         A new directory begins a group of one, or joins the one of the manager at `join`; the transport's servicer must
-        be served by then, because that group calls back. `address` is where others reach us.
+        be served by then, because that group calls back. `address` is where others reach us. `keks` may open a
+        locked directory. A group of one begins with what the state machine holds, at `first_index`.
         Raises StorageCorrupt, StorageLocked, OSError, and what joining raises (a FlotaError).
         """
         config = config or RaftConfig()
         random = random or SystemRandom()
-        storage, loaded = await asyncio.to_thread(Storage.open, directory, kek, config.segment_bytes)
+        storage, loaded = await asyncio.to_thread(Storage.open, directory, keks, config.segment_bytes)
         try:
             member = storage.member()
             if member is None:
                 member = Member(raft_id=random.getrandbits(63) | 1, node_id=node_id, address=address)
                 if join is None:
-                    _bootstrap(storage, member, state_machine, loaded)
+                    _bootstrap(storage, member, state_machine, loaded, first_index)
                 else:
                     answer = await transport.join(join, address)
                     member.raft_id = answer.raft_id
@@ -278,12 +286,30 @@ class RaftNode:
                 continue
             await changed.wait()
 
+    @property
+    def disk_trouble(self) -> str:
+        """Why this member cannot write, and so takes no part; empty when it can."""
+        return self._disk_trouble
+
+    async def troubles(self) -> AsyncIterator[str]:
+        """`disk_trouble`, now and whenever it changes. Ends when the node stops."""
+        seen: str | None = None
+        while not self._stopping:
+            changed = self._changed
+            if self._disk_trouble != seen:
+                seen = self._disk_trouble
+                yield seen
+                continue
+            await changed.wait()
+
     async def wait_for_leader(self) -> str:
         """Address of the member that leads; "" once we lead ourselves and are up to date. Raises NoQuorum.
 
         Gives an election that is going on the time it needs, as long as there are enough members to hold one.
         """
         for _ in range(_ELECTIONS):
+            if self._hopeless:
+                break
             try:
                 async with asyncio.timeout(self.config.patience):
                     while not self._stopping:
@@ -297,6 +323,14 @@ class RaftNode:
                 if not self.has_quorum:
                     break
         raise self._stuck()
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether there is nothing to wait for: long without a leader and without enough members, or a dead disk."""
+        if self._disk_trouble:
+            return self.raft.role is Role.LEADER or not self.leader_address
+        alone_for = time.monotonic() - self._led_until if self.raft.leader == core.NOBODY else 0.0
+        return alone_for > self.config.patience and not self.has_quorum
 
     async def wait_until_voter(self) -> None:
         """Return once this member has caught up and counts in elections."""
@@ -344,6 +378,8 @@ class RaftNode:
 
     async def _until_leader_known(self) -> None:
         """Give an election that is going on the time it needs."""
+        if self._hopeless:
+            raise self._stuck()
         try:
             async with asyncio.timeout(self.config.patience):
                 while self.raft.leader == core.NOBODY and not self._stopping:
@@ -557,6 +593,7 @@ class RaftNode:
             if self._disk_trouble:
                 _log.info("the log can be written again")
                 self._disk_trouble = ""
+                self._notify()
             if state is not None:
                 self._promised = state
             return
@@ -635,6 +672,8 @@ class RaftNode:
         if was_leader and not same_reign:
             dropped = ProposalDropped("leadership was lost before the change was known to be committed")
             self._fail_waiting(dropped if self.has_quorum else self._stuck())
+        if self.raft.leader != core.NOBODY or (self._seen and self._seen[2] != core.NOBODY):
+            self._led_until = time.monotonic()
         self._seen = now
         self._read_rounds.clear()
         self._metrics.term.set(self.raft.term)
@@ -650,14 +689,30 @@ class RaftNode:
             if not future.done():
                 future.set_exception(error)
 
-    # Snapshots.
+    # Keys and snapshots.
+
+    @property
+    def keys(self) -> KeyRing:
+        """The directory's keys."""
+        return self._storage.keys
+
+    async def renew_keys(self, kek: bytes | None) -> None:
+        """Seal everything anew: what is written from now on at once, what is there by a snapshot that replaces it.
+
+        `kek` stays off the disk (autolock); None: the directory opens without a key from outside. Raises OSError.
+        """
+        await self._on_disk(lambda: self._storage.renew_keys(kek))
+        self._resealing = self.raft.log.last_index
+        self._maybe_snapshot()
 
     def _maybe_snapshot(self) -> None:
         log = self.raft.log
         self._metrics.commit_index.set(log.committed)
         self._metrics.applied_index.set(log.applied)
+        reseals = self._resealing is not None and log.applied >= self._resealing
         due = (
-            log.applied - log.snapshot.index >= self.config.snapshot_entries
+            reseals
+            or log.applied - log.snapshot.index >= self.config.snapshot_entries
             or self._bytes_since_snapshot >= self.config.snapshot_bytes
         )
         # A snapshot from the leader may be on its way in: then the state here is not the log's.
@@ -668,19 +723,23 @@ class RaftNode:
             term = log.term(log.applied)
             assert term is not None
             meta = SnapshotMeta(index=log.applied, term=term, conf_state=self.raft.conf)
-            self._tasks.create_task(self._take_snapshot(meta, self._state_machine.snapshot()))
+            self._tasks.create_task(self._take_snapshot(meta, self._state_machine.snapshot(), reseals))
 
-    async def _take_snapshot(self, meta: SnapshotMeta, write: Callable[[], bytes]) -> None:
-        keep = self.config.max_snapshots
+    async def _take_snapshot(self, meta: SnapshotMeta, write: Callable[[], bytes], reseals: bool) -> None:
+        keep = 1 if reseals else self.config.max_snapshots
         try:
             await asyncio.get_running_loop().run_in_executor(
                 self._writer, lambda: self._storage.save_snapshot(meta, write(), keep)
             )
         except OSError as error:
             _log.error("a snapshot cannot be saved", reason=str(error))
+            await asyncio.sleep(_SNAPSHOT_PAUSE)
             return
         finally:
             self._snapshotting = False
+        if reseals:
+            await self._reseal(meta.index)
+            self._maybe_snapshot()
         if meta.index <= self.raft.log.snapshot.index:
             return
         self.raft.log.took_snapshot(meta)
@@ -690,13 +749,29 @@ class RaftNode:
             await self._on_disk(lambda: self._storage.release(behind))
         self._metrics.snapshots.inc()
 
+    async def _reseal(self, index: int) -> None:
+        """Let go of what was sealed with older keys, and of those. Tried again with the next snapshot if it fails."""
+        wanted = self._resealing
 
-def _bootstrap(storage: Storage, member: Member, state_machine: StateMachine, loaded: Loaded) -> None:
+        def finish() -> bool:
+            self._storage.release(index)
+            return self._storage.forget_old_keys()
+
+        try:
+            finished = await self._on_disk(finish)
+        except OSError as error:
+            _log.error("old keys cannot be forgotten yet", reason=str(error))
+            return
+        if self._resealing == wanted:
+            self._resealing = None if finished else max(index + 1, self._resealing or 0)
+
+
+def _bootstrap(storage: Storage, member: Member, state_machine: StateMachine, loaded: Loaded, first_index: int) -> None:
     """Begin a group of one: a snapshot that holds the first configuration, so that joiners start from it too."""
     conf = ConfState(voters=[member.raft_id], members=[member])
-    loaded.snapshot = SnapshotMeta(index=1, term=1, conf_state=conf)
+    loaded.snapshot = SnapshotMeta(index=first_index, term=1, conf_state=conf)
     loaded.snapshot_data = state_machine.snapshot()()
-    loaded.hard_state = HardState(term=1, commit=1)
+    loaded.hard_state = HardState(term=1, commit=first_index)
     storage.save_snapshot(loaded.snapshot, loaded.snapshot_data)
     storage.persist(loaded.hard_state, [])
 

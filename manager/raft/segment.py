@@ -26,6 +26,8 @@ VERSION = 1
 _MAGIC = b"FLRG"
 _HEAD = struct.Struct("<4sIQII")
 _ALIGN = 8
+# Of a file's first record.
+_LONGEST_HEAD = 4096
 CURE = (
     "the log is damaged and entries this manager promised to keep may be lost; remove this manager from the swarm, "
     "delete its Raft directory and join again, or restore a backup"
@@ -60,6 +62,13 @@ def decode_record(data: memoryview, offset: int) -> tuple[int, memoryview, int] 
     if zlib.crc32(payload, zlib.crc32(struct.pack("<IQ", length, number))) != crc:
         return None
     return number, payload, end + -end % _ALIGN
+
+
+def key_of(path: Path) -> str:
+    """Id of the data key that a segment or snapshot is sealed with; empty when not even its head is whole."""
+    with path.open("rb") as file:
+        found = decode_record(memoryview(file.read(_LONGEST_HEAD)), 0)
+    return LogFileHeader.FromString(bytes(found[1])).key_id if found is not None else ""
 
 
 class SegmentWriter:

@@ -17,7 +17,7 @@ from pathlib import Path
 from flota.manager.raft.files import sync_directory, write_durably
 from flota.manager.raft.interface import StorageCorrupt
 from flota.manager.raft.sealing import KeyRing
-from flota.manager.raft.segment import CURE, SegmentEnd, SegmentWriter, read_segment
+from flota.manager.raft.segment import CURE, SegmentEnd, SegmentWriter, key_of, read_segment
 from flota.manager.raft.snapshots import SnapshotFiles
 from flota.v1.raft_pb2 import Entry, HardState, LogRecord, Member, SnapshotMeta
 
@@ -57,8 +57,13 @@ class Storage:
         self._hard_state = HardState()
 
     @classmethod
-    def open(cls, directory: Path, kek: bytes | None = None, segment_bytes: int = 64 << 20) -> "tuple[Storage, Loaded]":
-        """Open (or make) a Raft directory and read it. Raises StorageCorrupt, StorageLocked, OSError."""
+    def open(
+        cls, directory: Path, keks: Sequence[bytes] = (), segment_bytes: int = 64 << 20
+    ) -> "tuple[Storage, Loaded]":
+        """Open (or make) a Raft directory and read it; `keks` may open a locked one.
+
+        Raises StorageCorrupt, StorageLocked, OSError.
+        """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -66,7 +71,7 @@ class Storage:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OSError(f"{directory} is in use by another manager process") from None
-            storage = cls(directory, KeyRing.open(directory, kek), lock, segment_bytes)
+            storage = cls(directory, KeyRing.open(directory, keks), lock, segment_bytes)
             return storage, storage._load()
         except BaseException:
             os.close(lock)
@@ -193,6 +198,21 @@ class Storage:
         """Save a snapshot and drop older ones. Raises OSError."""
         self.snapshots.save(meta, data)
         self.snapshots.prune(keep)
+
+    def renew_keys(self, kek: bytes | None) -> None:
+        """Other keys from the next record and snapshot on; `kek` None keeps the directory unlocked. Raises OSError."""
+        self.keys.renew(kek)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        # Begins a segment under the new key, so that the old ones can go.
+        self.persist(None, [])
+
+    def forget_old_keys(self) -> bool:
+        """Drop the data keys that no file needs any more; True when only the current one is left. Raises OSError."""
+        files = [*(segment.path for segment in self._segments), *self.snapshots.paths()]
+        self.keys.forget_all_but({key_of(path) for path in files})
+        return len(self.keys.ids) == 1
 
     def release(self, index: int) -> None:
         """Remove segments that only hold entries up to `index` (which a snapshot covers)."""

@@ -197,9 +197,13 @@ class Store:
                     return NameTaken(f"{word} name {name!r} is taken")
         return None
 
+    def everything(self) -> list[StoreObject]:
+        """All objects as they are now."""
+        return [thing for table in self._tables.values() for thing in table]
+
     def snapshot(self) -> Callable[[], bytes]:
         """Freeze the store now; the function that comes back writes it out, and may run in another thread."""
-        frozen: list[StoreObject] = [thing for table in self._tables.values() for thing in table]
+        frozen = self.everything()
         return lambda: StoreSnapshot(objects=map(wrap, frozen)).SerializeToString()
 
     def restore(self, data: bytes, index: int = 0) -> None:
