@@ -101,6 +101,7 @@ class Manager:
             stack.push_async_callback(server.stop, _GRACE)
         self.raft = raft = await self._open_raft()
         stack.push_async_callback(raft.stop)
+        raft.name_of = self._name_of
         self.store.use(raft)
         self._membership.attach(raft.changes)
         self._router.use(raft)
@@ -225,6 +226,10 @@ class Manager:
 
     def _members(self) -> list[MemberStatus]:
         return self.raft.members if self.raft is not None else []
+
+    def _name_of(self, node_id: str) -> str:
+        node = self.store.nodes.get(node_id)
+        return (node.description.hostname if node is not None else "") or node_id
 
     def _peers(self) -> list[Peer]:
         return [Peer(node_id=member.node_id, address=member.address) for member in self._members()]

@@ -23,6 +23,7 @@ CALLER_KEY = "flota-caller"
 REQUEST_ID_KEY = "flota-request-id"
 # In the trailers of an error that a handler raised, as opposed to one that the connection made.
 ANSWERED_KEY = "flota-answered"
+ANSWERED = ((ANSWERED_KEY, "1"),)
 DROPPED = "the manager that was asked leads no longer: try again"
 
 
@@ -174,10 +175,10 @@ def refusing_handler(method: Method, error: FlotaError) -> Handler:
     """A handler that fails with `error`."""
 
     async def one(_: Any, context: Any) -> None:
-        await context.abort(error.code, str(error))
+        await context.abort(error.code, str(error), ANSWERED)
 
     async def many(_: Any, context: Any) -> AsyncIterator[Any]:
-        await context.abort(error.code, str(error))
+        await context.abort(error.code, str(error), ANSWERED)
         yield None
 
     return rpc_handler(method, one, many, None, None)

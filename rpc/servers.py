@@ -33,7 +33,7 @@ from flota.rpc.channels import KEEPALIVE, MAX_MESSAGE_BYTES
 from flota.rpc.contract import Method, methods
 from flota.rpc.errors import FlotaError, NoLeader, PermissionDenied, Unauthenticated
 from flota.rpc.forward import (
-    ANSWERED_KEY,
+    ANSWERED,
     CALLER_KEY,
     REQUEST_ID_KEY,
     Handler,
@@ -129,12 +129,12 @@ class Gate(grpc.aio.ServerInterceptor):
                     return await attempt(request, context)
                 except LeaderLost as error:
                     if time.monotonic() > limit or not (error.never_sent or method.only_reads):
-                        return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+                        return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), ANSWERED)
                     await asyncio.sleep(_LEADER_PAUSE)
                 except FlotaError as error:
-                    return await context.abort(error.code, str(error))
+                    return await context.abort(error.code, str(error), ANSWERED)
                 except grpc.aio.AioRpcError as error:
-                    return await context.abort(error.code(), error.details() or "")
+                    return await context.abort(error.code(), error.details() or "", ANSWERED)
 
         return rpc_handler(method, one, None, None, None)
 
@@ -165,7 +165,7 @@ Check = Callable[[Method, Any, dict[str, Any]], Caller]
 
 async def _fail(context: Any, method: Method, error: Exception) -> None:
     if isinstance(error, FlotaError):
-        await context.abort(error.code, str(error), ((ANSWERED_KEY, "1"),))
+        await context.abort(error.code, str(error), ANSWERED)
     _log.exception("call failed", method=method.path)
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 

@@ -64,6 +64,8 @@ class RaftNode:
         self.config = config
         self.member = member
         self.removed = asyncio.Event()
+        # What people call a node, for messages.
+        self.name_of: Callable[[str], str] = lambda node_id: node_id
         self._storage = storage
         self._state_machine = state_machine
         self._metrics = metrics
@@ -392,15 +394,18 @@ class RaftNode:
             return NoQuorum(f"this manager cannot write to its disk: {self._disk_trouble}")
         here = [status for status in self.members if status.reachable]
         gone = [status for status in self.members if not status.reachable]
-        reachable = ", ".join(f"{status.node_id} ({status.address})" for status in here) or "none"
+        reachable = ", ".join(map(self._words, here)) or "none"
         if self.has_quorum:
             return NoQuorum(f"the managers did not agree within {self.config.patience:g} s; reachable: {reachable}")
-        missing = ", ".join(f"{status.node_id} ({status.address})" for status in gone)
+        missing = ", ".join(map(self._words, gone))
         return NoQuorum(
             f"the swarm has lost its quorum: {len(here)} of {len(self.members)} managers can be reached. "
             f"Reachable: {reachable}. Missing: {missing}. Bring missing managers back, or, if they are gone for good, "
             "run `flota swarm init --force-new-cluster` on one that is left"
         )
+
+    def _words(self, status: MemberStatus) -> str:
+        return f"{self.name_of(status.node_id)} ({status.address})"
 
     async def read_barrier(self) -> None:
         """Return when the state here is at least as new as everything committed before the call (6.4).

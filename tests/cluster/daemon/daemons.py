@@ -15,6 +15,7 @@ from typing import Any
 import grpc.aio
 
 from flota.rpc.channels import local_channel
+from flota.rpc.staleness import stale_reason
 from flota.v1.control_pb2 import GetJoinTokensRequest, GetNodeRequest, ListNodesRequest, UpdateNodeRequest
 from flota.v1.control_pb2_grpc import ControlStub
 from flota.v1.local_pb2 import (
@@ -146,6 +147,13 @@ class Daemon:
             return {
                 node.id: node for node in (await ControlStub(channel).ListNodes(ListNodesRequest(), timeout=10)).nodes
             }
+
+    async def staleness(self) -> str:
+        """Why what this manager says may be old; empty when it is not."""
+        async with self.channel() as channel:
+            call = ControlStub(channel).ListNodes(ListNodesRequest(), timeout=10)
+            await call
+            return stale_reason(await call.trailing_metadata())
 
     async def set_role(self, node_id: str, role: "NodeRole.ValueType") -> None:
         """As `flota node promote` and `demote` do."""

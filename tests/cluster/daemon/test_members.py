@@ -211,10 +211,15 @@ async def test_a_manager_that_the_others_need_leaves_only_when_forced(daemons: l
     assert second.is_clean()
 
     # What is left has no quorum; a new cluster is made of what it has.
-    await eventually(lambda: is_refused(first.nodes(), "has lost its quorum"))
+    await eventually(first.staleness)
+    assert "has lost its quorum: 1 of 3 managers can be reached" in await first.staleness()
+    code, details = await refusal(first.set_role(begun.node_id, WORKER))
+    assert (code, "run `flota swarm init --force-new-cluster`" in details) == (grpc.StatusCode.UNAVAILABLE, True), (
+        details
+    )
     code, details = await refusal(first.leave())
     assert code == grpc.StatusCode.FAILED_PRECONDITION
-    assert "Doing so may lose the consensus of your cluster" in details
+    assert "Without a Raft quorum your swarm will be inaccessible" in details
     saved = await first.init(force_new_cluster=True)
     assert saved.node_id == begun.node_id
     assert saved.tokens == begun.tokens

@@ -142,8 +142,33 @@ def test_update_changes_only_what_is_named(swarm: Daemon, flota: Flota) -> None:
     done = flota("swarm", "update")
     assert done.status == 2
     assert done.err.startswith("flota: nothing to change: give one of --task-history-limit, ")
-    done = flota("swarm", "update", "--autolock")
-    assert (done.status, done.err) == (1, "flota: Error response from daemon: autolock is not supported yet\n")
+
+
+def test_the_unlock_key_is_shown_changed_and_forgotten(swarm: Daemon, flota: Flota) -> None:
+    done = flota("swarm", "unlock-key")
+    assert (done.status, done.err) == (
+        1,
+        "flota: no unlock key is set: autolock is off (swarm update --autolock)\n",
+    )
+    done = flota("swarm", "unlock-key", "--rotate")
+    assert "there is no unlock key to rotate: autolock is off" in done.err
+    said = flota("swarm", "update", "--autolock").out
+    key = flota("swarm", "unlock-key", "-q").out.strip()
+    assert key.startswith("SWMKEY-1-")
+    assert said.startswith(
+        "Swarm updated.\nTo unlock a swarm manager after it restarts, run the `flota swarm unlock`\n"
+    )
+    assert f"\n    {key}\n" in said
+    changed = flota("swarm", "unlock-key", "--rotate")
+    assert changed.out.startswith("Successfully rotated manager unlock key.\n\nTo unlock")
+    newest = flota("swarm", "unlock-key", "-q").out.strip()
+    assert newest != key
+    assert newest in changed.out
+    # What else is changed leaves it alone.
+    assert flota("swarm", "update", "--task-history-limit", "3").out == "Swarm updated.\n"
+    assert flota("swarm", "unlock-key", "-q").out.strip() == newest
+    assert flota("swarm", "update", "--autolock=false").out == "Swarm updated.\n"
+    assert flota("swarm", "unlock-key").status == 1
 
 
 def test_ca_prints_the_root_certificate(swarm: Daemon, flota: Flota) -> None:

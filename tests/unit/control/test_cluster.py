@@ -77,7 +77,7 @@ async def test_an_update_writes_defaults_out_and_rests_on_the_newest_version(clu
 
 
 async def test_requests_that_are_none(cluster: Cluster) -> None:
-    with refused(InvalidArgument, "the request has neither a cluster spec nor a token to rotate"):
+    with refused(InvalidArgument, "the request has neither a cluster spec nor a token or key to rotate"):
         await cluster.control.UpdateCluster(UpdateClusterRequest(), None)
     old = await get(cluster)
     old.spec.annotations.name = "other"

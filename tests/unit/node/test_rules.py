@@ -51,7 +51,6 @@ def test_an_init_is_checked_before_anything_is_made() -> None:
         "invalid address pool '10.9.0.0/16': it overlaps the pool 10.0.0.0/8"
     )
     assert refused(lambda r: r.spec.ca.node_cert_expiry.FromSeconds(60)).startswith("invalid certificate expiry '60s'")
-    assert refused(lambda r: setattr(r.spec.encryption, "auto_lock_managers", True)) == "autolock is not supported yet"
 
 
 def manager(id: str, reachable: bool = True) -> Node:
