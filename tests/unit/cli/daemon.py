@@ -38,6 +38,7 @@ class Local(local_pb2_grpc.LocalServicer):
         self.cluster = cluster
         self.requests: list[Any] = []
         self.refusal: FlotaError | None = None
+        self.restored = b""
         self.info = InfoResponse(version="0.1.0", state_directory="/var/lib/flota", runtime="crun")
 
     def _refuse(self, request: Any) -> None:
@@ -76,6 +77,16 @@ class Local(local_pb2_grpc.LocalServicer):
     async def Leave(self, request: Any, context: Any) -> local_pb2.LeaveResponse:
         self._refuse(request)
         return local_pb2.LeaveResponse()
+
+    async def Unlock(self, request: Any, context: Any) -> local_pb2.UnlockResponse:
+        self._refuse(request)
+        return local_pb2.UnlockResponse()
+
+    async def Restore(self, requests: Any, context: Any) -> local_pb2.RestoreResponse:
+        parts = [request async for request in requests]
+        self._refuse(parts[0].options)
+        self.restored = b"".join(part.data for part in parts)
+        return local_pb2.RestoreResponse(node_id="n" * 25, address="10.0.0.1:2377", services=2, other_nodes=3)
 
     async def Info(self, request: Any, context: Any) -> InfoResponse:
         return self.info
