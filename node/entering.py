@@ -228,7 +228,7 @@ def _busy(node: Node) -> FailedPrecondition:
 async def entering(node: Node, what: str) -> AsyncIterator[None]:
     """One at a time, within the limit; whatever goes wrong inside, the machine is as it was before."""
     if node.turn.locked():
-        raise _busy(node)
+        raise FailedPrecondition(ALREADY) if node.is_member and not node.moving else _busy(node)
     async with node.turn:
         if node.is_member:
             raise FailedPrecondition(ALREADY)

@@ -135,4 +135,4 @@ def socket_server(node: Node) -> grpc.aio.Server:
 
 
 def _for_tasks(node: Node) -> grpc.aio.Channel:
-    return node.require_manager().channel if node.is_manager else node.worker.channel
+    return node.require_manager().channel if node.is_manager else node.require_worker().channel
