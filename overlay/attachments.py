@@ -186,6 +186,9 @@ def _set_sysctls(plans: Sequence[InterfacePlan]) -> None:
     namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if with_ipv6 else "1")
     namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")
     namespaces.set_sysctl("ipv6.conf.default.accept_ra", "0")
+    # There is one way to each address, and nobody to tell of another.
+    for which in ("all", "default"):
+        namespaces.set_sysctl(f"ipv4.conf.{which}.accept_redirects", "0")
     # As Docker has it: a container's user may use low ports and ping.
     namespaces.set_sysctl("ipv4.ip_unprivileged_port_start", "0")
     namespaces.set_sysctl("ipv4.ping_group_range", "0 2147483647")

@@ -76,6 +76,10 @@ class Network:
         self._paced: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        # How often the kernel was brought after the model, and who waits for which time.
+        self._rounds = 0
+        self._in_round = False
+        self._round_over = asyncio.Condition()
 
     async def start(self) -> None:
         """Begin to serve. Kernel state of earlier runs stays as it is until `adopt`."""
@@ -115,6 +119,16 @@ class Network:
     async def settled(self) -> None:
         """Wait until the kernel has what `apply` was last told (or has refused it). For tests and measurements."""
         await self._idle.wait()
+
+    async def in_force(self) -> None:
+        """Wait until nothing that `apply` has withdrawn is used by the kernel any longer (or it refused).
+
+        More tasks to share the work may still wait for their moment.
+        """
+        # The round that is under way, and the one that was asked for meanwhile.
+        wanted = self._rounds + self._in_round + self._wake.is_set()
+        async with self._round_over:
+            await self._round_over.wait_for(lambda: self._rounds >= wanted)
 
     async def attach(self, task: Task) -> Sandbox:
         """Make (or find) the task's namespace with its interfaces. Raises OverlayError; leaves nothing half made."""
@@ -252,6 +266,7 @@ class Network:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._in_round = True
             # Until a manager has spoken the model is empty, and the entries of before a restart are the best there are.
             dirty, self._dirty = self._dirty, set()
             refused: set[str] = set()
@@ -265,6 +280,10 @@ class Network:
                 refused |= await self._publish(dirty, alive)
             if refused:
                 asyncio.get_running_loop().call_later(_RETRY, self._touch, refused)
+            self._in_round = False
+            self._rounds += 1
+            async with self._round_over:
+                self._round_over.notify_all()
             if not self._wake.is_set() and self._paced is None:
                 self._idle.set()
 

@@ -191,6 +191,10 @@ class Segment:
         namespaces.set_sysctl("ipv4.ip_forward", "1")
         namespaces.set_sysctl("ipv4.conf.all.rp_filter", "0")
         namespaces.set_sysctl("ipv4.conf.default.rp_filter", "0")
+        # Packets of the ingress network come and go through the same bridge. A task that is told of a shorter way would
+        # answer a client through one node, whichever it came in by. (The kernel asks `all` or the interface.)
+        namespaces.set_sysctl("ipv4.conf.all.send_redirects", "0")
+        namespaces.set_sysctl("ipv4.conf.default.send_redirects", "0")
         namespaces.set_sysctl("ipv6.conf.all.forwarding", "1")
         namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if network.spec.ipv6_enabled else "1")
         namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")
@@ -202,8 +206,6 @@ class Segment:
         ]
         self._routes.send([new_link(f"bridge of network {network.id}", bridge), link_up(1, "lo")])
         self._bridge = self._routes.link("br0") or 0
-        # Packets of the ingress network come and go through the same bridge; nobody need hear of a shorter way.
-        namespaces.set_sysctl("ipv4.conf.br0.send_redirects", "0")
         if not network.spec.internal:
             self._routes.send(
                 address_on(self._bridge, gateway, "br0") for _family, gateway in gateways(network).items()

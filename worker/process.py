@@ -131,6 +131,7 @@ class Worker:
             reporter,
             self._words,
             (logs.run, self._answering.run),
+            network.in_force,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

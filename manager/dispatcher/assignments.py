@@ -42,6 +42,8 @@ class Urgency(Enum):
 
     # It decides what this node does.
     OWN = 0
+    # The same, once all who send to the task have been told that it stops, and say that they no longer do.
+    STOP = 3
     # A peer is not to be used any longer.
     WITHDRAWN = 1
     # There is one more to be used, or one less that nobody used.
@@ -107,6 +109,15 @@ class Assignments:
         for task in tasks:
             yield AssignmentChange(action=_UPDATE, task=task)
 
+    def senders(self, task_id: str) -> dict[str, list[Key]]:
+        """Node → the keys under which it knows the task as a peer: whoever may send to it, its own node too."""
+        found: dict[str, list[Key]] = {}
+        for need in self._placements[task_id].needs if task_id in self._placements else ():
+            if need[0] == "network" and task_id in self._peers.get(need[1], ()):
+                for node_id in self._holders.get(need, ()):
+                    found.setdefault(node_id, []).append(("peer", need[1], task_id))
+        return found
+
     def change(self, node_id: str, key: Key) -> AssignmentChange:
         """What the node is to be told of a key: how it is now, or that it needs it no longer."""
         return next(self._update(node_id, key), None) or _removal(key)
@@ -162,7 +173,12 @@ class Assignments:
             self._place(task, was, now)
         was_assigned, is_assigned = old is not None and _is_assigned(old), new is not None and _is_assigned(new)
         if is_assigned != was_assigned or (is_assigned and _differs(old, new)):
-            self._touch((task.node_id,), (("task", task.id),), Urgency.OWN)
+            self._touch((task.node_id,), (("task", task.id),), self._urgency(task, was, now))
+
+    def _urgency(self, task: Task, was: _Placement | None, now: _Placement | None) -> Urgency:
+        """How soon a task's own node hears of what is wanted of it. A service that is gone has no users to lose."""
+        stops = was is not None and was.ready and now is not None and not now.ready and task.networks
+        return Urgency.STOP if stops and self._tables.services.get(task.service_id) is not None else Urgency.OWN
 
     def _place(self, task: Task, was: _Placement | None, now: _Placement | None) -> None:
         """The task came to its node, ended there, or became ready or unready."""

@@ -16,6 +16,8 @@ from flota.v1 import dispatcher_pb2_grpc
 from flota.v1.dispatcher_pb2 import (
     AssignmentsMessage,
     AssignmentsRequest,
+    ConfirmAssignmentsRequest,
+    ConfirmAssignmentsResponse,
     EndSessionRequest,
     EndSessionResponse,
     HeartbeatRequest,
@@ -93,3 +95,8 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         """Raises Unavailable, FailedPrecondition (the session is over)."""
         async for message in self._now().assignment_messages(current_caller().node_id, request.session_id):
             yield message
+
+    async def ConfirmAssignments(self, request: ConfirmAssignmentsRequest, context: Any) -> ConfirmAssignmentsResponse:
+        """Raises Unavailable, FailedPrecondition (the session is over)."""
+        self._now().confirm_assignments(current_caller().node_id, request.session_id, request.sequence)
+        return ConfirmAssignmentsResponse()

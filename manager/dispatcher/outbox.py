@@ -9,7 +9,7 @@ those, and is then told how things are, not how they came to be.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from flota.manager.dispatcher.assignments import Assignments, Key, Urgency
 from flota.manager.dispatcher.metrics import CHANGES, MESSAGES
@@ -25,7 +25,12 @@ MAX_PART_BYTES = 16 << 20
 
 # Seconds between messages to one worker: at least, and for each node that hears of the same change. Behind each message
 # about peers is work for the worker too (names, forwarding, nftables), so those are few when there is much going on.
-_GAPS = {Urgency.OWN: (0.002, 0.0), Urgency.WITHDRAWN: (0.002, 0.0001), Urgency.SPREAD: (0.05, 0.0004)}
+_GAPS = {
+    Urgency.OWN: (0.002, 0.0),
+    Urgency.STOP: (0.002, 0.0),
+    Urgency.WITHDRAWN: (0.002, 0.0001),
+    Urgency.SPREAD: (0.05, 0.0004),
+}
 # What a task rests on goes before it.
 _ORDER = {"network": 0, "secret": 1, "config": 2, "service": 3, "peer": 4, "task": 5}
 # What many nodes hear of.
@@ -47,6 +52,9 @@ class Outbox:
         self._assignments = assignments
         self._complete = list(assignments.complete(node_id))
         self._waiting: tuple[dict[Key, None], ...] = tuple({} for _ in _ORDER)
+        # Keys whose withdrawal somebody waits for; the tasks of those that were sent, by the message's number.
+        self._asked: set[Key] = set()
+        self._unconfirmed: dict[int, list[str]] = {}
         self._sequence = 0
         self._sent_at = -math.inf
         self._due = math.inf
@@ -62,6 +70,15 @@ class Outbox:
         if due < self._due:
             self._due = due
             self._wake.set()
+
+    def ask(self, keys: Iterable[Key]) -> None:
+        """The worker shall confirm that these keys of peers, which wait to be sent, are in force."""
+        self._asked.update(keys)
+
+    def confirm(self, sequence: int) -> list[str]:
+        """Messages up to this one are in force: the tasks that were asked for in them."""
+        done = [number for number in self._unconfirmed if number <= sequence]
+        return [task_id for number in done for task_id in self._unconfirmed.pop(number)]
 
     def end(self, error: FlotaError | None) -> None:
         """End the stream: with `error`, or quietly with None."""
@@ -106,6 +123,10 @@ class Outbox:
                 del keys[key]
                 change: AssignmentChange = self._assignments.change(self._node_id, key)
                 message.changes.append(change)
+                if key in self._asked:
+                    self._asked.discard(key)
+                    message.confirm = True
+                    self._unconfirmed.setdefault(message.results_in, []).append(key[2])
                 if key[0] in ("secret", "config", "task"):
                     size += change.ByteSize()
         self._due = -math.inf if any(self._waiting) else math.inf

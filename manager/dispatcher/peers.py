@@ -12,9 +12,11 @@ def is_ready(task: Task) -> bool:
     """Whether the task answers to its service's name.
 
     It no longer does from the moment it is told to stop, before its worker sends the signal. (A job's task is wanted
-    COMPLETE from the start: that does not tell it to stop.)
+    COMPLETE from the start: that does not tell it to stop.) Nor does one whose health check failed.
     """
-    return task.status.state == TaskState.TASK_STATE_RUNNING and task.desired_state <= TaskState.TASK_STATE_COMPLETE
+    status = task.status
+    runs = status.state == TaskState.TASK_STATE_RUNNING and not status.container.unhealthy
+    return runs and task.desired_state <= TaskState.TASK_STATE_COMPLETE
 
 
 def underlay_address(node: Node) -> str:

@@ -22,6 +22,7 @@ from flota.manager.dispatcher.pace import Pace
 from flota.manager.dispatcher.presence import Presence
 from flota.manager.dispatcher.session import Session
 from flota.manager.dispatcher.status import StatusWriter, Update
+from flota.manager.dispatcher.withdrawals import Withdrawals
 from flota.manager.store import Event, Store, WatchClosed, Watcher
 from flota.rpc.callers import Caller
 from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, Unavailable
@@ -59,6 +60,7 @@ class Term:
         self._statuses = StatusWriter(store, clock, own_node_id)
         self._presence = Presence(rng, self._moved)
         self._outboxes: dict[str, Outbox] = {}
+        self._withdrawals = Withdrawals(self._stop_task)
         self._pace = Pace()
         self._managers = managers()
         self._root_ca = root_ca()
@@ -78,6 +80,7 @@ class Term:
     def end(self, error: FlotaError) -> None:
         """End all streams and calls with `error`."""
         self._error = error
+        self._withdrawals.end()
         self._changes.__exit__(None, None, None)
         self._nodes.end(error)
         self._statuses.end(error)
@@ -153,6 +156,8 @@ class Term:
         self._catch_up()
         outbox = Outbox(node_id, self._assignments, self._pace)
         session.attach(outbox)
+        # What an earlier stream was asked to confirm is in the complete set that this one begins with.
+        self._withdrawals.forget(node_id)
         self._outboxes[node_id] = outbox
         try:
             async for message in outbox.messages():
@@ -160,8 +165,16 @@ class Term:
         finally:
             if self._outboxes.get(node_id) is outbox:
                 del self._outboxes[node_id]
+                self._withdrawals.forget(node_id)
             if session.outbox is outbox:
                 session.outbox = None
+
+    def confirm_assignments(self, node_id: str, session_id: str, sequence: int) -> None:
+        """What the node was told is in force. Raises FailedPrecondition."""
+        self._presence.session(node_id, session_id)
+        outbox = self._outboxes.get(node_id)
+        if outbox is not None:
+            self._withdrawals.confirmed(node_id, outbox.confirm(sequence))
 
     async def update_status(self, node_id: str, session_id: str, updates: Sequence[Update]) -> None:
         """Returns when it is committed. Raises FailedPrecondition, and what StatusWriter.submit raises."""
@@ -252,12 +265,31 @@ class Term:
     def _touch(self, nodes: Collection[str], keys: Iterable[Key], urgency: Urgency) -> None:
         if not self._outboxes:
             return
+        if urgency is Urgency.STOP:
+            for _, task_id in keys:
+                self._withdraw(task_id)
+            return
         outboxes = [outbox for node_id in nodes if (outbox := self._outboxes.get(node_id)) is not None]
         if outboxes:
             pause = gap(urgency, len(nodes))
             for key in keys:
                 for outbox in outboxes:
                     outbox.touch(key, pause)
+
+    def _withdraw(self, task_id: str) -> None:
+        """Have all that send to a task confirm that they no longer do (they were just touched); then it may stop."""
+        asked = []
+        for node_id, keys in self._assignments.senders(task_id).items():
+            outbox = self._outboxes.get(node_id)
+            if outbox is not None:
+                outbox.ask(keys)
+                asked.append(node_id)
+        self._withdrawals.hold(task_id, asked)
+
+    def _stop_task(self, task_id: str) -> None:
+        task = self._store.tasks.get(task_id)
+        if task is not None:
+            self._touch((task.node_id,), (("task", task_id),), Urgency.OWN)
 
     def _set_period(self) -> None:
         cluster = self._store.cluster

@@ -9,7 +9,7 @@ reported later. Only managers who say that the node is no longer one of the clus
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -87,7 +87,9 @@ class Membership:
         reporter: Reporter,
         words: Words,
         companions: Sequence[Companion] = (),
+        in_force: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`in_force` waits until what the takers were told last is so."""
         self._identity = identity
         self._managers = managers
         self._describe = describe
@@ -95,6 +97,7 @@ class Membership:
         self._reporter = reporter
         self._words = words
         self._companions = companions
+        self._in_force = in_force
         self._session: Session | None = None
         self._patience = Patience()
         self._address = ""
@@ -165,6 +168,11 @@ class Membership:
                 taker.apply(assigned.changes, assigned.complete)
             except Exception:  # noqa: BLE001 - one part's trouble is not the others'
                 _log.exception("a defect: assignments were not taken over", by=type(taker).__name__)
+
+    async def in_force(self) -> None:
+        """Returns when what was assigned last is what the node does."""
+        if self._in_force is not None:
+            await self._in_force()
 
     async def _attempt(self, address: str) -> None:
         if not address:

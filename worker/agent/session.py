@@ -15,6 +15,7 @@ import structlog
 from flota.rpc.errors import DeadlineExceeded, FlotaError, Unavailable, error_from
 from flota.v1.dispatcher_pb2 import (
     AssignmentsRequest,
+    ConfirmAssignmentsRequest,
     EndSessionRequest,
     HeartbeatRequest,
     SessionMessage,
@@ -52,6 +53,10 @@ class Listener(Protocol):
         """What the node shall have."""
         ...
 
+    async def in_force(self) -> None:
+        """Returns when what was assigned last is what names, forwarding and balance do."""
+        ...
+
 
 class Session:
     """`run` it; `id` is there once a manager has answered."""
@@ -72,6 +77,9 @@ class Session:
         self._reporter = reporter
         self._companions = companions
         self._patience = patience
+        # The newest message that is to be confirmed.
+        self._to_confirm = 0
+        self._confirmable = asyncio.Event()
 
     async def run(self, description: NodeDescription, resume: str) -> None:
         """Open a session, or go on with `resume`; returns only by raising a FlotaError."""
@@ -89,6 +97,7 @@ class Session:
                 group.create_task(self._listen(words), name="session: words")
                 group.create_task(self._beat(), name="session: heartbeats")
                 group.create_task(self._take_assignments(), name="session: assignments")
+                group.create_task(self._confirm(), name="session: confirmations")
                 group.create_task(self._reporter.run(self._send), name="session: reports")
                 for companion in self._companions:
                     group.create_task(self._accompany(companion), name="session: companion")
@@ -122,11 +131,23 @@ class Session:
                     assigned = assembly.take(message)
                     if assigned is not None:
                         self._listener.assigned(assigned)
+                    if message.confirm:
+                        self._to_confirm = message.results_in
+                        self._confirmable.set()
             except Gap as gap:
                 _log.warning("asking for all assignments anew", reason=str(gap))
             finally:
                 call.cancel()
             await asyncio.sleep(_GAP_PAUSE)
+
+    async def _confirm(self) -> None:
+        while True:
+            await self._confirmable.wait()
+            self._confirmable.clear()
+            sequence = self._to_confirm
+            await self._listener.in_force()
+            request = ConfirmAssignmentsRequest(session_id=self.id, sequence=sequence)
+            await _answer(self._stub.ConfirmAssignments(request, timeout=_REPORT_LIMIT))
 
     async def _send(self, updates: list[Update]) -> None:
         request = UpdateTaskStatusRequest(session_id=self.id, updates=updates)

@@ -182,6 +182,7 @@ class Controller:
             try:
                 return await self._do(step.work)
             except Unhealthy as error:
+                self._observe(self.status.state, _word(self.status.state), str(error), unhealthy=True)
                 return Outcome(step.failure, _word(step.failure), str(error), await self._stop())
             except _FAULTS as error:
                 if isinstance(error, _LASTING) and not isinstance(error, _PASSING):
@@ -322,7 +323,9 @@ class Controller:
 
     # What is told of it.
 
-    def _observe(self, state: State, message: str, error: str = "", exit: Exit | None = None) -> None:
+    def _observe(
+        self, state: State, message: str, error: str = "", exit: Exit | None = None, *, unhealthy: bool = False
+    ) -> None:
         known = self.status
         if state < known.state or (state, message, error) == (known.state, known.message, known.error):
             return
@@ -332,6 +335,7 @@ class Controller:
         if self._launched:
             status.container.container_id = self.id
             status.container.pid = 0 if is_over(state) else self._pid
+            status.container.unhealthy = unhealthy
         if self.prepared is not None and self.prepared.ports and not is_over(state):
             status.ports.ports.extend(self.prepared.ports)
         if exit is not None:

@@ -454,6 +454,7 @@ class AssignmentsMessage(_message.Message):
     RESULTS_IN_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    CONFIRM_FIELD_NUMBER: _builtins.int
     type: Global___AssignmentsMessage.Type.ValueType
     applies_to: _builtins.int
     """The state this one builds on, and the one it leads to; a worker that sees a gap asks for a complete set, by
@@ -463,6 +464,10 @@ class AssignmentsMessage(_message.Message):
     more: _builtins.bool
     """A complete set too large for one message goes on in the next one, which is TYPE_COMPLETE as well: only when one
     comes without this mark is the set complete, and may what is not in it be dropped.
+    """
+    confirm: _builtins.bool
+    """Somebody waits until nobody is sent to what this message withdraws: say ConfirmAssignments once names, forwarding
+    and balance are as it has them.
     """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignmentChange]: ...
@@ -474,11 +479,50 @@ class AssignmentsMessage(_message.Message):
         results_in: _builtins.int = ...,
         changes: _abc.Iterable[Global___AssignmentChange] | None = ...,
         more: _builtins.bool = ...,
+        confirm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "changes", b"changes", "more", b"more", "results_in", b"results_in", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "changes", b"changes", "confirm", b"confirm", "more", b"more", "results_in", b"results_in", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AssignmentsMessage: _TypeAlias = AssignmentsMessage  # noqa: Y015
+
+@_typing.final
+class ConfirmAssignmentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    sequence: _builtins.int
+    """results_in of the newest message that is in force."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmAssignmentsRequest: _TypeAlias = ConfirmAssignmentsRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmAssignmentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmAssignmentsResponse: _TypeAlias = ConfirmAssignmentsResponse  # noqa: Y015

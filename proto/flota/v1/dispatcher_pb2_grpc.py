@@ -59,6 +59,11 @@ class DispatcherStub:
                 request_serializer=flota_dot_v1_dot_dispatcher__pb2.AssignmentsRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_dispatcher__pb2.AssignmentsMessage.FromString,
                 _registered_method=True)
+        self.ConfirmAssignments = channel.unary_unary(
+                '/flota.v1.Dispatcher/ConfirmAssignments',
+                request_serializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServicer:
@@ -101,6 +106,14 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmAssignments(self, request, context):
+        """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
+        when all nodes that could send to it have said so (or have had a second for it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DispatcherServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +141,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.Assignments,
                     request_deserializer=flota_dot_v1_dot_dispatcher__pb2.AssignmentsRequest.FromString,
                     response_serializer=flota_dot_v1_dot_dispatcher__pb2.AssignmentsMessage.SerializeToString,
+            ),
+            'ConfirmAssignments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmAssignments,
+                    request_deserializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +283,33 @@ class Dispatcher:
             '/flota.v1.Dispatcher/Assignments',
             flota_dot_v1_dot_dispatcher__pb2.AssignmentsRequest.SerializeToString,
             flota_dot_v1_dot_dispatcher__pb2.AssignmentsMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmAssignments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Dispatcher/ConfirmAssignments',
+            flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.SerializeToString,
+            flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,10 @@ class DispatcherStub:
     """What the node shall have: first a complete set, then changes, for as long as the session lives. One stream per
     session: a second one ends the first.
     """
+    ConfirmAssignments: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.ConfirmAssignmentsRequest, _dispatcher_pb2.ConfirmAssignmentsResponse]
+    """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
+    when all nodes that could send to it have said so (or have had a second for it).
+    """
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
@@ -72,6 +76,10 @@ class DispatcherAsyncStub(DispatcherStub):
     Assignments: _aio.UnaryStreamMultiCallable[_dispatcher_pb2.AssignmentsRequest, _dispatcher_pb2.AssignmentsMessage]  # type: ignore[assignment]
     """What the node shall have: first a complete set, then changes, for as long as the session lives. One stream per
     session: a second one ends the first.
+    """
+    ConfirmAssignments: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.ConfirmAssignmentsRequest, _dispatcher_pb2.ConfirmAssignmentsResponse]  # type: ignore[assignment]
+    """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
+    when all nodes that could send to it have said so (or have had a second for it).
     """
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
@@ -118,6 +126,16 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_dispatcher_pb2.AssignmentsMessage], _abc.AsyncIterator[_dispatcher_pb2.AssignmentsMessage]]:
         """What the node shall have: first a complete set, then changes, for as long as the session lives. One stream per
         session: a second one ends the first.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmAssignments(
+        self,
+        request: _dispatcher_pb2.ConfirmAssignmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatcher_pb2.ConfirmAssignmentsResponse, _abc.Awaitable[_dispatcher_pb2.ConfirmAssignmentsResponse]]:
+        """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
+        when all nodes that could send to it have said so (or have had a second for it).
         """
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

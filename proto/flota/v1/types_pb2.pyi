@@ -1311,11 +1311,14 @@ class ContainerStatus(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     OOM_KILLED_FIELD_NUMBER: _builtins.int
+    UNHEALTHY_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     pid: _builtins.int
     exit_code: _builtins.int
     oom_killed: _builtins.bool
     """The kernel killed it for want of memory."""
+    unhealthy: _builtins.bool
+    """Its health check failed: it still runs and is being stopped, and answers to no name any longer."""
     def __init__(
         self,
         *,
@@ -1323,10 +1326,11 @@ class ContainerStatus(_message.Message):
         pid: _builtins.int = ...,
         exit_code: _builtins.int = ...,
         oom_killed: _builtins.bool = ...,
+        unhealthy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exit_code", b"exit_code", "oom_killed", b"oom_killed", "pid", b"pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exit_code", b"exit_code", "oom_killed", b"oom_killed", "pid", b"pid", "unhealthy", b"unhealthy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

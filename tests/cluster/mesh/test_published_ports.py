@@ -1,11 +1,13 @@
 """Published ports of a whole swarm: every node answers, tasks see the client, an update loses no request."""
 
+import json
 import subprocess
-import threading
+import sys
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +15,11 @@ from flota.node.lab import Lab
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
-# Says who it is, which version, and whom it sees. When it is told to stop it goes on for a second: whoever was sent
-# there before everybody knew is answered.
+# Says who it is, which version, and whom it sees.
 SERVER = (
     "mkdir -p /www/cgi-bin; cd /www/cgi-bin;"
     r' printf "#!/bin/sh\necho\necho \$HOSTNAME \$REMOTE_ADDR\n" > who; chmod +x who;'
-    " export HOSTNAME; trap 'sleep 1; exit 0' TERM; httpd -f -p 80 -h /www & wait"
+    " export HOSTNAME; trap 'exit 0' TERM; httpd -f -p 80 -h /www & wait"
 )
 PROGRAM = ("busybox:latest", "sh", "-c", SERVER)
 HEALTH = (
@@ -56,8 +57,18 @@ def swarm(make_lab: Callable[..., Lab]) -> Iterator[Swarm]:
         yield swarm
 
 
-def create(swarm: Swarm, *flags: str) -> None:
-    swarm.lab.nodes["m1"].flota("service", "create", "--detach", "--name", "web", *flags, *HEALTH, *PROGRAM)
+# This machine's Python and the server beside this file: told to stop it listens no longer.
+HERE = Path(__file__).parent
+STRICT = ("busybox:latest", "/usr/bin/python3", "/srv/server.py", "80")
+MOUNTS = tuple(
+    part
+    for source, target in (("/usr", "/usr"), ("/lib", "/lib"), ("/lib64", "/lib64"), (str(HERE), "/srv"))
+    for part in ("--mount", f"type=bind,source={source},target={target},readonly")
+)
+
+
+def create(swarm: Swarm, *flags: str, program: tuple[str, ...] = PROGRAM) -> None:
+    swarm.lab.nodes["m1"].flota("service", "create", "--detach", "--name", "web", *flags, *HEALTH, *program)
 
 
 def nft(swarm: Swarm, node: str) -> str:
@@ -92,38 +103,43 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
 
 
 def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
+    """500 requests a second: through every node's published port, and through the virtual address of a network."""
     m1 = swarm.lab.nodes["m1"]
-    create(swarm, "--replicas", "3", "--hostname", "v1", "-p", "8080:80", "--update-monitor", "100ms")
-    wait_until(lambda: swarm.running("web").total() == 3, "web runs")
+    m1.flota("network", "create", "back")
+    m1.flota("service", "create", "--detach", "--name", "asker", "--network", "back", "busybox:latest", "sleep", "9999")
+    create(swarm, "--replicas", "4", "--hostname", "v1", "--network", "back", "-p", "8080:80",
+           "--update-monitor", "100ms", *MOUNTS, program=STRICT)  # fmt: skip
+    wait_until(lambda: swarm.running("web").total() == 4 and swarm.running("asker").total() == 1, "all run")
     for node in swarm.lab.nodes.values():
         wait_until(lambda node=node: answers(node.address), "all nodes answer")
 
-    said: Counter[str] = Counter()
-    errors: list[str] = []
-    stop = threading.Event()
-
-    def load(address: str) -> None:
-        while not stop.wait(0.02):
-            try:
-                said[ask(address)[0]] += 1
-            except (OSError, ValueError) as error:
-                errors.append(f"{address}: {error}")
-
-    threads = [threading.Thread(target=load, args=(node.address,)) for node in swarm.lab.nodes.values()]
-    for thread in threads:
-        thread.start()
+    [asker], [place] = swarm.tasks("asker"), swarm.running("asker")
+    inside = ["nsenter", f"--net=/run/flota/netns/{asker.id}"]
+    web = next(one for one in json.loads(m1.flota("service", "inspect", "web")))
+    [virtual] = [one["Addr"].partition("/")[0] for one in web["Endpoint"]["VirtualIPs"]]
+    load = [sys.executable, str(HERE / "load.py")]
+    pid = str(swarm.lab.nodes[place].pid)
+    commands = [
+        [*load, "0.004", "/cgi-bin/who", *(f"{node.address}:8080" for node in swarm.lab.nodes.values())],
+        ["nsenter", "-t", pid, "-m", *inside, *load, "0.004", "/cgi-bin/who", f"{virtual}:80"],
+    ]
+    clients = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in commands]
     try:
+        for client in clients:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "ready\n"
         m1.flota("service", "update", "--detach", "--hostname", "v2", "web")
         wait_until(
             lambda: all(task.spec.container.hostname == "v2" for task in swarm.tasks("web"))
-            and swarm.running("web").total() == 3,
+            and swarm.running("web").total() == 4,
             "all tasks are new", 90,
         )  # fmt: skip
-        before = said["v2"]
-        wait_until(lambda: said["v2"] > before + 20, "the new ones answer")
+        results = [json.loads(client.communicate(timeout=60)[0]) for client in clients]
     finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert said["v1"] > 0
-    assert errors == []
+        for client in clients:
+            client.kill()
+            client.wait()
+    for result in results:
+        assert not result["errors"], Counter(result["errors"])
+        assert result["answers"]["v1"] > 100
+        assert result["answers"]["v2"] > 100

@@ -28,6 +28,7 @@ from flota.v1.dispatcher_pb2 import (
     AssignmentChange,
     AssignmentsMessage,
     AssignmentsRequest,
+    ConfirmAssignmentsRequest,
     EndSessionRequest,
     HeartbeatRequest,
     SessionMessage,
@@ -128,6 +129,9 @@ class Agent:
         self.messages: list[AssignmentsMessage] = []
         self.session_stream = Stream()
         self.assignments_stream = Stream()
+        # Whether it confirms what it is asked to confirm.
+        self.confirms = True
+        self._confirmations: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._readers: list[asyncio.Task[None]] = []
 
@@ -204,9 +208,10 @@ class Agent:
 
     async def drop(self) -> None:
         """The connection breaks."""
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        ending = [*self._readers, *self._confirmations]
+        for one in ending:
+            one.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         self._readers.clear()
 
     async def close(self) -> None:
@@ -216,6 +221,14 @@ class Agent:
     def _take(self, message: AssignmentsMessage) -> None:
         self.messages.append(message)
         self.held.take(message)
+        if message.confirm and self.confirms:
+            confirmation = asyncio.create_task(self.confirm(message.results_in))
+            self._confirmations.add(confirmation)
+            confirmation.add_done_callback(self._confirmations.discard)
+
+    async def confirm(self, sequence: int) -> None:
+        request = ConfirmAssignmentsRequest(session_id=self.session_id, sequence=sequence)
+        await self.call(self.stub.ConfirmAssignments(request, wait_for_ready=True))
 
     def _read(self, call: Any, take: Callable[[Any], None]) -> Stream:
         stream = Stream()

@@ -229,8 +229,9 @@ async def test_a_task_told_to_stop_is_withdrawn_from_others_at_once() -> None:
     await world.alter("t1", lambda task: setattr(task, "desired_state", SHUTDOWN))
     assert world.touches == [
         ({"w1", "w2"}, ("peer", "n1", "t1"), Urgency.WITHDRAWN),
-        ({"w1"}, ("task", "t1"), Urgency.OWN),
+        ({"w1"}, ("task", "t1"), Urgency.STOP),
     ]
+    assert world.assignments.senders("t1") == {node: [("peer", "n1", "t1")] for node in ("w1", "w2")}
     # A job's task is wanted COMPLETE from the start, and answers to its name nevertheless.
     await world.alter("t2", lambda task: setattr(task, "desired_state", COMPLETE))
     await world.alter("t2", lambda task: setattr(task.status, "state", RUNNING))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flota.manager.dispatcher import withdrawals
 from flota.rpc.callers import Caller
 from flota.rpc.channels import node_channel
 from flota.rpc.errors import (
@@ -21,7 +22,7 @@ from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionRequest, UpdateTaskStatusRequest
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub
 from flota.v1.objects_pb2 import Certificate, Config, NodeDescription, Secret
-from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState
+from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus
 from tests.unit.dispatcher.swarm import (
     DISCONNECTED,
     DOWN,
@@ -29,6 +30,7 @@ from tests.unit.dispatcher.swarm import (
     READY,
     RUNNING,
     UNKNOWN,
+    Agent,
     Swarm,
     network,
     service,
@@ -284,6 +286,73 @@ async def test_a_worker_that_asks_again_gets_everything_anew(swarm: Swarm) -> No
     assert agent.messages[-1].type == AssignmentsMessage.TYPE_COMPLETE
     assert agent.held.ids("task") == {"t1", "t2"}
     assert isinstance(await agent.ending(stream), FailedPrecondition)
+
+
+async def stopping(swarm: Swarm) -> list[Agent]:
+    """A task on w1 that three nodes can send to was just told to stop; w3 has not let go of it."""
+    agents = [await (await swarm.node(f"w{n}")).join() for n in (1, 2, 3)]
+    await swarm.create(network("n1"), service("web", "n1"), *(task(f"t{n}", f"w{n}", "n1") for n in (1, 2, 3)))
+    for agent in agents:
+        await agent.until(lambda agent=agent: agent.held.ids("peer") == {"t1", "t2", "t3"})
+    await agents[0].report({"t1": RUNNING})
+    for agent in agents:
+        await agent.until(lambda agent=agent: agent.held["peer", "n1", "t1"].ready)
+    agents[2].confirms = False
+    await swarm.change("t1", set_desired(SHUTDOWN))
+    for agent in agents:
+        await agent.until(lambda agent=agent: not agent.held["peer", "n1", "t1"].ready)
+    return agents
+
+
+async def test_a_task_hears_of_its_end_when_nobody_sends_to_it_any_longer(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawals, "LIMIT", 10_000)
+    own, other, slow = await stopping(swarm)
+    # More goes through its own stream meanwhile, but not that.
+    await swarm.create(task("t4", "w1", "n1"))
+    await own.until(lambda: "t4" in own.held.ids("task"))
+    assert own.held["task", "t1"].desired_state == RUNNING
+    await slow.confirm(slow.messages[-1].results_in)
+    await own.until(lambda: own.held["task", "t1"].desired_state == SHUTDOWN)
+    assert not any(message.confirm for message in other.messages[:2])
+
+
+async def test_a_node_that_goes_or_says_nothing_keeps_no_task_from_its_end(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawals, "LIMIT", 10_000)
+    own, _, silent = await stopping(swarm)
+    assert own.held["task", "t1"].desired_state == RUNNING
+    await silent.drop()
+    await own.until(lambda: own.held["task", "t1"].desired_state == SHUTDOWN)
+    monkeypatch.setattr(withdrawals, "LIMIT", 0.01)
+    own.confirms = False
+    await swarm.create(task("t5", "w1", "n1"))
+    await own.report({"t5": RUNNING})
+    await swarm.change("t5", set_desired(SHUTDOWN))
+    await own.until(lambda: ("task", "t5") in own.held and own.held["task", "t5"].desired_state == SHUTDOWN)
+
+
+async def test_a_service_that_is_gone_has_nobody_to_wait_for(swarm: Swarm) -> None:
+    agent = await (await swarm.node("w1")).join()
+    agent.confirms = False
+    await swarm.create(network("n1"), task("t1", "w1", "n1"))
+    await agent.report({"t1": RUNNING})
+    await swarm.change("t1", set_desired(SHUTDOWN))
+    await agent.until(lambda: ("task", "t1") in agent.held and agent.held["task", "t1"].desired_state == SHUTDOWN)
+    assert not any(message.confirm for message in agent.messages)
+
+
+async def test_a_sick_task_answers_to_no_name(swarm: Swarm) -> None:
+    await swarm.create(network("n1"), service("web", "n1"), task("t1", "w1", "n1"))
+    agent = await (await swarm.node("w1")).join()
+    await agent.report({"t1": RUNNING})
+    await agent.until(lambda: agent.held["peer", "n1", "t1"].ready)
+    sick = TaskStatus(state=RUNNING, message="running", error="unhealthy")
+    sick.container.unhealthy = True
+    await agent.send([UpdateTaskStatusRequest.Update(task_id="t1", status=sick)])
+    await agent.until(lambda: not agent.held["peer", "n1", "t1"].ready)
 
 
 async def test_own_reports_are_not_echoed(swarm: Swarm) -> None:

@@ -314,6 +314,15 @@ async def test_after_the_start_period_they_do() -> None:
 
 
 @virtual
+async def test_it_is_called_sick_before_it_is_stopped() -> None:
+    results = iter([0, *[1] * 100])
+    node = Node(health=lambda: Completed(next(results), ""), obeys={signal.SIGTERM: 3.0})
+    one = Life(node, task_with(health(interval=1, retries=1)))
+    await one.until("FAILED")
+    assert [(when, state) for when, state, error in one.seen if error] == [(2.0, "RUNNING"), (5.0, "FAILED")]
+
+
+@virtual
 async def test_only_failures_in_a_row_count() -> None:
     results = iter([0, 1, 1, 0, 1, 1, 1])
     node = Node(health=lambda: Completed(next(results), ""))
