@@ -46,6 +46,8 @@ COMMANDS = dict(
         _command("lab", "A whole swarm on this machine, to try things out"),
         _command("daemon", "Run this machine's flota daemon"),
         _command("info", "This node and its swarm", "system"),
+        _command("events", "What happens in the swarm, as it happens"),
+        _command("doctor", "Look for what is wrong with this machine and its node"),
         _command("version", "Versions of this command and of the daemon", "system"),
         _command("completion", "Completion for bash, zsh or fish"),
     ]

@@ -56,7 +56,7 @@ def _selects(selector: WatchRequest.Selector, thing: StoreObject) -> bool:
     return isinstance(thing, Task) and thing.service_id in selector.service_ids
 
 
-class _Buffer:
+class EventBuffer:
     """What waits for one client."""
 
     def __init__(self, limit: int) -> None:
@@ -111,7 +111,7 @@ class Watch(ControlBase):
         """Raises InvalidArgument, ResourceExhausted (too slow), Unavailable (leadership is lost)."""
         selection = Selection(request.selectors)
         store = await self._fresh()
-        buffer = _Buffer(self.max_waiting)
+        buffer = EventBuffer(self.max_waiting)
         with store.watch(*selection.words) as watcher:
             existing = _existing(store, selection) if request.include_existing else []
             version = store.index

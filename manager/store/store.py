@@ -136,6 +136,11 @@ class Store:
             raise ValueError(f"cannot watch {sorted(unknown)}; kinds are {sorted(KINDS)}")
         return self._hub.open(words, after)
 
+    @property
+    def kept_since(self) -> int:
+        """A watch may begin after this version, or any later one."""
+        return self._hub.complete_since
+
     # The state machine.
 
     def apply(self, index: int, data: bytes) -> Conflict | None:
@@ -154,14 +159,14 @@ class Store:
             if action.kind == StoreAction.KIND_REMOVE:
                 old = table.delete(thing.id)
                 assert old is not None
-                events.append(Event(word, action.kind, old, old, index))
+                events.append(Event(word, action.kind, old, old, index, entry.proposed_at))
                 continue
             before = table.get(thing.id)
             thing.meta.version.index = index
             thing.meta.updated_at.CopyFrom(entry.proposed_at)
             thing.meta.created_at.CopyFrom(entry.proposed_at if before is None else before.meta.created_at)
             table.put(thing)
-            events.append(Event(word, action.kind, thing, before, index))
+            events.append(Event(word, action.kind, thing, before, index, entry.proposed_at))
         self._index = index
         self._hub.publish(events)
         return None

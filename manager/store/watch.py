@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from flota.manager.store.schema import StoreObject
 from flota.v1.store_pb2 import StoreAction
 
@@ -24,6 +26,8 @@ class Event:
     object: StoreObject
     old: StoreObject | None
     index: int
+    # When the leader proposed the transaction; the same on every manager.
+    at: Timestamp
 
 
 class WatchClosed(Exception):
@@ -118,6 +122,11 @@ class WatchHub:
                     watcher.offer(events)
         self._watchers.append(watcher)
         return watcher
+
+    @property
+    def complete_since(self) -> int:
+        """Everything later than this version is still kept."""
+        return self._complete_since
 
     def forget(self, watcher: Watcher) -> None:
         """The watch is not needed any longer."""

@@ -194,6 +194,11 @@ class ControlStub:
                 request_serializer=flota_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_control__pb2.WatchMessage.FromString,
                 _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/flota.v1.Control/Events',
+                request_serializer=flota_dot_v1_dot_control__pb2.EventsRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.SwarmEvent.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -393,6 +398,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Events(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -555,6 +566,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=flota_dot_v1_dot_control__pb2.WatchRequest.FromString,
                     response_serializer=flota_dot_v1_dot_control__pb2.WatchMessage.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.EventsRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.SwarmEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1421,6 +1437,33 @@ class Control:
             '/flota.v1.Control/Watch',
             flota_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
             flota_dot_v1_dot_control__pb2.WatchMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Control/Events',
+            flota_dot_v1_dot_control__pb2.EventsRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.SwarmEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,7 @@ class ControlStub:
     """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchMessage]
     """Streams changes as they are committed. What a client waits with instead of asking again and again."""
+    Events: _grpc.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _control_pb2.SwarmEvent]
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -103,6 +104,7 @@ class ControlAsyncStub(ControlStub):
     """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchMessage]  # type: ignore[assignment]
     """Streams changes as they are committed. What a client waits with instead of asking again and again."""
+    Events: _aio.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _control_pb2.SwarmEvent]  # type: ignore[assignment]
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -330,5 +332,12 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.WatchMessage], _abc.AsyncIterator[_control_pb2.WatchMessage]]:
         """Streams changes as they are committed. What a client waits with instead of asking again and again."""
+
+    @_abc_1.abstractmethod
+    def Events(
+        self,
+        request: _control_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.SwarmEvent], _abc.AsyncIterator[_control_pb2.SwarmEvent]]: ...
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
