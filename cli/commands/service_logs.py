@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 
 import click
 
 from flota.cli import completing, lookup
+from flota.cli.colours import wanted
 from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
 from flota.cli.options import no_resolve_option
@@ -73,7 +72,7 @@ async def logs(
         no_trunc=no_trunc,
         raw=raw,
         details=details,
-        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+        colour=wanted(),
         slot_width=len(str(largest)),
     )
     await follow_logs(session, selector, options, Writer(session, style))

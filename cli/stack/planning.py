@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flota.cli.colours import wanted
 from flota.cli.failures import BadFlag
 from flota.cli.stack.fingerprint import same_secret
 from flota.cli.stack.inventory import inventory
@@ -45,7 +44,7 @@ async def show_plan(
     if form == "json":
         click.echo(json.dumps(as_json(made), indent=2, ensure_ascii=False))
     else:
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        colour = wanted()
         for line in lines(made):
             click.echo(line, color=colour)
     if made.changes:
