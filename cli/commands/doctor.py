@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import json
 from importlib.metadata import version as version_of
@@ -66,6 +65,8 @@ def _lines(found: list[Finding]) -> list[str]:
 
 
 async def _findings(session: Session) -> list[Finding]:
+    import asyncio
+
     import grpc
 
     from flota.cli.doctor import machine, swarm
