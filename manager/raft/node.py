@@ -756,19 +756,21 @@ class RaftNode:
 
     async def _reseal(self, index: int) -> None:
         """Let go of what was sealed with older keys, and of those. Tried again with the next snapshot if it fails."""
-        wanted = self._resealing
 
-        def finish() -> bool:
+        def finish() -> tuple[bool, bool]:
             self._storage.release(index)
-            return self._storage.forget_old_keys()
+            return self._storage.forget_old_keys(), self._storage.newest_snapshot_is_current()
 
         try:
-            finished = await self._on_disk(finish)
+            finished, current = await self._on_disk(finish)
         except OSError as error:
             _log.error("old keys cannot be forgotten yet", reason=str(error))
-            return
-        if self._resealing == wanted:
-            self._resealing = None if finished else max(index + 1, self._resealing or 0)
+            finished, current = False, True
+        if finished:
+            self._resealing = None
+        elif current:
+            # Not again and again: with the next entry.
+            self._resealing = max(index + 1, self._resealing or 0)
 
 
 def _bootstrap(storage: Storage, member: Member, state_machine: StateMachine, loaded: Loaded, first_index: int) -> None:

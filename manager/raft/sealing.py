@@ -112,18 +112,20 @@ class KeyRing:
 
         Raises OSError, and then nothing has changed.
         """
-        before = (self.kek, self.locked, self._keys, self.current, self.identity_secrets)
         key_id, key = os.urandom(8).hex(), new_key()
-        self.kek, self.locked = kek or new_key(), kek is not None
-        self._keys = {**self._keys, key_id: key}
-        self.identity_secrets = [*self.identity_secrets, new_key()][-_SECRETS_KEPT:]
+        ring = KeyRing(
+            self._directory,
+            kek or new_key(),
+            {**self._keys, key_id: key},
+            key_id,
+            kek is not None,
+            [*self.identity_secrets, new_key()][-_SECRETS_KEPT:],
+        )
+        ring._save()
+        self.kek, self.locked, self.identity_secrets = ring.kek, ring.locked, ring.identity_secrets
+        # Others seal meanwhile: what is current must be there.
+        self._keys, self._ciphers = ring._keys, ring._ciphers
         self.current = key_id
-        try:
-            self._save()
-        except OSError:
-            self.kek, self.locked, self._keys, self.current, self.identity_secrets = before
-            raise
-        self._ciphers = {**self._ciphers, key_id: AESGCM(key)}
 
     @property
     def ids(self) -> list[str]:

@@ -208,6 +208,10 @@ class Storage:
         # Begins a segment under the new key, so that the old ones can go.
         self.persist(None, [])
 
+    def newest_snapshot_is_current(self) -> bool:
+        """Whether the newest snapshot is sealed with the current data key."""
+        return key_of(self.snapshots.paths()[-1]) == self.keys.current
+
     def forget_old_keys(self) -> bool:
         """Drop the data keys that no file needs any more; True when only the current one is left. Raises OSError."""
         files = [*(segment.path for segment in self._segments), *self.snapshots.paths()]
