@@ -105,7 +105,7 @@ class Convergence:
     @property
     def monitor(self) -> float:
         """Seconds for which tasks must stay up before anybody believes it."""
-        if self.goal is not Goal.STABLE:
+        if self.goal is not Goal.STABLE or self.service.spec.stopped:
             return 0.0
         update = self.service.spec.update
         return nanoseconds_of(update.monitor) / NANO if update.HasField("monitor") else DEFAULT_MONITOR
@@ -125,7 +125,11 @@ class Convergence:
         elif self.service.spec.WhichOneof("mode") == "replicated_job":
             done, wanted, word = self._completed(), self.service.spec.replicated_job.total_completions, "job tasks"
         moving = self.service.update_status.state in _MOVING
-        known = wanted > 0 or self.service.spec.WhichOneof("mode") not in ("global", "global_job")
+        known = (
+            wanted > 0
+            or self.service.spec.stopped
+            or self.service.spec.WhichOneof("mode") not in ("global", "global_job")
+        )
         converged = known and done >= wanted and not moving and not self._leftovers()
         failure = self._rolled_back() or ("" if converged else self._failure())
         return Progress(done, wanted, word, lines, converged and not failure, failure, self._message())
@@ -177,6 +181,8 @@ class Convergence:
         return {complete} if self.is_job else {running}
 
     def _wanted(self) -> int:
+        if self.service.spec.stopped:
+            return 0
         if self.service.spec.WhichOneof("mode") in ("global", "global_job"):
             return len(self._current())
         replicated = self.service.spec.replicated
@@ -192,11 +198,18 @@ class Convergence:
 
     def _leftovers(self) -> bool:
         """True while tasks of slots that shall go still run (scaling down)."""
+        if self.service.spec.stopped:
+            states = range(TaskState.TASK_STATE_ASSIGNED, TaskState.TASK_STATE_RUNNING + 1)
+            return any(task.status.state in states and self._is_heard_of(task) for task in self.tasks.values())
         return any(
             task.desired_state == TaskState.TASK_STATE_REMOVE and task.status.state <= TaskState.TASK_STATE_RUNNING
             for task in self.tasks.values()
             if task.slot
         )
+
+    def _is_heard_of(self, task: Task) -> bool:
+        node = self.nodes.get(task.node_id)
+        return node is not None and node.status.state != NodeState.NODE_STATE_DOWN
 
     def _failure(self) -> str:
         status = self.service.update_status
@@ -235,6 +248,8 @@ class Convergence:
 
     def _message(self) -> str:
         status = self.service.update_status
+        if self.service.waits_for:
+            return f"waits for {self.service.waits_for}"
         return f"rollback: {status.message}" if status.state == UpdateStatus.STATE_ROLLBACK_STARTED else ""
 
     def _task_name(self, task: Task) -> str:

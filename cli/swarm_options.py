@@ -61,12 +61,22 @@ def cluster_options(function: F) -> F:
             default=None,
             help="Managers that start again wait for a key (swarm unlock); without it their disk says nothing.",
         ),
+        click.option(
+            "--rebalance",
+            metavar="off|on-join|always",
+            help="When tasks of services that say nothing are moved to emptier nodes (off).",
+        ),
+        click.option(
+            "--strategy",
+            metavar="spread|binpack",
+            help="Which nodes come first for services that say nothing (spread).",
+        ),
     )(function)
 
 
 def set_cluster_spec(spec: ClusterSpec, flags: Mapping[str, Any]) -> None:
     """Set what was given. Raises BadFlag."""
-    from flota.cli.service.scalars import read_flag
+    from flota.cli.service.scalars import REBALANCE, STRATEGIES, choice, read_flag
     from flota.stacks.units import duration_message, parse_duration
 
     for name in ("snapshot_interval", "max_snapshots"):
@@ -85,6 +95,10 @@ def set_cluster_spec(spec: ClusterSpec, flags: Mapping[str, Any]) -> None:
     ):
         if flags[name] is not None:
             field.CopyFrom(duration_message(read_flag(name, parse_duration, flags[name])))
+    if flags.get("rebalance") is not None:
+        spec.rebalance = read_flag("rebalance", choice(REBALANCE), flags["rebalance"])
+    if flags.get("strategy") is not None:
+        spec.strategy = read_flag("strategy", choice(STRATEGIES), flags["strategy"])
     if flags["autolock"] is not None:
         spec.encryption.auto_lock_managers = flags["autolock"]
 

@@ -178,7 +178,8 @@ class Waiter:
             if progress.failure:
                 self._display.show(name, progress, None)
                 raise NotConverged(f"service {name} does not converge: {progress.failure}")
-            if not progress.converged and not progress.wanted and now - self._start > _NO_NODE_SECONDS:
+            stopped = convergence.service.spec.stopped
+            if not progress.converged and not progress.wanted and not stopped and now - self._start > _NO_NODE_SECONDS:
                 self._display.note(f"{name}: no node takes its tasks now; they start when one does")
                 continue
             if not progress.converged:

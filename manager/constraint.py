@@ -19,9 +19,11 @@ _KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE)
 _VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE)
 _NODE_LABEL = "node.labels."
 _ENGINE_LABEL = "engine.labels."
+_SERVICE = "service."
+_SAME, _OTHER = "same-node", "other-node"
 KEYS = (
     "node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch",
-    "node.labels.KEY", "engine.labels.KEY",
+    "node.labels.KEY", "engine.labels.KEY", "service.NAME",
 )  # fmt: skip
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -60,6 +62,8 @@ def parse(expression: str) -> Constraint:
                 f"constraint {expression!r}: {value!r} is not a value; allowed are letters, digits, spaces "
                 r"and :-_.*()?+[]\^$|/"
             )
+        if key.lower().startswith(_SERVICE) and value.lower() not in (_SAME, _OTHER):
+            raise ConstraintError(f"constraint {expression!r}: {value!r} is no place; allowed are {_SAME} and {_OTHER}")
         return Constraint(key, value, operator == "!=")
     raise ConstraintError(f"constraint {expression!r} has no operator; write KEY==VALUE or KEY!=VALUE")
 
@@ -102,7 +106,9 @@ def _actual(key: str, node: Node) -> str | None:
 
 
 def holds(constraint: Constraint, node: Node) -> bool:
-    """Whether `node` fulfils one constraint."""
+    """Whether `node` fulfils one constraint. Where other services' tasks are is not a node's own matter."""
+    if constraint.key.lower().startswith(_SERVICE):
+        return True
     if constraint.key.lower() == "node.ip":
         return _same_address(constraint.value, node.status.address) != constraint.negated
     actual = _actual(constraint.key, node)
@@ -112,6 +118,23 @@ def holds(constraint: Constraint, node: Node) -> bool:
     if constraint.key.lower() == "node.platform.arch":
         value = normal_architecture(value)
     return (actual.casefold() == value.casefold()) != constraint.negated
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """Beside tasks of another service (`same`), or on nodes without any."""
+
+    service: str
+    same: bool
+
+
+def affinities_of(expressions: Iterable[str]) -> tuple[Affinity, ...]:
+    """Those of the expressions that are about services; unreadable expressions have none."""
+    return tuple(
+        Affinity(constraint.key[len(_SERVICE) :], (constraint.value.lower() == _SAME) != constraint.negated)
+        for constraint in _cached(tuple(expressions)) or ()
+        if constraint.key.lower().startswith(_SERVICE)
+    )
 
 
 def matches(constraints: Iterable[Constraint], node: Node) -> bool:

@@ -40,6 +40,7 @@ async def change(session: Session, wanted: str, apply: Callable[[NodeSpec], None
     cls=Command,
     examples=[
         "flota node update --availability drain w1",
+        "flota node update --availability drain --wait --wait-timeout 5m w1",
         "flota node update --label-add disk=ssd --label-rm old w1",
         "flota node update --role manager w1",
     ],
@@ -48,23 +49,34 @@ async def change(session: Session, wanted: str, apply: Callable[[NodeSpec], None
 @click.option("--role", type=click.Choice(["worker", "manager"]), help="What it shall be.")
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add a label, or change it.")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Take a label out.")
+@click.option("--wait", is_flag=True, help="With --availability drain: until no task runs there any more.")
+@click.option("--wait-timeout", metavar="DURATION", help="The longest to wait (for ever).")
 @click.argument("node", shell_complete=completing.nodes)
 @talks
 async def update(
     session: Session,
     node: str,
+    wait: bool,
+    wait_timeout: str | None,
     availability: str | None,
     role: str | None,
     label_add: tuple[str, ...],
     label_rm: tuple[str, ...],
 ) -> None:
-    """Change NODE: whether it takes tasks, its role, its labels."""
+    """Change NODE: whether it takes tasks, its role, its labels.
+
+    A drain moves services with update order start-first before it stops them; others stop first.
+    """
     from flota.cli.service.scalars import read_flag
     from flota.cli.service.values import key_value
+    from flota.stacks.units import parse_duration
     from flota.v1.types_pb2 import NodeAvailability, NodeRole
 
     if availability is None and role is None and not label_add and not label_rm:
         raise BadFlag("nothing to change: give --availability, --role, --label-add or --label-rm")
+    if (wait or wait_timeout) and availability != "drain":
+        raise BadFlag("--wait goes with --availability drain only")
+    limit = None if wait_timeout is None else read_flag("wait-timeout", parse_duration, wait_timeout) / 1e9
     added = [read_flag("label-add", key_value, text) for text in label_add]
 
     def apply(spec: NodeSpec) -> None:
@@ -81,6 +93,10 @@ async def update(
 
     await change(session, node, apply)
     click.echo(node)
+    if wait or limit is not None:
+        from flota.cli.draining import wait_until_empty
+
+        await wait_until_empty(session, await lookup.node(session, node), limit)
 
 
 @click.command(cls=Command, examples=["flota node promote w1 w2"])

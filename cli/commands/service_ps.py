@@ -26,6 +26,7 @@ _FILTERS = ("id", "name", "node", "desired-state")
 @format_option
 @no_resolve_option
 @no_trunc_option
+@click.option("--why", is_flag=True, help="Also the newest decision about each task.")
 @quiet_option()
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=completing.services)
 @talks
@@ -36,6 +37,7 @@ async def ps(
     form: str | None,
     no_resolve: bool,
     no_trunc: bool,
+    why: bool,
     quiet: bool,
 ) -> None:
     """List the tasks of services: those that run, and those that ran before them."""
@@ -54,5 +56,5 @@ async def ps(
         )
         names = hostnames(nodes.nodes)
         tasks = [task for task in answer.tasks if passes(task, wanted, names)]
-        print_tasks(tasks, names, form, quiet, no_trunc, no_resolve)
+        print_tasks(tasks, names, form, quiet, no_trunc, no_resolve, why)
     lookup.fail_with(failures)

@@ -62,31 +62,33 @@ async def follow(
         await wait_for(session, [answer.service], quiet, history, rollback_wanted=rollback_wanted)
 
 
-async def go_back(session: Session, service: str, manner: Manner) -> None:
-    """Roll a service back and wait."""
+async def go_back(session: Session, service: str, manner: Manner, to: int = 0) -> None:
+    """Roll a service back (to the revision `to`, or the one before) and wait."""
     from flota.v1.control_pb2 import UpdateServiceRequest
 
     found = await lookup.service(session, service)
-    if not found.HasField("previous_spec"):
+    if not to and not found.HasField("previous_spec"):
         raise CommandFailed(f"service {service} has no previous spec to go back to: it was never updated")
     request = UpdateServiceRequest(
         service_id=found.id,
         version=found.meta.version,
         spec=found.spec,
         rollback=UpdateServiceRequest.ROLLBACK_PREVIOUS,
+        rollback_to=to,
     )
     await follow(session, found.id, request, service, manner, rollback_wanted=True)
 
 
-@click.command(cls=Command, examples=["flota service rollback web"])
+@click.command(cls=Command, examples=["flota service rollback web", "flota service rollback --to 3 web"])
+@click.option("--to", type=click.IntRange(min=1), metavar="REVISION", help="Which one; `service history` lists them.")
 @detach_option
 @quiet_option("Do not show progress.")
 @result_format_option
 @click.argument("service", shell_complete=completing.services)
 @talks
-async def rollback(session: Session, service: str, detach: bool, quiet: bool, form: str | None) -> None:
-    """Go back to the spec that SERVICE had before its last change."""
-    await go_back(session, service, Manner(detach, quiet, form))
+async def rollback(session: Session, service: str, to: int | None, detach: bool, quiet: bool, form: str | None) -> None:
+    """Go back to the spec that SERVICE had before its last change, or to any that is kept."""
+    await go_back(session, service, Manner(detach, quiet, form), to or 0)
 
 
 @click.command(cls=Command, examples=["flota service scale web=10 worker=4"])

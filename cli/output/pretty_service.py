@@ -17,6 +17,7 @@ from flota.v1.types_pb2 import (
     HealthConfig,
     Mount,
     PortConfig,
+    RebalancePolicy,
     Resources,
     RestartPolicy,
     UpdateConfig,
@@ -37,6 +38,11 @@ def pretty_service(service: Service, networks: Mapping[str, str]) -> str:
     elif mode == "replicated_job":
         lines.field("Max Concurrent", spec.replicated_job.max_concurrent, 1)
         lines.field("Total Completions", spec.replicated_job.total_completions, 1)
+    if spec.stopped:
+        lines.field("Stopped", "true")
+    lines.some("Waits For", service.waits_for)
+    if spec.rebalance:
+        lines.field("Rebalance", word(RebalancePolicy.Name(spec.rebalance), "REBALANCE_POLICY_", "-"))
     _update_status(lines, service.update_status)
     _placement(lines, spec.task)
     _restart(lines, spec.task.restart)

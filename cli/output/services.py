@@ -59,6 +59,8 @@ def replicas(service: Service, status: ServiceStatus) -> str:
         return f"{text} ({status.completed_tasks}/{service.spec.replicated_job.total_completions} completed)"
     if mode == "global_job":
         return f"{text} ({status.completed_tasks}/{status.desired_tasks + status.completed_tasks} completed)"
+    if service.spec.stopped:
+        return f"{text} (stopped)"
     most = service.spec.task.placement.max_replicas
     return f"{text} (max {most} per node)" if most else text
 

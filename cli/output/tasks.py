@@ -25,6 +25,7 @@ COLUMNS = (
     Column("Error", "ERROR"),
     Column("Ports", "PORTS"),
 )
+_WHY = Column("Why", "WHY")
 _EARLIER = " \\_ "
 _LONGEST_ERROR = 30
 
@@ -47,8 +48,12 @@ def print_tasks(
     quiet: bool = False,
     no_trunc: bool = False,
     no_resolve: bool = False,
+    why: bool = False,
 ) -> None:
-    """Print `tasks`; `nodes` maps ids to hostnames. Raises BadFlag for a bad template."""
+    """Print `tasks`; `nodes` maps ids to hostnames; `why` adds the newest decision about each.
+
+    Raises BadFlag for a bad template.
+    """
     ordered = sorted(tasks, key=lambda task: task.meta.version.index, reverse=True)
     ordered.sort(key=lambda task: (task.meta.created_at.seconds, task.meta.created_at.nanos), reverse=True)
     ordered.sort(key=lambda task: natural(display_name(task, no_resolve)))
@@ -62,7 +67,8 @@ def print_tasks(
         row["Node"] = task.node_id if no_resolve else nodes.get(task.node_id, task.node_id)
         rows.append(row)
         above = name
-    print_rows(COLUMNS, rows, form, quiet)
+    columns = (*COLUMNS, _WHY) if why else COLUMNS
+    print_rows(columns, rows, form, quiet, more_headers={_WHY.field: _WHY.header})
 
 
 def _row(task: Task, no_trunc: bool) -> dict[str, str]:
@@ -75,6 +81,7 @@ def _row(task: Task, no_trunc: bool) -> dict[str, str]:
         "DesiredState": capital(short_name(task.desired_state).lower()),
         "CurrentState": f"{capital(short_name(status.state).lower())} {since(moment).lower()}",
         "Error": f'"{error}"' if error else "",
+        "Why": task.decisions[-1].text if task.decisions else "",
         "Ports": ",".join(
             f"*:{port.published_port}->{port.target_port}/{protocol_word(port)}" for port in status.ports.ports
         ),

@@ -10,7 +10,7 @@ from typing import Any
 
 from flota.cli.failures import BadFlag
 from flota.cli.service.lists import change_lists
-from flota.cli.service.scalars import read_flag, set_scalars
+from flota.cli.service.scalars import HEALTH_ACTIONS, choice, read_flag, set_scalars
 from flota.cli.service.values import words
 from flota.stacks.errors import did_you_mean
 from flota.stacks.units import duration_message, parse_duration
@@ -20,7 +20,17 @@ MODES = ("replicated", "global", "replicated-job", "global-job")
 
 # `service create --env` is what `service update --env-add` is.
 LISTS = (
-    *("config", "constraint", "container_label", "dns", "dns_option", "dns_search", "env", "generic_resource"),
+    *(
+        "config",
+        "constraint",
+        "container_label",
+        "depends_on",
+        "dns",
+        "dns_option",
+        "dns_search",
+        "env",
+        "generic_resource",
+    ),
     *("group", "host", "label", "mount", "network", "placement_pref", "publish", "secret", "sysctl", "ulimit"),
 )
 
@@ -112,7 +122,9 @@ def set_replicas(spec: ServiceSpec, replicas: int) -> None:
 
 def _change_health(spec: ServiceSpec, flags: Mapping[str, Any]) -> None:
     durations = ("health_interval", "health_timeout", "health_start_period", "health_start_interval")
-    given = [name for name in ("health_cmd", "health_retries", *durations) if flags.get(name) is not None]
+    given = [
+        name for name in ("health_cmd", "health_retries", "health_action", *durations) if flags.get(name) is not None
+    ]
     check = spec.task.container.healthcheck
     if flags.get("no_healthcheck"):
         if given:
@@ -132,6 +144,8 @@ def _change_health(spec: ServiceSpec, flags: Mapping[str, Any]) -> None:
         if flags["health_retries"] < 0:
             raise BadFlag(f"invalid --health-retries {flags['health_retries']}: it cannot be negative")
         check.retries = flags["health_retries"]
+    if flags.get("health_action") is not None:
+        check.action = read_flag("health_action", choice(HEALTH_ACTIONS), flags["health_action"])
     for name in durations:
         if flags.get(name) is not None:
             duration = duration_message(read_flag(name, parse_duration, flags[name]))

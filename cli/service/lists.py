@@ -94,6 +94,14 @@ def change_lists(spec: ServiceSpec, flags: Flags, network_ids: Mapping[str, str]
     _change_placement(spec, flags)
     _change_networks(spec, flags, network_ids)
     _change_ports(spec, flags, warnings)
+    if flags.get("depends_on_add") or flags.get("depends_on_rm"):
+        _change_list(
+            spec.depends_on,
+            _read(flags, "depends_on_add", values.dependency),
+            flags.get("depends_on_rm") or (),
+            lambda dependency: dependency.service,
+            missing="--depends-on-rm",
+        )
 
 
 def _change_dns(spec: ServiceSpec, flags: Flags) -> None:

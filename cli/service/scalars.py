@@ -14,7 +14,7 @@ from flota.cli.failures import BadFlag
 from flota.stacks.errors import BadValue, did_you_mean
 from flota.stacks.units import duration_message, parse_cpus, parse_duration, parse_size
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import RestartPolicy, UpdateConfig
+from flota.v1.types_pb2 import HealthConfig, PlacementStrategy, RebalancePolicy, RestartPolicy, UpdateConfig
 
 Reader = Callable[[Any], Any]
 
@@ -27,7 +27,9 @@ def _swap(text: str) -> int:
     return -1 if text == "-1" else parse_size(text)
 
 
-def _choice(values: Mapping[str, int]) -> Reader:
+def choice(values: Mapping[str, int]) -> Reader:
+    """Reads one of some words."""
+
     def read(text: str) -> int:
         if text.lower() not in values:
             raise BadValue(text, f"one of {', '.join(values)} is needed{did_you_mean(text, values)}")
@@ -72,6 +74,16 @@ _UPDATE_ACTIONS = {
 }
 _ROLLBACK_ACTIONS = {key: value for key, value in _UPDATE_ACTIONS.items() if key != "rollback"}
 _ORDERS = {"stop-first": UpdateConfig.ORDER_STOP_FIRST, "start-first": UpdateConfig.ORDER_START_FIRST}
+STRATEGIES = {
+    "spread": PlacementStrategy.PLACEMENT_STRATEGY_SPREAD,
+    "binpack": PlacementStrategy.PLACEMENT_STRATEGY_BINPACK,
+}
+REBALANCE = {
+    "off": RebalancePolicy.REBALANCE_POLICY_OFF,
+    "on-join": RebalancePolicy.REBALANCE_POLICY_ON_JOIN,
+    "always": RebalancePolicy.REBALANCE_POLICY_ALWAYS,
+}
+HEALTH_ACTIONS = {"restart": HealthConfig.ACTION_RESTART, "unready": HealthConfig.ACTION_UNREADY}
 
 _CONTAINER = "task.container"
 _RESOURCES = "task.resources"
@@ -97,21 +109,23 @@ SCALARS: dict[str, tuple[str, Reader]] = {
     "memory_swap": (f"{_RESOURCES}.memory_swap_bytes", _swap),
     "memory_swappiness": (f"{_RESOURCES}.memory_swappiness", _swappiness),
     "replicas_max_per_node": ("task.placement.max_replicas", _not_negative),
-    "restart_condition": ("task.restart.condition", _choice(_CONDITIONS)),
+    "restart_condition": ("task.restart.condition", choice(_CONDITIONS)),
     "restart_delay": ("task.restart.delay", _duration),
     "restart_max_attempts": ("task.restart.max_attempts", _not_negative),
     "restart_window": ("task.restart.window", _duration),
     "log_driver": ("task.log_driver.name", _same),
-    "endpoint_mode": ("endpoint.mode", _choice({"vip": 0, "dnsrr": 1})),
+    "rebalance": ("rebalance", choice(REBALANCE)),
+    "strategy": ("task.placement.strategy", choice(STRATEGIES)),
+    "endpoint_mode": ("endpoint.mode", choice({"vip": 0, "dnsrr": 1})),
 }
 for _phase, _actions in (("update", _UPDATE_ACTIONS), ("rollback", _ROLLBACK_ACTIONS)):
     SCALARS |= {
         f"{_phase}_parallelism": (f"{_phase}.parallelism", _not_negative),
         f"{_phase}_delay": (f"{_phase}.delay", _duration),
-        f"{_phase}_failure_action": (f"{_phase}.failure_action", _choice(_actions)),
+        f"{_phase}_failure_action": (f"{_phase}.failure_action", choice(_actions)),
         f"{_phase}_max_failure_ratio": (f"{_phase}.max_failure_ratio", _ratio),
         f"{_phase}_monitor": (f"{_phase}.monitor", _duration),
-        f"{_phase}_order": (f"{_phase}.order", _choice(_ORDERS)),
+        f"{_phase}_order": (f"{_phase}.order", choice(_ORDERS)),
     }
 
 

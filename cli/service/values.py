@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 
 from flota.stacks.errors import BadValue, did_you_mean
 from flota.stacks.mounts import octal_mode, split_fields
-from flota.v1.types_pb2 import FileTarget, GenericResource, NetworkAttachmentConfig, PlacementPreference, Ulimit
+from flota.v1.types_pb2 import (
+    Dependency,
+    FileTarget,
+    GenericResource,
+    NetworkAttachmentConfig,
+    PlacementPreference,
+    Ulimit,
+)
 
 _FILE_KEYS = ("source", "target", "uid", "gid", "mode")
 _NETWORK_KEYS = ("name", "alias", "driver-opt", "ip", "ip6")
@@ -184,3 +191,18 @@ def constraint(text: str) -> str:
     if match is None:
         raise BadValue(text, "KEY==VALUE or KEY!=VALUE is needed, such as node.role==manager")
     return f"{match[1]}{match[2]}{match[3]}"
+
+
+_CONDITIONS = {
+    "started": Dependency.CONDITION_STARTED,
+    "healthy": Dependency.CONDITION_HEALTHY,
+    "completed": Dependency.CONDITION_COMPLETED,
+}
+
+
+def dependency(text: str) -> Dependency:
+    """SERVICE or SERVICE:CONDITION. Raises BadValue."""
+    service, colon, condition = text.partition(":")
+    if not service or (colon and condition not in _CONDITIONS):
+        raise BadValue(text, f"SERVICE[:CONDITION] is needed, with one of {', '.join(_CONDITIONS)}")
+    return Dependency(service=service, condition=_CONDITIONS[condition or "healthy"])

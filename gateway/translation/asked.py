@@ -38,6 +38,8 @@ def service_spec(given: Fields) -> specs.ServiceSpec:
         )
         for each in given.parts("DependsOn")
     )
+    spec.rebalance = given.choice("Rebalance", types.RebalancePolicy, "REBALANCE_POLICY_")
+    spec.stopped = given.flag("Stopped")
     return spec
 
 
@@ -141,6 +143,7 @@ def _placement(given: Fields) -> types.Placement:
             types.Platform(architecture=each.text("Architecture"), os=each.text("OS"))
             for each in given.parts("Platforms")
         ],
+        strategy=given.choice("Strategy", types.PlacementStrategy, "PLACEMENT_STRATEGY_"),
     )
 
 
@@ -273,6 +276,8 @@ def cluster_spec(given: Fields) -> specs.ClusterSpec:
     if given.part("EncryptionConfig").flag("AutoLockManagers"):
         spec.encryption.auto_lock_managers = True
     _set(spec.default_log_driver, driver(given.part("TaskDefaults").part("LogDriver")))
+    spec.strategy = given.choice("Strategy", types.PlacementStrategy, "PLACEMENT_STRATEGY_")
+    spec.rebalance = given.choice("Rebalance", types.RebalancePolicy, "REBALANCE_POLICY_")
     return spec
 
 

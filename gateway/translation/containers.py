@@ -94,6 +94,7 @@ def health_config(given: Fields) -> types.HealthConfig:
         retries=given.number("Retries", UINT32),
         start_period=_unless_zero(given, "StartPeriod"),
         start_interval=_unless_zero(given, "StartInterval"),
+        action=given.choice("Action", types.HealthConfig.Action, "ACTION_"),
     )
 
 

@@ -95,7 +95,16 @@ def service_spec(spec: specs.ServiceSpec) -> Json:
             {"Service": each.service, "Condition": word(types.Dependency.Condition.Name(each.condition), "CONDITION_")}
             for each in spec.depends_on
         ]
-    return shape
+    # These, too.
+    return shape | _some(Rebalance=_rebalance(spec.rebalance), Stopped=spec.stopped or None)
+
+
+def _rebalance(policy: types.RebalancePolicy.ValueType) -> str:
+    return word(types.RebalancePolicy.Name(policy), "REBALANCE_POLICY_") if policy else ""
+
+
+def _strategy(strategy: types.PlacementStrategy.ValueType) -> str:
+    return word(types.PlacementStrategy.Name(strategy), "PLACEMENT_STRATEGY_") if strategy else ""
 
 
 def service_mode(spec: specs.ServiceSpec) -> Json:
@@ -181,6 +190,7 @@ def container_spec(spec: specs.ContainerSpec) -> Json:
             StartPeriod=_nanoseconds(check, "start_period"),
             StartInterval=_nanoseconds(check, "start_interval"),
             Retries=check.retries or None,
+            Action=word(types.HealthConfig.Action.Name(check.action), "ACTION_") if check.action else "",
         )
     if spec.HasField("dns"):
         shape["DNSConfig"] = _some(
@@ -256,6 +266,7 @@ def _placement(placement: types.Placement) -> Json:
         Preferences=[{"Spread": {"SpreadDescriptor": each.spread.descriptor}} for each in placement.preferences],
         MaxReplicas=placement.max_replicas or None,
         Platforms=[_platform(each) for each in placement.platforms],
+        Strategy=_strategy(placement.strategy),
     )
 
 
@@ -502,7 +513,8 @@ def cluster(cluster: objects.Cluster) -> Json:
             "CAConfig": {"NodeCertExpiry": nanoseconds_of(spec.ca.node_cert_expiry)},
             "EncryptionConfig": {"AutoLockManagers": spec.encryption.auto_lock_managers},
             "TaskDefaults": _some(LogDriver=_driver(spec.default_log_driver)),
-        },
+        }
+        | _some(Strategy=_strategy(spec.strategy), Rebalance=_rebalance(spec.rebalance)),
         "TLSInfo": {"TrustRoot": cluster.root_ca.certificate.decode(errors="replace")},
         "RootRotationInProgress": False,
         "DefaultAddrPool": list(cluster.address_pools),

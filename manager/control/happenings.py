@@ -12,7 +12,7 @@ from typing import TypeVar
 from flota.manager.store import Event, Store
 from flota.manager.store.schema import StoreObject
 from flota.v1.control_pb2 import SwarmEvent
-from flota.v1.objects_pb2 import Cluster, Network, Node, Service, Task
+from flota.v1.objects_pb2 import Cluster, Network, Node, Service, ServiceHistory, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, NodeState, TaskState, UpdateStatus
 
@@ -50,6 +50,9 @@ def told(event: Event, store: Store) -> SwarmEvent | None:
             attributes = _node(node, old)
         case Cluster() as cluster:
             attributes = _cluster(cluster, old)
+        case ServiceHistory():
+            # The service's own event says it.
+            return None
         case _:
             attributes = _named(event.object)
     if not action or attributes is None or (event.kind == StoreAction.KIND_REMOVE and isinstance(event.object, Task)):
@@ -67,7 +70,7 @@ def told(event: Event, store: Store) -> SwarmEvent | None:
 
 def _named(thing: StoreObject) -> dict[str, str] | None:
     """Networks, secrets and configs."""
-    assert not isinstance(thing, Task)
+    assert not isinstance(thing, Task | ServiceHistory)
     labels = thing.spec.annotations.labels
     if _RECORD in labels:
         return None

@@ -11,7 +11,7 @@ from flota.manager.store import Reader
 from flota.manager.store.schema import StoreObject
 from flota.rpc.errors import InvalidArgument, NotFound
 from flota.v1.control_pb2 import ListFilters
-from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task
+from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, ServiceHistory, Task
 from flota.v1.task_states import task_name
 
 M = TypeVar("M", Node, Service, Task, Network, Secret, Config)
@@ -50,6 +50,8 @@ def name_of(thing: StoreObject) -> str:
         return task_name(thing)
     if isinstance(thing, Node):
         return thing.description.hostname
+    if isinstance(thing, ServiceHistory):
+        return thing.revisions[-1].spec.annotations.name if thing.revisions else ""
     return thing.spec.annotations.name
 
 
@@ -57,6 +59,8 @@ def labels_of(thing: StoreObject) -> dict[str, str]:
     """The labels a user gave."""
     if isinstance(thing, Task):
         return dict(thing.service_annotations.labels)
+    if isinstance(thing, ServiceHistory):
+        return {}
     return dict(thing.spec.annotations.labels)
 
 
@@ -81,7 +85,7 @@ def _answers_to(thing: StoreObject) -> set[str]:
     if isinstance(thing, Task):
         # A person who filters tasks by name may mean the service's, or service.slot.
         names |= {thing.service_annotations.name, f"{thing.service_annotations.name}.{thing.slot or thing.node_id}"}
-    elif not isinstance(thing, Cluster):
+    elif not isinstance(thing, Cluster | ServiceHistory):
         names.add(thing.spec.annotations.name)
     return names - {""}
 

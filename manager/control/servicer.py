@@ -4,6 +4,8 @@ from flota.manager.control.backups import Backups
 from flota.manager.control.cluster import ClusterCalls
 from flota.manager.control.configs import Configs
 from flota.manager.control.events import Events
+from flota.manager.control.explaining import Explaining
+from flota.manager.control.histories import Histories
 from flota.manager.control.networks import Networks
 from flota.manager.control.nodes import Nodes
 from flota.manager.control.secrets import Secrets
@@ -12,7 +14,20 @@ from flota.manager.control.tasks import Tasks
 from flota.manager.control.watch import Watch
 
 
-class Control(Services, Tasks, Nodes, Networks, Secrets, Configs, ClusterCalls, Backups, Watch, Events):
+class Control(
+    Services,
+    Histories,
+    Explaining,
+    Tasks,
+    Nodes,
+    Networks,
+    Secrets,
+    Configs,
+    ClusterCalls,
+    Backups,
+    Watch,
+    Events,
+):
     """Register it with a gRPC server, and run `run` while this manager leads. ControlBase has the constructor."""
 
     name = "control"

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from flota.manager.clock import timestamp
+from flota.manager.clock import seconds, timestamp
 from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.claims import Claim
+from flota.manager.control.histories import go_to, record, revision_of
 from flota.manager.control.lookup import find, matching
 from flota.manager.control.made_up_names import made_up_name
 from flota.manager.control.ports import check_ports_free
@@ -72,12 +73,14 @@ class Services(ControlBase):
             if holder is not None:
                 raise AlreadyExists(f"service name {spec.annotations.name!r} is taken by service {holder.id}")
             service = Service(id=id, spec=spec)
+            check_no_cycle(tx, spec)
             resolve(tx, service.spec, claim)
             check_ports_free(tx, id, service.spec)
             service.spec_version.index = self._next_version()
             if mode_of(spec) in _JOBS:
                 self._begin_run(service)
             tx.create(service)
+            record(tx, service, "created", self._clock.now())
             return service
 
         with self._claims.open() as claim:
@@ -101,10 +104,17 @@ class Services(ControlBase):
         def change(tx: Transaction) -> str:
             stored = find(tx.services, "service", request.service_id)
             check_version(f"service {stored.spec.annotations.name}", request.version, stored.meta.version)
-            changed = self._rolled_back(stored) if rollback else self._updated(tx, stored, request.spec, claim)
+            if rollback:
+                changed: Service | None = self._rolled_back(tx, stored, request.rollback_to)
+            else:
+                changed = self._updated(tx, stored, request.spec, claim)
             if changed is not None:
+                check_no_cycle(tx, changed.spec)
                 check_ports_free(tx, stored.id, changed.spec)
                 tx.update(changed)
+                if changed.spec_version != stored.spec_version and not rollback:
+                    record(tx, stored, "created", seconds(stored.meta.created_at))
+                    record(tx, changed, "updated", self._clock.now())
             return stored.id
 
         with self._claims.open() as claim:
@@ -118,7 +128,10 @@ class Services(ControlBase):
         """Forget a service; the orchestrators then stop and delete its tasks."""
 
         def change(tx: Transaction) -> None:
-            tx.remove(find(tx.services, "service", request.service_id))
+            service = find(tx.services, "service", request.service_id)
+            tx.remove(service)
+            if (history := tx.histories.get(service.id)) is not None:
+                tx.remove(history)
 
         await self._commit(change)
         return RemoveServiceResponse()
@@ -171,13 +184,16 @@ class Services(ControlBase):
             self._begin_run(changed)
         return changed
 
-    def _rolled_back(self, stored: Service) -> Service:
-        if not stored.HasField("previous_spec"):
+    def _rolled_back(self, tx: Transaction, stored: Service, number: int) -> Service:
+        revision = revision_of(tx, stored, number) if number else None
+        if revision is None and not stored.HasField("previous_spec"):
             raise FailedPrecondition(f"service {stored.spec.annotations.name} has no previous spec to go back to")
         changed = Service()
         changed.CopyFrom(stored)
-        changed.spec.CopyFrom(stored.previous_spec)
-        changed.spec_version.CopyFrom(stored.previous_spec_version)
+        if revision is None:
+            go_to(changed, stored.previous_spec, stored.previous_spec_version)
+        else:
+            go_to(changed, revision.spec, revision.spec_version)
         changed.previous_spec.CopyFrom(stored.spec)
         changed.previous_spec_version.CopyFrom(stored.spec_version)
         if mode_of(stored.spec) in _JOBS:
@@ -187,8 +203,27 @@ class Services(ControlBase):
         changed.ClearField("update_status")
         changed.update_status.state = UpdateStatus.STATE_ROLLBACK_STARTED
         changed.update_status.started_at.CopyFrom(timestamp(self._clock.now()))
-        changed.update_status.message = "manually requested rollback"
+        changed.update_status.message = "manually requested rollback" + (f" to revision {number}" if number else "")
         return changed
+
+
+def check_no_cycle(tx: Transaction, spec: ServiceSpec) -> None:
+    """Refuse services that wait for each other: none would ever start. Raises InvalidArgument."""
+    own = spec.annotations.name
+    for dependency in spec.depends_on:
+        # Names that lead from the dependency to where the search is.
+        paths = [[dependency.service]]
+        seen = {dependency.service}
+        while paths:
+            path = paths.pop()
+            other = tx.services.by_name(path[-1])
+            for further in other.spec.depends_on if other is not None else ():
+                if further.service == own:
+                    way = " → ".join([*path, own])
+                    raise InvalidArgument.of("dependency", dependency.service, f"it depends on {own} itself: {way}")
+                if further.service not in seen:
+                    seen.add(further.service)
+                    paths.append([*path, further.service])
 
 
 def _warnings(spec: ServiceSpec) -> list[str]:

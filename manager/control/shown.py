@@ -4,7 +4,7 @@ Objects that hold nothing confidential are shown as they are, without a copy.
 """
 
 from flota.manager.store.schema import StoreObject
-from flota.v1.objects_pb2 import Cluster, Secret, Service, Task
+from flota.v1.objects_pb2 import Cluster, Secret, Service, ServiceHistory, Task
 
 
 def shown(thing: StoreObject) -> StoreObject:
@@ -15,6 +15,8 @@ def shown(thing: StoreObject) -> StoreObject:
         return shown_service(thing)
     if isinstance(thing, Secret):
         return shown_secret(thing)
+    if isinstance(thing, ServiceHistory):
+        return shown_history(thing)
     if isinstance(thing, Cluster):
         return shown_cluster(thing)
     return thing
@@ -39,6 +41,15 @@ def shown_service(service: Service) -> Service:
     copy.spec.task.container.registry_auth = ""
     if copy.HasField("previous_spec"):
         copy.previous_spec.task.container.registry_auth = ""
+    return copy
+
+
+def shown_history(history: ServiceHistory) -> ServiceHistory:
+    """Without registry credentials."""
+    copy = ServiceHistory()
+    copy.CopyFrom(history)
+    for revision in copy.revisions:
+        revision.spec.task.container.registry_auth = ""
     return copy
 
 

@@ -35,6 +35,8 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
         if wanted:
             places.add(task.node_id)
     match mode:
+        case _ if service.spec.stopped:
+            desired = 0
         case "replicated":
             desired = service.spec.replicated.replicas
         case "global":

@@ -28,7 +28,7 @@ MIN_MEMORY_BYTES = 4 << 20
 _SPREAD = re.compile(r"(?:node|engine)\.labels\..+")
 # Prefixes and words that a constraint's key can have and ever match.
 _KNOWN_KEYS = frozenset(key for key in constraint.KEYS if not key.endswith(".KEY"))
-_KNOWN_PREFIXES = tuple(key.removesuffix("KEY") for key in constraint.KEYS if key.endswith(".KEY"))
+_KNOWN_PREFIXES = tuple(f"{key.rpartition('.')[0]}." for key in constraint.KEYS if key.endswith((".KEY", ".NAME")))
 
 
 def check_task(task: TaskSpec) -> None:

@@ -34,6 +34,8 @@ class Selection:
                 raise InvalidArgument.of("watch kind", selector.kind, f"allowed are {', '.join(sorted(KINDS))}")
             if selector.service_ids and selector.kind != "task":
                 raise InvalidArgument.of("watch kind", selector.kind, "only tasks are selected by service")
+            if selector.node_ids and selector.kind != "task":
+                raise InvalidArgument.of("watch kind", selector.kind, "only tasks are selected by node")
             self._selectors.setdefault(selector.kind, []).append(selector)
 
     @property
@@ -44,16 +46,17 @@ class Selection:
     def takes(self, word: str, thing: StoreObject) -> bool:
         """Whether the client wants to hear of this object."""
         if not self._selectors:
-            return True
+            # What services were is no news.
+            return word != "service_history"
         return any(_selects(selector, thing) for selector in self._selectors.get(word, ()))
 
 
 def _selects(selector: WatchRequest.Selector, thing: StoreObject) -> bool:
     if selector.ids and thing.id not in selector.ids:
         return False
-    if not selector.service_ids:
-        return True
-    return isinstance(thing, Task) and thing.service_id in selector.service_ids
+    if selector.service_ids and not (isinstance(thing, Task) and thing.service_id in selector.service_ids):
+        return False
+    return not selector.node_ids or (isinstance(thing, Task) and thing.node_id in selector.node_ids)
 
 
 class EventBuffer:
@@ -145,7 +148,7 @@ class Watch(ControlBase):
 def _existing(store: Store, selection: Selection) -> list[tuple[str, StoreObject]]:
     tables: dict[str, Iterable[StoreObject]] = {
         "node": store.nodes, "network": store.networks, "secret": store.secrets, "config": store.configs,
-        "cluster": store.clusters, "service": store.services, "task": store.tasks,
+        "cluster": store.clusters, "service": store.services, "task": store.tasks, "service_history": store.histories,
     }  # fmt: skip
     return [
         (word, thing)

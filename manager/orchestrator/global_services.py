@@ -22,7 +22,8 @@ def decide(service: Service, world: World) -> Decision:
         slot = slots.pop(node.id, None)
         if must_leave(node) or not node_fits(constraints, node):
             if slot is not None:
-                decision.groups += drop(service, slot.live, TaskState.TASK_STATE_SHUTDOWN, world)
+                why = "its node does not take the service's tasks any longer"
+                decision.groups += drop(service, slot.live, TaskState.TASK_STATE_SHUTDOWN, world, why)
             continue
         if node.spec.availability == NodeAvailability.NODE_AVAILABILITY_PAUSE:
             # Neither new tasks nor updates; a successor that is waiting already still gets its turn.
@@ -31,7 +32,8 @@ def decide(service: Service, world: World) -> Decision:
                 tend(service, slot, world, decision)
             continue
         if slot is None or not slot.live:
-            decision.groups.append(fill(service, node.id, world, node.id))
+            why = f"{node.description.hostname or node.id} takes tasks and fulfils the constraints"
+            decision.groups.append(fill(service, node.id, world, node.id, why))
             continue
         live.append(slot)
         if not tend(service, slot, world, decision):

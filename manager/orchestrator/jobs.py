@@ -29,7 +29,8 @@ def decide_replicated(service: Service, world: World) -> Decision:
     missing = total - len(complete) - len(going) - given_up
     taken = {slot.key for slot in complete + open_slots}
     for key in lowest_free(taken, max(0, min(room, missing))):
-        decision.groups.append(fill(service, key, world))
+        why = f"{len(complete)} of {total} have completed, {len(going)} are under way"
+        decision.groups.append(fill(service, key, world, why=why))
     return decision
 
 
@@ -47,7 +48,8 @@ def decide_global(service: Service, world: World) -> Decision:
         elif slot is not None and slot.live:
             tend(service, slot, world, decision)
         elif node.spec.availability == NodeAvailability.NODE_AVAILABILITY_ACTIVE:
-            decision.groups.append(fill(service, node.id, world, node.id))
+            why = f"{node.description.hostname or node.id} has not completed this run"
+            decision.groups.append(fill(service, node.id, world, node.id, why))
     for slot in slots.values():
         decision.groups += drop(service, slot.tasks, TaskState.TASK_STATE_REMOVE, world)
     return decision

@@ -30,6 +30,7 @@ def leader_loops(store: Store, clock: Clock, rng: Random) -> list[LeaderLoop]:
     from flota.manager.orchestrator.enforcer import ConstraintEnforcer
     from flota.manager.orchestrator.loop import Orchestrator
     from flota.manager.orchestrator.reaper import TaskReaper
+    from flota.manager.orchestrator.rebalancer import Rebalancer
     from flota.manager.scheduler.loop import Scheduler
 
     return [
@@ -38,4 +39,5 @@ def leader_loops(store: Store, clock: Clock, rng: Random) -> list[LeaderLoop]:
         Scheduler(store, clock, rng),
         ConstraintEnforcer(store, clock),
         TaskReaper(store, clock),
+        Rebalancer(store, clock, rng),
     ]

@@ -7,13 +7,16 @@ over after a failover, and being told twice are all the same. It also lets go of
 import asyncio
 import heapq
 from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 
 from flota.manager.clock import Clock
-from flota.manager.orchestrator import global_services, jobs, replicated
+from flota.manager.orchestrator import dependencies, global_services, jobs, replicated
 from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
+from flota.manager.orchestrator.records import STOP
 from flota.manager.orchestrator.slots import Decision, World, drop
-from flota.manager.store import Event, Store, WatchClosed
+from flota.manager.orchestrator.tasks import is_dirty
+from flota.manager.store import Event, ReadTables, Store, WatchClosed
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import is_terminal
@@ -32,11 +35,41 @@ _SERVICES_AT_ONCE = 100
 def decide(service_id: str, world: World) -> Decision:
     """What to write for one service, whatever its mode; also for one that is gone but has tasks left."""
     service = world.tables.services.get(service_id)
+    tasks = world.tables.tasks.by("service", service_id)
     if service is None:
-        left = world.tables.tasks.by("service", service_id)
-        return Decision(drop(Service(id=service_id), left, TaskState.TASK_STATE_REMOVE, world))
-    mode = service.spec.WhichOneof("mode") or "replicated"
-    return _MODES[mode](service, world)
+        return Decision(drop(Service(id=service_id), tasks, TaskState.TASK_STATE_REMOVE, world))
+    if service.spec.stopped:
+        wanted = [task for task in tasks if task.desired_state <= TaskState.TASK_STATE_COMPLETE]
+        return Decision(drop(service, wanted, TaskState.TASK_STATE_SHUTDOWN, world, "the service was stopped", STOP))
+    held = dependencies.waits_for(service, world.tables) if service.spec.depends_on else ""
+    waiting = held if _is_held(service, world.tables) else ""
+    before = service
+    if waiting != service.waits_for:
+        service = Service()
+        service.CopyFrom(before)
+        service.waits_for = waiting
+    if waiting and not dependencies.has_begun(service, world.tables):
+        decision = Decision()
+    else:
+        mode = service.spec.WhichOneof("mode") or "replicated"
+        decision = _MODES[mode](service, replace(world, held=waiting))
+    if service is not before and not any(isinstance(each, Service) for g in decision.groups for each in g.update):
+        decision.groups.append(Group(service.id, update=[service]))
+    decision.waits = bool(waiting)
+    return decision
+
+
+def _is_held(service: Service, tables: ReadTables) -> bool:
+    """Whether what it depends on matters now: before its first tasks, and while outdated ones are to be replaced."""
+    if not dependencies.has_begun(service, tables):
+        return True
+    if service.update_status.state == UpdateStatus.STATE_UPDATING:
+        return True
+    tasks = tables.tasks.by("service", service.id)
+    return any(
+        task.desired_state <= TaskState.TASK_STATE_RUNNING and is_dirty(service, task, tables.nodes.get(task.node_id))
+        for task in tasks
+    )
 
 
 class Orchestrator:
@@ -53,6 +86,9 @@ class Orchestrator:
         self._alarms: list[tuple[float, str]] = []
         self._alarm_of: dict[str, float] = {}
         self._running_since: dict[str, float] = {}
+        # Names of services that others wait for → those.
+        self._waited_for: dict[str, set[str]] = {}
+        self._waiting: set[str] = set()
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -101,12 +137,30 @@ class Orchestrator:
             groups += decision.groups
             if decision.wake_at is not None:
                 self._set_alarm(service_id, decision.wake_at)
+            self._set_waiting(service_id, decision.waits)
         refused, failed = await commit(self._store, groups)
         for service_id in refused | failed:
             self._touch(service_id)
         if failed:
             return "consensus"
         return "stale" if refused else ""
+
+    def _set_waiting(self, service_id: str, waits: bool) -> None:
+        """Remember whom a service waits for, so that news of those concern it."""
+        if service_id in self._waiting:
+            self._waiting.discard(service_id)
+            for waiting in self._waited_for.values():
+                waiting.discard(service_id)
+        service = self._store.services.get(service_id)
+        if waits and service is not None:
+            self._waiting.add(service_id)
+            for dependency in service.spec.depends_on:
+                self._waited_for.setdefault(dependency.service, set()).add(service_id)
+
+    def _touch_waiting(self, name: str) -> None:
+        if self._waiting:
+            for service_id in self._waited_for.get(name, ()):
+                self._touch(service_id)
 
     def _set_alarm(self, service_id: str, at: float) -> None:
         known = self._alarm_of.get(service_id)
@@ -128,11 +182,13 @@ class Orchestrator:
                 self._note_task(event.object, event)
             elif isinstance(event.object, Service):
                 self._touch(event.object.id)
+                self._touch_waiting(event.object.spec.annotations.name)
             elif isinstance(event.object, Node):
                 self._note_node(event.object, event)
 
     def _note_task(self, task: Task, event: Event) -> None:
         old = event.old
+        self._touch_waiting(task.service_annotations.name)
         if event.kind == StoreAction.KIND_REMOVE:
             self._running_since.pop(task.id, None)
             self._touch(task.service_id)
@@ -144,7 +200,11 @@ class Orchestrator:
         if moved and task.status.state == TaskState.TASK_STATE_RUNNING:
             self._running_since.setdefault(task.id, self._clock.now())
         ended = moved and is_terminal(task)
-        if ended or old.desired_state != task.desired_state or (moved and self._is_updating(task.service_id)):
+        # One that waits for a place it was meant for may have to give it up; one that moves is waited for.
+        told = task.moves and (
+            moved or old.status.error != task.status.error or old.status.unready != task.status.unready
+        )
+        if ended or told or old.desired_state != task.desired_state or (moved and self._is_updating(task.service_id)):
             self._touch(task.service_id)
 
     def _is_updating(self, service_id: str) -> bool:

@@ -4,7 +4,7 @@ Pure: given a service, its tasks and its nodes, what is to be written. Semantics
 manager/orchestrator/replicated.
 """
 
-from flota.manager.orchestrator import update
+from flota.manager.orchestrator import moves, update
 from flota.manager.orchestrator.slots import Decision, Key, Slot, World, by_slot, drop, fill, tend
 from flota.v1.objects_pb2 import Service
 from flota.v1.types_pb2 import TaskState
@@ -26,15 +26,21 @@ def decide(service: Service, world: World) -> Decision:
     if missing > 0:
         for key in lowest_free({slot.key for slot in live}, missing):
             dead.pop(key, None)
-            decision.groups.append(fill(service, key, world))
+            why = f"{replicas_of(service)} replicas are wanted, and slot {key} had no task"
+            decision.groups.append(fill(service, key, world, why=why))
     elif missing < 0:
         ordered = keep_order(live)
         live, cut = ordered[:missing], ordered[missing:]
         for slot in cut:
-            decision.groups += drop(service, slot.tasks, TaskState.TASK_STATE_REMOVE, world)
+            why = f"scaled down to {replicas_of(service)}"
+            decision.groups += drop(service, slot.tasks, TaskState.TASK_STATE_REMOVE, world, why)
     for slot in dead.values():
         decision.groups += drop(service, slot.tasks, TaskState.TASK_STATE_REMOVE, world)
-    at_rest = [slot for slot in live if not tend(service, slot, world, decision)]
+    at_rest = [
+        slot
+        for slot in live
+        if not moves.tend(service, slot, world, decision) and not tend(service, slot, world, decision)
+    ]
     update.decide(service, live, at_rest, world, decision)
     return decision
 

@@ -15,7 +15,7 @@ from flota.manager.clock import seconds, timestamp
 from flota.manager.orchestrator.tasks import is_gone
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import NodeAvailability, RestartPolicy, TaskState
+from flota.v1.types_pb2 import NodeAvailability, NodeState, RestartPolicy, TaskState
 
 # Seconds; RestartPolicy.delay when unset.
 DEFAULT_DELAY = 5.0
@@ -82,10 +82,38 @@ def schedule(successor: Task, task: Task, node: Node | None, now: float) -> None
     that was lost with its node, where SwarmKit waits all the same.
     """
     successor.replaces = task.id
+    successor.not_before.CopyFrom(timestamp(now + _delay(task, node)))
+
+
+def _delay(task: Task, node: Node | None) -> float:
     drained = node is not None and node.spec.availability == NodeAvailability.NODE_AVAILABILITY_DRAIN
     lost = is_gone(task, node) and not is_terminal(task)
-    delay = 0.0 if drained or lost else delay_of(task.spec.restart)
-    successor.not_before.CopyFrom(timestamp(now + delay))
+    return 0.0 if drained or lost else delay_of(task.spec.restart)
+
+
+def why_ended(task: Task, node: Node | None) -> str:
+    """For people: why a task needs a successor."""
+    status = task.status
+    match status.state:
+        case TaskState.TASK_STATE_COMPLETE:
+            return "ended well"
+        case state if state > TaskState.TASK_STATE_RUNNING:
+            reason = status.error or status.message
+            if status.container.exit_code:
+                reason = f"exit code {status.container.exit_code}" + (f", {reason}" if reason else "")
+            return f"{TaskState.Name(state)[len('TASK_STATE_') :].lower()}: {reason or 'no reason given'}"
+    if node is None:
+        return "lost its node, which is gone"
+    name = node.description.hostname or node.id
+    return f"is on {name}, which is " + ("down" if node.status.state == NodeState.NODE_STATE_DOWN else "drained")
+
+
+def restarts_in_words(service: Service, task: Task, slot: Iterable[Task], node: Node | None) -> str:
+    """For people: when the successor starts, and how many there may be."""
+    delay = _delay(task, node)
+    text = f"starts {delay:g} s later" if delay else "starts at once"
+    most = task.spec.restart.max_attempts
+    return f"{text}, restart {len(restarts_of(task, slot)) + 1} of {most}" if most else text
 
 
 def may_start_at(task: Task, slot: Iterable[Task], node_of: NodeOf) -> float:

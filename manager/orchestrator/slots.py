@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from random import Random
 
 from flota.manager.orchestrator.changes import Group
-from flota.manager.orchestrator.restart import is_job, may_start_at, schedule, should_restart, stopping, waits
+from flota.manager.orchestrator.records import ORCHESTRATOR, RESTART, short, was_stopped_with_its_service
+from flota.manager.orchestrator.restart import (
+    is_job,
+    may_start_at,
+    restarts_in_words,
+    schedule,
+    should_restart,
+    stopping,
+    waits,
+    why_ended,
+)
 from flota.manager.orchestrator.tasks import Desired, is_dirty, must_leave, new_task, wanted
 from flota.manager.store import ReadTables
 from flota.v1.objects_pb2 import Cluster, Node, Service, Task
@@ -29,6 +39,8 @@ class World:
     rng: Random
     # When each task was first seen RUNNING (wall seconds); only the updater asks.
     running_since: dict[str, float] = field(default_factory=dict)
+    # What the service at hand waits for before its update goes on; "" = nothing.
+    held: str = ""
 
     @property
     def cluster(self) -> Cluster | None:
@@ -49,6 +61,8 @@ class Decision:
 
     groups: list[Group] = field(default_factory=list)
     wake_at: float | None = None
+    # Whether it waits for other services (dependencies.py).
+    waits: bool = False
 
     def wake(self, at: float) -> None:
         """Look again at `at`, or earlier."""
@@ -89,7 +103,9 @@ def by_slot(service: Service, tasks: Iterable[Task], per_node: bool) -> dict[Key
         if len(slot.tasks) > 1:
             slot.tasks.sort(key=_age)
         slot.live = [task for task in slot.tasks if task.desired_state <= last_wanted]
-        if not slot.live and not rolling_back and not should_restart(service, slot.newest, slot.tasks):
+        if slot.live or rolling_back or was_stopped_with_its_service(slot.newest):
+            continue
+        if not should_restart(service, slot.newest, slot.tasks):
             slot.live = [slot.newest]
     return slots
 
@@ -131,7 +147,8 @@ def tend(service: Service, slot: Slot, world: World, decision: Decision) -> bool
 
 
 def _succeed(service: Service, slot: Slot, task: Task, world: World) -> Group:
-    group = Group(service.id, update=[wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now)])
+    why = why_ended(task, world.node(task.node_id))
+    group = Group(service.id, update=[wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now, why, RESTART)])
     replaced_already = any(
         other is not task
         and other.desired_state <= TaskState.TASK_STATE_COMPLETE
@@ -141,30 +158,37 @@ def _succeed(service: Service, slot: Slot, task: Task, world: World) -> Group:
     )
     if not replaced_already and should_restart(service, task, slot.tasks):
         node_id = task.node_id if isinstance(slot.key, str) else ""
-        successor = fresh(service, slot.key, world, TaskState.TASK_STATE_READY, node_id)
+        told = f"{short(task.id)} {why}; {restarts_in_words(service, task, slot.tasks, world.node(task.node_id))}"
+        successor = fresh(service, slot.key, world, TaskState.TASK_STATE_READY, node_id, why=told, by=RESTART)
         schedule(successor, task, world.node(task.node_id), world.now)
         group.create.append(successor)
     return group
 
 
-def fresh(service: Service, key: Key, world: World, desired: Desired, node_id: str = "") -> Task:
-    """A new task for a slot."""
+def fresh(
+    service: Service, key: Key, world: World, desired: Desired, node_id: str = "", why: str = "", by: str = ORCHESTRATOR
+) -> Task:
+    """A new task for a slot; `why` is recorded."""
     number = key if isinstance(key, int) else 0
-    return new_task(world.cluster, service, number, node_id, desired, world.now, world.rng)
+    return new_task(world.cluster, service, number, node_id, desired, world.now, world.rng, why, by)
 
 
-def fill(service: Service, key: Key, world: World, node_id: str = "") -> Group:
+def fill(service: Service, key: Key, world: World, node_id: str = "", why: str = "") -> Group:
     """Make the first task of a slot that has none; it waits if tasks that were here before still run."""
     running = TaskState.TASK_STATE_COMPLETE if is_job(service) else TaskState.TASK_STATE_RUNNING
     before = stopping("", world.in_slot(service.id, key), world.node)
-    task = fresh(service, key, world, TaskState.TASK_STATE_READY if before else running, node_id)
+    task = fresh(service, key, world, TaskState.TASK_STATE_READY if before else running, node_id, why)
     if before:
         task.replaces = before[-1].id
     return Group(service.id, create=[task])
 
 
-def drop(service: Service, tasks: Iterable[Task], desired: Desired, world: World) -> list[Group]:
-    """Make tasks unwanted: SHUTDOWN keeps them as history, REMOVE does not. One group each."""
+def drop(
+    service: Service, tasks: Iterable[Task], desired: Desired, world: World, why: str = "", by: str = ORCHESTRATOR
+) -> list[Group]:
+    """Make tasks unwanted: SHUTDOWN keeps them as history, REMOVE does not. One group each; `why` is recorded."""
     return [
-        Group(service.id, update=[wanted(task, desired, world.now)]) for task in tasks if task.desired_state < desired
+        Group(service.id, update=[wanted(task, desired, world.now, why, by)])
+        for task in tasks
+        if task.desired_state < desired
     ]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from flota.manager.clock import timestamp
 from flota.manager.constraint import node_fits
+from flota.manager.orchestrator.records import ORCHESTRATOR, note
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Cluster, Node, Service, Task
 from flota.v1.specs_pb2 import TaskSpec
@@ -19,9 +20,17 @@ Desired: TypeAlias = "TaskState.ValueType"
 
 
 def new_task(
-    cluster: Cluster | None, service: Service, slot: int, node_id: str, desired: Desired, now: float, rng: Random
+    cluster: Cluster | None,
+    service: Service,
+    slot: int,
+    node_id: str,
+    desired: Desired,
+    now: float,
+    rng: Random,
+    why: str = "",
+    by: str = ORCHESTRATOR,
 ) -> Task:
-    """A fresh task of `service` in a slot (or, for global services, on a node) with slot 0."""
+    """A fresh task of `service` in a slot (or, for global services, on a node) with slot 0. `why` is recorded."""
     task = Task(
         id=new_id(rng),
         spec=service.spec.task,
@@ -43,11 +52,13 @@ def new_task(
         task.log_driver.CopyFrom(task.spec.log_driver)
     elif cluster is not None and cluster.spec.HasField("default_log_driver"):
         task.log_driver.CopyFrom(cluster.spec.default_log_driver)
+    if why:
+        note(task, by, why, now)
     return task
 
 
-def wanted(task: Task, desired: Desired, now: float) -> Task:
-    """A copy with another desired state.
+def wanted(task: Task, desired: Desired, now: float, why: str = "", by: str = ORCHESTRATOR) -> Task:
+    """A copy with another desired state; `why` is recorded.
 
     A task that has no node yet, or that no worker has been told of, ends here: nobody else would ever report it
     stopped. (SwarmKit leaves that to its scheduler; such tasks once stayed Pending for ever.)
@@ -55,6 +66,8 @@ def wanted(task: Task, desired: Desired, now: float) -> Task:
     copy = Task()
     copy.CopyFrom(task)
     copy.desired_state = desired
+    if why:
+        note(copy, by, why, now)
     if desired > TaskState.TASK_STATE_COMPLETE and task.status.state < TaskState.TASK_STATE_ASSIGNED:
         copy.status.state = TaskState.TASK_STATE_SHUTDOWN
         copy.status.timestamp.CopyFrom(timestamp(now))

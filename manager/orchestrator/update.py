@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from flota.manager.clock import seconds, timestamp
 from flota.manager.orchestrator.changes import Group
+from flota.manager.orchestrator.records import UPDATE, note, short
 from flota.manager.orchestrator.restart import stopped_at
 from flota.manager.orchestrator.slots import Decision, Slot, World, drop, fresh
 from flota.manager.orchestrator.tasks import is_dirty, wanted
@@ -73,13 +74,19 @@ def decide(service: Service, live: list[Slot], at_rest: list[Slot], world: World
     state = service.update_status.state
     if state in _PAUSED:
         return
+    message = f"waits for {world.held}" if world.held else "update in progress"
     dirty = [slot for slot in live if _is_dirty(service, slot, world)]
     if state not in _IN_PROGRESS:
         outdated = [slot for slot in dirty if any(_outdated(service, task, world) for task in slot.live)]
         if not outdated:
             _remove_doubles(service, dirty, at_rest, world, decision)
             return
-        service = _with_status(service, UpdateStatus.STATE_UPDATING, "update in progress", world.now)
+        service = _with_status(service, UpdateStatus.STATE_UPDATING, message, world.now)
+        decision.groups.append(Group(service.id, update=[service]))
+    elif state == UpdateStatus.STATE_UPDATING and message != service.update_status.message:
+        started = service.update_status.started_at
+        service = _with_status(service, UpdateStatus.STATE_UPDATING, message, world.now)
+        service.update_status.started_at.CopyFrom(started)
         decision.groups.append(Group(service.id, update=[service]))
     plan = Plan.of(service)
     began = seconds(service.update_status.started_at)
@@ -96,6 +103,8 @@ def decide(service: Service, live: list[Slot], at_rest: list[Slot], world: World
         _finish(service, touched, busy, last, plan, world, decision)
         return
     free = (plan.parallelism or concerned) - len(busy)
+    if world.held and state != UpdateStatus.STATE_ROLLBACK_STARTED:
+        free = 0
     resting = {slot.key for slot in at_rest}
     for slot in dirty:
         if slot.key not in resting:
@@ -175,7 +184,8 @@ def _settle(service: Service, slot: Slot, clean: Task, plan: Plan, world: World)
     if plan.start_first and clean.status.state != TaskState.TASK_STATE_RUNNING:
         return []
     others = [task for task in slot.live if task is not clean]
-    groups = drop(service, others, TaskState.TASK_STATE_SHUTDOWN, world)
+    why = f"replaced by {short(clean.id)}, which is up to date"
+    groups = drop(service, others, TaskState.TASK_STATE_SHUTDOWN, world, why, UPDATE)
     if clean.desired_state == TaskState.TASK_STATE_READY and not clean.replaces and others:
         waiting = wanted(clean, TaskState.TASK_STATE_READY, world.now)
         waiting.replaces = others[0].id
@@ -187,11 +197,13 @@ def _replace(service: Service, slot: Slot, plan: Plan, world: World) -> Group:
     old = max(slot.live, key=lambda task: task.status.state if not is_terminal(task) else -1)
     node_id = old.node_id if isinstance(slot.key, str) else ""
     desired = TaskState.TASK_STATE_RUNNING if plan.start_first else TaskState.TASK_STATE_READY
-    new = fresh(service, slot.key, world, desired, node_id)
+    order = "start-first" if plan.start_first else "stop-first"
+    versions = f"spec version {old.spec_version.index} → {service.spec_version.index}"
+    new = fresh(service, slot.key, world, desired, node_id, f"replaces {short(old.id)}: {versions}, {order}", UPDATE)
     new.replaces = old.id
     group = Group(service.id, create=[new])
     group.update += [
-        wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now)
+        wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now, f"replaced by {short(new.id)}: {versions}", UPDATE)
         for task in slot.live
         if task.desired_state < TaskState.TASK_STATE_SHUTDOWN
         # What has no node serves nobody: start-first need not keep it.
@@ -207,7 +219,8 @@ def _remove_doubles(service: Service, dirty: list[Slot], at_rest: list[Slot], wo
         clean = _best_clean(service, slot, world)
         if clean is not None and slot.key in resting:
             others = [task for task in slot.live if task is not clean]
-            decision.groups += drop(service, others, TaskState.TASK_STATE_SHUTDOWN, world)
+            why = f"one too many: {short(clean.id)} is in its slot"
+            decision.groups += drop(service, others, TaskState.TASK_STATE_SHUTDOWN, world, why)
 
 
 def _finish(
@@ -249,6 +262,7 @@ def _with_status(service: Service, state: "UpdateStatus.State.ValueType", messag
     status = changed.update_status
     status.state = state
     status.message = message
+    note(changed, UPDATE, message, now)
     if state in _IN_PROGRESS:
         status.started_at.CopyFrom(timestamp(now))
     if state in (UpdateStatus.STATE_COMPLETED, UpdateStatus.STATE_ROLLBACK_COMPLETED):

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flota.v1.objects_pb2 import Task
-from flota.v1.types_pb2 import GenericResource, PortConfig, Resources
+from flota.v1.types_pb2 import GenericResource, PlacementStrategy, PortConfig, Resources
 
 Port = tuple[int, int]
+SPREAD = PlacementStrategy.PLACEMENT_STRATEGY_SPREAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,15 @@ class Demand:
     platforms: tuple[tuple[str, str], ...] = ()
     preferences: tuple[str, ...] = ()
     max_replicas: int = 0
+    # Fill nodes one after the other instead of spreading.
+    binpack: bool = False
+    # Ids of services whose tasks it has to be beside, or away from (affinity.py).
+    near: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, task: Task) -> "Demand":
-        """Read a task's needs."""
+    def of(cls, task: Task, strategy: "PlacementStrategy.ValueType" = SPREAD) -> "Demand":
+        """Read a task's needs; `strategy` is the cluster's, for tasks that say nothing."""
         spec = task.spec
         reserved = spec.resources.reservations
         placement = spec.placement
@@ -47,6 +53,7 @@ class Demand:
                 preference.spread.descriptor for preference in placement.preferences if preference.HasField("spread")
             ),
             max_replicas=placement.max_replicas,
+            binpack=(placement.strategy or strategy) == PlacementStrategy.PLACEMENT_STRATEGY_BINPACK,
         )
 
 

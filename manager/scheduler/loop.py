@@ -14,10 +14,11 @@ from random import Random
 import structlog
 
 from flota.manager.clock import Clock, seconds, timestamp
-from flota.manager.scheduler.demand import Demand
+from flota.manager.scheduler.affinity import Affinities
+from flota.manager.scheduler.demand import SPREAD, Demand
 from flota.manager.scheduler.metrics import DECISIONS, LATENCY, PASS
-from flota.manager.scheduler.nodes import NodeSet
-from flota.manager.scheduler.placement import Group, Outcome, Placed, Placement
+from flota.manager.scheduler.nodes import NodeInfo, NodeSet
+from flota.manager.scheduler.placement import Group, Outcome, Placed, Placement, Why
 from flota.manager.store import Event, Store, StoreError, Transaction, WatchClosed
 from flota.rpc.errors import FlotaError
 from flota.v1.objects_pb2 import Node, Service, Task
@@ -48,6 +49,7 @@ class Scheduler:
     def _begin(self) -> None:
         self._nodes = NodeSet()
         self._placement = Placement(self._nodes, self._rng)
+        self._affinities = Affinities(self._nodes)
         # Tasks to place now, and tasks for which there was no node; by id, oldest first.
         self._waiting: dict[str, Task] = {}
         self._stuck: dict[str, Task] = {}
@@ -67,6 +69,8 @@ class Scheduler:
         with self._store.watch("task", "node", "service") as changes:
             for node in self._store.nodes:
                 self._nodes.put_node(node)
+            for service in self._store.services:
+                self._affinities.note(service)
             for task in sorted(self._store.tasks, key=lambda task: task.meta.version.index):
                 self._note_task(task, None)
                 if task.status.state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
@@ -96,6 +100,9 @@ class Scheduler:
                 self._note_node(event.object, event.old, removed)
             elif isinstance(event.object, Service) and removed:
                 self._nodes.forget_service(event.object.id)
+                self._affinities.forget(event.object.id)
+            elif isinstance(event.object, Service):
+                self._affinities.note(event.object)
 
     def _note_task(self, task: Task, old: object) -> None:
         state = task.status.state
@@ -114,6 +121,8 @@ class Scheduler:
             state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED)
             and isinstance(old, Task)
             and old.status.state != state
+            # What nobody wanted any longer (it was lost with its node, say) says nothing against the node.
+            and old.desired_state <= TaskState.TASK_STATE_COMPLETE
         ):
             self._nodes.note_failure(task)
 
@@ -164,14 +173,17 @@ class Scheduler:
         """Choose nodes; accounts for what it chose. Commits nothing."""
         outcome = Outcome()
         groups: dict[tuple[str, int], Group] = {}
+        cluster = self._store.cluster
+        strategy = cluster.spec.strategy if cluster is not None else SPREAD
         for task in tasks:
             if task.node_id:
-                self._placement.place_on(task.id, Demand.of(task), task.node_id, outcome)
+                demand = self._affinities.of(task, Demand.of(task, strategy))
+                self._placement.place_on(task.id, demand, task.node_id, outcome)
                 continue
             key = (task.service_id or task.id, task.spec_version.index)
             group = groups.get(key)
             if group is None:
-                groups[key] = group = Group(Demand.of(task), [])
+                groups[key] = group = Group(self._affinities.of(task, Demand.of(task, strategy)), [])
             group.task_ids.append(task.id)
         placed = self._placement.place(groups.values(), now)
         outcome.placed += placed.placed
@@ -183,7 +195,7 @@ class Scheduler:
             now = timestamp(self._clock.now())
             dropped: list[tuple[Placed, bool]] = []
             for placed in pack:
-                task_id, info, given = placed
+                task_id, info, given, why = placed
                 stored = tx.tasks.get(task_id)
                 if (
                     stored is None
@@ -207,6 +219,7 @@ class Scheduler:
                 status.applied_at.CopyFrom(now)
                 status.message = "scheduler assigned task to node"
                 status.error = ""
+                assigned.decisions.add(at=now, by="scheduler", text=_why(stored, info, why))
                 tx.update(assigned)
             return dropped
 
@@ -215,18 +228,18 @@ class Scheduler:
                 dropped = await self._store.update(change)
             except (StoreError, FlotaError) as error:
                 _log.warning("cannot commit", reason=str(error), tasks=len(pack))
-                for task_id, _, _ in pack:
+                for task_id, *_ in pack:
                     self._again(task_id, tasks)
                 return False
-        for (task_id, _, _), again in dropped:
+        for (task_id, *_), again in dropped:
             DECISIONS.labels("stale").inc()
             if again:
                 self._again(task_id, tasks)
             else:
                 self._nodes.release(task_id)
         now = self._clock.now()
-        left_out = {task_id for (task_id, _, _), _ in dropped}
-        for task_id, _, _ in pack:
+        left_out = {task_id for (task_id, *_), _ in dropped}
+        for task_id, *_ in pack:
             if task_id not in left_out:
                 LATENCY.observe(max(0.0, now - seconds(tasks[task_id].meta.created_at)))
         DECISIONS.labels("assigned").inc(len(pack) - len(left_out))
@@ -267,6 +280,15 @@ class Scheduler:
                     _log.warning("cannot commit explanations", reason=str(error), tasks=len(pack))
                     return False
         return True
+
+
+def _why(task: Task, info: NodeInfo, why: Why) -> str:
+    """For people: why the task goes to this node."""
+    name = info.node.description.hostname or info.id
+    candidates, of_service, active = why
+    if task.node_id:
+        return f"on {name}, where it was meant for"
+    return f"on {name}, one of {candidates} nodes that fit: it had {of_service} tasks of the service, {active} in all"
 
 
 def _packed(placed: list[Placed], tasks: dict[str, Task]) -> Iterable[list[Placed]]:

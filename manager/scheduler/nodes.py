@@ -89,6 +89,8 @@ class NodeSet:
         self.epoch = 0
         # Changes whenever a task that found no node may find one.
         self.room = 0
+        # Services beside whose tasks others want to be: one more of theirs is room for those.
+        self.attracting: set[str] = set()
         self._held: dict[str, Held] = {}
         self._on_node: dict[str, set[str]] = {}
 
@@ -173,6 +175,8 @@ class NodeSet:
             info.active += by
         counts = self.by_service.setdefault(held.service_id, {})
         left = counts.get(held.node_id, 0) + by
+        if by > 0 and held.service_id in self.attracting:
+            self.room += 1
         if left:
             counts[held.node_id] = left
         else:
@@ -230,6 +234,25 @@ def platform_fits(platforms: tuple[tuple[str, str], ...], node: Node) -> bool:
         and (not arch or normal_architecture(arch) == normal_architecture(own.architecture))
         for os, arch in platforms
     )
+
+
+def affinity_fits(demand: Demand, info: NodeInfo, nodes: NodeSet) -> bool:
+    """Whether the tasks on a node are such company as the demand asks for."""
+    for service_id in demand.apart:
+        if nodes.by_service.get(service_id, {}).get(info.id):
+            return False
+    for service_id in demand.near:
+        counts = nodes.by_service.get(service_id, {})
+        if not counts.get(info.id) and (counts or service_id != demand.service_id):
+            return False
+    return True
+
+
+def fullness(info: NodeInfo) -> float:
+    """How much of a node is reserved: of CPU or memory, whichever is more; 0 to 1 (and over, if it shrank)."""
+    resources = info.node.description.resources
+    cpu, memory = resources.nano_cpus, resources.memory_bytes
+    return max(1 - info.cpu / cpu if cpu else 0.0, 1 - info.memory / memory if memory else 0.0)
 
 
 def statically_fits(demand: Demand, info: NodeInfo) -> bool:

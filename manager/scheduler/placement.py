@@ -2,9 +2,9 @@
 
 Pure over a `NodeSet`, which it updates as it goes. Rank of nodes, as in SwarmKit's manager/scheduler (nodeLess): nodes
 where this service version failed five times in five minutes go last; then fewer tasks of this service first, then
-fewer tasks in all; ties by chance. Spread preferences make a tree, one level for each; every level deals tasks so that
-its branches have equally many of the service, counting what is there already, and a branch that is full passes its
-share on.
+fewer tasks in all; ties by chance. With the strategy binpack: the fullest node that has room. Spread preferences make a
+tree, one level for each; every level deals tasks so that its branches have equally many of the service, counting what
+is there already, and a branch that is full passes its share on.
 
 Speed: what does not depend on tasks (ready, constraints, platform, the tree) is worked out once per kind of demand and
 kept until a node changes. A node's rank is one integer (failures, tasks of the service, tasks in all, place in the
@@ -18,7 +18,14 @@ from random import Random
 
 from flota.manager.scheduler.demand import Demand
 from flota.manager.scheduler.filters import explain, first_refusal
-from flota.manager.scheduler.nodes import TOO_MANY_FAILURES, NodeInfo, NodeSet, statically_fits
+from flota.manager.scheduler.nodes import (
+    TOO_MANY_FAILURES,
+    NodeInfo,
+    NodeSet,
+    affinity_fits,
+    fullness,
+    statically_fits,
+)
 from flota.v1.types_pb2 import GenericResource
 
 # The fields of a rank, from its lowest bit.
@@ -33,7 +40,9 @@ _ONE_MORE = _OF_SERVICE + _ACTIVE
 _NODE_LABEL = "node.labels."
 _ENGINE_LABEL = "engine.labels."
 
-Placed = tuple[str, NodeInfo, tuple[GenericResource, ...]]
+# Of the node a task was given: nodes that could have taken it, tasks of its service there before, tasks there before.
+Why = tuple[int, int, int]
+Placed = tuple[str, NodeInfo, tuple[GenericResource, ...], Why]
 
 
 @dataclass
@@ -86,9 +95,20 @@ class Placement:
         elif first_refusal(demand, info, self._nodes) is not None:
             outcome.unplaced.append((task_id, explain(demand, [info], self._nodes)))
         else:
-            outcome.placed.append((task_id, info, self._nodes.assume(task_id, info, demand)))
+            why = (1, self._nodes.by_service.get(demand.service_id, {}).get(node_id, 0), info.active)
+            outcome.placed.append((task_id, info, self._nodes.assume(task_id, info, demand), why))
 
     def _place_group(self, group: Group, now: float, outcome: Outcome) -> None:
+        demand = group.demand
+        if demand.service_id in demand.near and not self._nodes.by_service.get(demand.service_id):
+            # The first one decides where the others go.
+            first, rest = group.task_ids[:1], group.task_ids[1:]
+            self._place_alike(Group(demand, first), now, outcome)
+            group = Group(demand, rest)
+        if group.task_ids:
+            self._place_alike(group, now, outcome)
+
+    def _place_alike(self, group: Group, now: float, outcome: Outcome) -> None:
         demand = group.demand
         tree, paths = self._tree(demand)
         run = _Run(self._nodes, demand, group.task_ids, now, outcome.placed)
@@ -113,7 +133,7 @@ class Placement:
         return found
 
     def _grow(self, demand: Demand) -> tuple[_Branch, dict[str, list[_Branch]]]:
-        levels = [one for one in demand.preferences if _is_label(one)]
+        levels = [one for one in demand.preferences if is_label(one)]
         root = _Branch()
         by_values: dict[tuple[str, ...], _Branch] = {(): root}
         paths: dict[str, list[_Branch]] = {}
@@ -127,7 +147,7 @@ class Placement:
             branch = root
             path: list[_Branch] = []
             for level in levels:
-                values += (_label(level, info),)
+                values += (label_of(level, info),)
                 deeper = by_values.get(values)
                 if deeper is None:
                     deeper = by_values[values] = _Branch()
@@ -141,11 +161,11 @@ class Placement:
         return root, paths
 
 
-def _is_label(descriptor: str) -> bool:
+def is_label(descriptor: str) -> bool:
     return descriptor.startswith((_NODE_LABEL, _ENGINE_LABEL))
 
 
-def _label(descriptor: str, info: NodeInfo) -> str:
+def label_of(descriptor: str, info: NodeInfo) -> str:
     if descriptor.startswith(_NODE_LABEL):
         return info.node.spec.annotations.labels.get(descriptor[len(_NODE_LABEL) :], "")
     return info.node.description.engine.labels.get(descriptor[len(_ENGINE_LABEL) :], "")
@@ -167,7 +187,10 @@ class _Run:
         # No demand = no lower bound, also on a node that has less than nothing left.
         self._cpu = demand.cpu or -(1 << 62)
         self._memory = demand.memory or -(1 << 62)
-        self._only_resources = not (demand.generic or demand.ports or demand.max_replicas)
+        self._only_resources = not (
+            demand.generic or demand.ports or demand.max_replicas or demand.near or demand.apart
+        )
+        self._candidates = 0
         self._undemanding = self._only_resources and not demand.cpu and not demand.memory
         # The service's own counts; filled by NodeSet as tasks are given.
         self._of_service = nodes.by_service.setdefault(demand.service_id, {})
@@ -200,9 +223,12 @@ class _Run:
 
     def _fill_nodes(self, branch: _Branch, wanted: int) -> int:
         infos = branch.nodes
+        if self._demand.binpack:
+            return self._pack_nodes(infos, wanted)
         heap = self._heaps.get(branch)
         if heap is None:
             heap = self._ranks(infos)
+            self._candidates += len(heap)
             if wanted == 1 and heap and len(self._task_ids) == 1:
                 # One task is all there is: no need to order the rest.
                 self._give(infos[min(heap) & _PLACE_MASK])
@@ -222,10 +248,29 @@ class _Run:
                 heapq.heappop(heap)
         return done
 
+    def _pack_nodes(self, infos: list[NodeInfo], wanted: int) -> int:
+        """Binpack: one node after the other, the fullest first."""
+        usable = [info for info in infos if self._fits(info)]
+        self._candidates = max(self._candidates, len(usable))
+        of = (self._demand.service_id, self._demand.version)
+        failed = of in self._nodes.failed
+
+        def rank(info: NodeInfo) -> tuple[bool, float, int]:
+            bad = failed and info.recent_failures(of, self._now) >= TOO_MANY_FAILURES
+            return bad, -fullness(info), -info.active
+
+        done = 0
+        for info in [min(usable, key=rank)] if wanted == 1 and usable else sorted(usable, key=rank):
+            while done < wanted and self._fits(info):
+                self._give(info)
+                done += 1
+        return done
+
     def _give(self, info: NodeInfo) -> None:
         task_id = self._task_ids[self._next]
         self._next += 1
-        self._placed.append((task_id, info, self._nodes.assume(task_id, info, self._demand)))
+        why = (self._candidates, self._of_service.get(info.id, 0), info.active)
+        self._placed.append((task_id, info, self._nodes.assume(task_id, info, self._demand), why))
 
     def _fits(self, info: NodeInfo) -> bool:
         """Whether a statically fitting node has room for one (more) task of this group."""
@@ -238,6 +283,7 @@ class _Run:
             and (not demand.generic or info.generic.has(demand.generic))
             and not any(port in info.ports for port in demand.ports)
             and (not demand.max_replicas or self._of_service.get(info.id, 0) < demand.max_replicas)
+            and (not (demand.near or demand.apart) or affinity_fits(demand, info, self._nodes))
         )
 
     def _ranks(self, infos: list[NodeInfo]) -> list[int]:

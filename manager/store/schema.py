@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task
+from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, ServiceHistory, Task
 from flota.v1.specs_pb2 import TaskSpec
 from flota.v1.store_pb2 import Object
 
-StoreObject = Node | Service | Task | Network | Cluster | Secret | Config
+StoreObject = Node | Service | Task | Network | Cluster | Secret | Config | ServiceHistory
 Keys = Callable[[Any], Iterable[Hashable]]
 
 
@@ -80,6 +80,7 @@ KINDS: dict[str, Kind] = {
         Kind("cluster", Cluster, _spec_name),
         Kind("secret", Secret, _spec_name),
         Kind("config", Config, _spec_name),
+        Kind("service_history", ServiceHistory),
     )
 }
 _WORDS: dict[type[Any], str] = {kind.message: kind.word for kind in KINDS.values()}

@@ -16,7 +16,7 @@ from flota.manager.store.schema import KINDS, StoreObject, unwrap, word_of, wrap
 from flota.manager.store.tables import Table
 from flota.manager.store.transaction import Transaction
 from flota.manager.store.watch import Event, Watcher, WatchHub
-from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task
+from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, ServiceHistory, Task
 from flota.v1.store_pb2 import StoreAction, StoreSnapshot, StoreTransaction
 
 R = TypeVar("R")
@@ -71,6 +71,7 @@ class Store:
         self.clusters: Table[Cluster] = self._tables["cluster"]
         self.secrets: Table[Secret] = self._tables["secret"]
         self.configs: Table[Config] = self._tables["config"]
+        self.histories: Table[ServiceHistory] = self._tables["service_history"]
 
     @property
     def cluster(self) -> Cluster | None:

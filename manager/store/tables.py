@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from flota.manager.store.schema import Kind, StoreObject
-from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task
+from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, ServiceHistory, Task
 
 M = TypeVar("M", bound=StoreObject)
 
@@ -125,3 +125,5 @@ class ReadTables(Protocol):
     def secrets(self) -> Reader[Secret]: ...
     @property
     def configs(self) -> Reader[Config]: ...
+    @property
+    def histories(self) -> Reader[ServiceHistory]: ...

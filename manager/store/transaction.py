@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from flota.manager.clock import timestamp
 from flota.manager.store.schema import KINDS, Kind, StoreObject, word_of, wrap
 from flota.manager.store.tables import Table
-from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task
+from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, ServiceHistory, Task
 from flota.v1.store_pb2 import StoreAction, StoreTransaction
 
 M = TypeVar("M", bound=StoreObject)
@@ -73,6 +73,7 @@ class Transaction:
         self.clusters: View[Cluster] = self._views["cluster"]
         self.secrets: View[Secret] = self._views["secret"]
         self.configs: View[Config] = self._views["config"]
+        self.histories: View[ServiceHistory] = self._views["service_history"]
         self.actions: dict[tuple[str, str], StoreAction] = {}
 
     def create(self, thing: StoreObject) -> None:

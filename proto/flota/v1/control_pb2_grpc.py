@@ -94,6 +94,21 @@ class ControlStub:
                 request_serializer=flota_dot_v1_dot_control__pb2.ListServiceStatusesRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_control__pb2.ListServiceStatusesResponse.FromString,
                 _registered_method=True)
+        self.ExplainService = channel.unary_unary(
+                '/flota.v1.Control/ExplainService',
+                request_serializer=flota_dot_v1_dot_control__pb2.ExplainServiceRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.ExplainServiceResponse.FromString,
+                _registered_method=True)
+        self.GetServiceHistory = channel.unary_unary(
+                '/flota.v1.Control/GetServiceHistory',
+                request_serializer=flota_dot_v1_dot_control__pb2.GetServiceHistoryRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.GetServiceHistoryResponse.FromString,
+                _registered_method=True)
+        self.RebalanceServices = channel.unary_unary(
+                '/flota.v1.Control/RebalanceServices',
+                request_serializer=flota_dot_v1_dot_control__pb2.RebalanceServicesRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_control__pb2.RebalanceServicesResponse.FromString,
+                _registered_method=True)
         self.GetNetwork = channel.unary_unary(
                 '/flota.v1.Control/GetNetwork',
                 request_serializer=flota_dot_v1_dot_control__pb2.GetNetworkRequest.SerializeToString,
@@ -271,6 +286,24 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListServiceStatuses(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainService(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServiceHistory(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebalanceServices(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -466,6 +499,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListServiceStatuses,
                     request_deserializer=flota_dot_v1_dot_control__pb2.ListServiceStatusesRequest.FromString,
                     response_serializer=flota_dot_v1_dot_control__pb2.ListServiceStatusesResponse.SerializeToString,
+            ),
+            'ExplainService': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainService,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.ExplainServiceRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.ExplainServiceResponse.SerializeToString,
+            ),
+            'GetServiceHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServiceHistory,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.GetServiceHistoryRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.GetServiceHistoryResponse.SerializeToString,
+            ),
+            'RebalanceServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebalanceServices,
+                    request_deserializer=flota_dot_v1_dot_control__pb2.RebalanceServicesRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_control__pb2.RebalanceServicesResponse.SerializeToString,
             ),
             'GetNetwork': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNetwork,
@@ -897,6 +945,87 @@ class Control:
             '/flota.v1.Control/ListServiceStatuses',
             flota_dot_v1_dot_control__pb2.ListServiceStatusesRequest.SerializeToString,
             flota_dot_v1_dot_control__pb2.ListServiceStatusesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Control/ExplainService',
+            flota_dot_v1_dot_control__pb2.ExplainServiceRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.ExplainServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServiceHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Control/GetServiceHistory',
+            flota_dot_v1_dot_control__pb2.GetServiceHistoryRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.GetServiceHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebalanceServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Control/RebalanceServices',
+            flota_dot_v1_dot_control__pb2.RebalanceServicesRequest.SerializeToString,
+            flota_dot_v1_dot_control__pb2.RebalanceServicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

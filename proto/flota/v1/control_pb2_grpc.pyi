@@ -43,6 +43,9 @@ class ControlStub:
     UpdateService: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateServiceRequest, _control_pb2.UpdateServiceResponse]
     RemoveService: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceResponse]
     ListServiceStatuses: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListServiceStatusesRequest, _control_pb2.ListServiceStatusesResponse]
+    ExplainService: _grpc.UnaryUnaryMultiCallable[_control_pb2.ExplainServiceRequest, _control_pb2.ExplainServiceResponse]
+    GetServiceHistory: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetServiceHistoryRequest, _control_pb2.GetServiceHistoryResponse]
+    RebalanceServices: _grpc.UnaryUnaryMultiCallable[_control_pb2.RebalanceServicesRequest, _control_pb2.RebalanceServicesResponse]
     GetNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetNetworkRequest, _control_pb2.GetNetworkResponse]
     ListNetworks: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListNetworksRequest, _control_pb2.ListNetworksResponse]
     CreateNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateNetworkRequest, _control_pb2.CreateNetworkResponse]
@@ -82,6 +85,9 @@ class ControlAsyncStub(ControlStub):
     UpdateService: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateServiceRequest, _control_pb2.UpdateServiceResponse]  # type: ignore[assignment]
     RemoveService: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceResponse]  # type: ignore[assignment]
     ListServiceStatuses: _aio.UnaryUnaryMultiCallable[_control_pb2.ListServiceStatusesRequest, _control_pb2.ListServiceStatusesResponse]  # type: ignore[assignment]
+    ExplainService: _aio.UnaryUnaryMultiCallable[_control_pb2.ExplainServiceRequest, _control_pb2.ExplainServiceResponse]  # type: ignore[assignment]
+    GetServiceHistory: _aio.UnaryUnaryMultiCallable[_control_pb2.GetServiceHistoryRequest, _control_pb2.GetServiceHistoryResponse]  # type: ignore[assignment]
+    RebalanceServices: _aio.UnaryUnaryMultiCallable[_control_pb2.RebalanceServicesRequest, _control_pb2.RebalanceServicesResponse]  # type: ignore[assignment]
     GetNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.GetNetworkRequest, _control_pb2.GetNetworkResponse]  # type: ignore[assignment]
     ListNetworks: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNetworksRequest, _control_pb2.ListNetworksResponse]  # type: ignore[assignment]
     CreateNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateNetworkRequest, _control_pb2.CreateNetworkResponse]  # type: ignore[assignment]
@@ -190,6 +196,27 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.ListServiceStatusesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ListServiceStatusesResponse, _abc.Awaitable[_control_pb2.ListServiceStatusesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ExplainService(
+        self,
+        request: _control_pb2.ExplainServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ExplainServiceResponse, _abc.Awaitable[_control_pb2.ExplainServiceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetServiceHistory(
+        self,
+        request: _control_pb2.GetServiceHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetServiceHistoryResponse, _abc.Awaitable[_control_pb2.GetServiceHistoryResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RebalanceServices(
+        self,
+        request: _control_pb2.RebalanceServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RebalanceServicesResponse, _abc.Awaitable[_control_pb2.RebalanceServicesResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetNetwork(

@@ -358,7 +358,12 @@ class Service(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     UPDATE_STATUS_FIELD_NUMBER: _builtins.int
     JOB_STATUS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    REBALANCE_ASKED_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    waits_for: _builtins.str
+    """For people: what its first tasks, or its update, wait for. Empty = nothing."""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     @_builtins.property
@@ -379,6 +384,14 @@ class Service(_message.Message):
     def update_status(self) -> _types_pb2.UpdateStatus: ...
     @_builtins.property
     def job_status(self) -> Global___JobStatus: ...
+    @_builtins.property
+    def rebalance_asked(self) -> _timestamp_pb2.Timestamp:
+        """Move tasks until nodes have equally many; unset when that is done."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Decision]:
+        """The newest decisions about the service as a whole, oldest first."""
+
     def __init__(
         self,
         *,
@@ -391,14 +404,87 @@ class Service(_message.Message):
         endpoint: _types_pb2.Endpoint | None = ...,
         update_status: _types_pb2.UpdateStatus | None = ...,
         job_status: Global___JobStatus | None = ...,
+        waits_for: _builtins.str = ...,
+        rebalance_asked: _timestamp_pb2.Timestamp | None = ...,
+        decisions: _abc.Iterable[_types_pb2.Decision] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "rebalance_asked", b"rebalance_asked", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "rebalance_asked", b"rebalance_asked", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class ServiceRevision(_message.Message):
+    """ServiceRevision is a spec that a service had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    SPEC_VERSION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """1 for the first."""
+    why: _builtins.str
+    """For people: created, updated, rolled back to 3, …"""
+    @_builtins.property
+    def spec(self) -> _specs_pb2.ServiceSpec: ...
+    @_builtins.property
+    def spec_version(self) -> _types_pb2.Version: ...
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        spec: _specs_pb2.ServiceSpec | None = ...,
+        spec_version: _types_pb2.Version | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "spec", b"spec", "spec_version", b"spec_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "since", b"since", "spec", b"spec", "spec_version", b"spec_version", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceRevision: _TypeAlias = ServiceRevision  # noqa: Y015
+
+@_typing.final
+class ServiceHistory(_message.Message):
+    """ServiceHistory keeps a service's newest specs, the present one included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The service's."""
+    @_builtins.property
+    def meta(self) -> _types_pb2.Meta: ...
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceRevision]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        meta: _types_pb2.Meta | None = ...,
+        revisions: _abc.Iterable[Global___ServiceRevision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "meta", b"meta", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceHistory: _TypeAlias = ServiceHistory  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
@@ -423,6 +509,8 @@ class Task(_message.Message):
     JOB_ITERATION_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     service_id: _builtins.str
     slot: _builtins.int
@@ -433,6 +521,8 @@ class Task(_message.Message):
     """Where the managers want it; written by managers only."""
     replaces: _builtins.str
     """The task whose place in the slot it takes. While it is wanted READY it waits for that one to stop."""
+    moves: _builtins.bool
+    """The task it replaces is to run until this one does (a move: a drain that starts first, a rebalance)."""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     @_builtins.property
@@ -463,6 +553,10 @@ class Task(_message.Message):
     def not_before(self) -> _timestamp_pb2.Timestamp:
         """While it is wanted READY: not to be started before (the restart delay). Unset = no delay."""
 
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Decision]:
+        """Why it was made, why it is where it is, why it goes: oldest first."""
+
     def __init__(
         self,
         *,
@@ -483,10 +577,12 @@ class Task(_message.Message):
         job_iteration: _types_pb2.Version | None = ...,
         replaces: _builtins.str = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
+        moves: _builtins.bool = ...,
+        decisions: _abc.Iterable[_types_pb2.Decision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "not_before", b"not_before", "service_annotations", b"service_annotations", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_generic", b"assigned_generic", "desired_state", b"desired_state", "endpoint", b"endpoint", "id", b"id", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "replaces", b"replaces", "service_annotations", b"service_annotations", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_generic", b"assigned_generic", "decisions", b"decisions", "desired_state", b"desired_state", "endpoint", b"endpoint", "id", b"id", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "moves", b"moves", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "replaces", b"replaces", "service_annotations", b"service_annotations", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -349,6 +349,12 @@ class ServiceSpec(_message.Message):
     ROLLBACK_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    rebalance: _types_pb2.RebalancePolicy.ValueType
+    """Unspecified = the cluster's."""
+    stopped: _builtins.bool
+    """No task runs, whatever the mode says: `service stop` until `service start`."""
     @_builtins.property
     def annotations(self) -> _types_pb2.Annotations: ...
     @_builtins.property
@@ -367,7 +373,7 @@ class ServiceSpec(_message.Message):
     def endpoint(self) -> _types_pb2.EndpointSpec: ...
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Dependency]:
-        """What comes before it. `stack deploy` keeps the order when it first makes services; managers only remember it."""
+        """What comes before it: its first tasks are made, and an update begins, when these are as far as is said."""
 
     def __init__(
         self,
@@ -381,10 +387,12 @@ class ServiceSpec(_message.Message):
         rollback: _types_pb2.UpdateConfig | None = ...,
         endpoint: _types_pb2.EndpointSpec | None = ...,
         depends_on: _abc.Iterable[_types_pb2.Dependency] | None = ...,
+        rebalance: _types_pb2.RebalancePolicy.ValueType = ...,
+        stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "endpoint", b"endpoint", "global", b"global", "global_job", b"global_job", "mode", b"mode", "replicated", b"replicated", "replicated_job", b"replicated_job", "rollback", b"rollback", "task", b"task", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "depends_on", b"depends_on", "endpoint", b"endpoint", "global", b"global", "global_job", b"global_job", "mode", b"mode", "replicated", b"replicated", "replicated_job", b"replicated_job", "rollback", b"rollback", "task", b"task", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "depends_on", b"depends_on", "endpoint", b"endpoint", "global", b"global", "global_job", b"global_job", "mode", b"mode", "rebalance", b"rebalance", "replicated", b"replicated", "replicated_job", b"replicated_job", "rollback", b"rollback", "stopped", b"stopped", "task", b"task", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_mode: _TypeAlias = _typing.Literal["replicated", "global", "replicated_job", "global_job"]  # noqa: Y015
     _WhichOneofArgType_mode: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
@@ -613,6 +621,12 @@ class ClusterSpec(_message.Message):
     CA_FIELD_NUMBER: _builtins.int
     ENCRYPTION_FIELD_NUMBER: _builtins.int
     DEFAULT_LOG_DRIVER_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    strategy: _types_pb2.PlacementStrategy.ValueType
+    """Of services that say nothing."""
+    rebalance: _types_pb2.RebalancePolicy.ValueType
+    """Of services that say nothing."""
     @_builtins.property
     def annotations(self) -> _types_pb2.Annotations: ...
     @_builtins.property
@@ -639,10 +653,12 @@ class ClusterSpec(_message.Message):
         ca: Global___CaConfig | None = ...,
         encryption: Global___EncryptionConfig | None = ...,
         default_log_driver: _types_pb2.Driver | None = ...,
+        strategy: _types_pb2.PlacementStrategy.ValueType = ...,
+        rebalance: _types_pb2.RebalancePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "ca", b"ca", "default_log_driver", b"default_log_driver", "dispatcher", b"dispatcher", "encryption", b"encryption", "orchestration", b"orchestration", "raft", b"raft"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "ca", b"ca", "default_log_driver", b"default_log_driver", "dispatcher", b"dispatcher", "encryption", b"encryption", "orchestration", b"orchestration", "raft", b"raft"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "ca", b"ca", "default_log_driver", b"default_log_driver", "dispatcher", b"dispatcher", "encryption", b"encryption", "orchestration", b"orchestration", "raft", b"raft", "rebalance", b"rebalance", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

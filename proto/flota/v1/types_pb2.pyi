@@ -154,6 +154,56 @@ NODE_STATE_DISCONNECTED: NodeState.ValueType  # 3
 """Its session broke; its heartbeats have not run out yet."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _PlacementStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlacementStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlacementStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEMENT_STRATEGY_UNSPECIFIED: _PlacementStrategy.ValueType  # 0
+    """Of a service: the cluster's. Of the cluster: spread."""
+    PLACEMENT_STRATEGY_SPREAD: _PlacementStrategy.ValueType  # 1
+    """The one with the fewest tasks of the service, then with the fewest tasks."""
+    PLACEMENT_STRATEGY_BINPACK: _PlacementStrategy.ValueType  # 2
+    """The fullest one that has room, by what its tasks reserve."""
+
+class PlacementStrategy(_PlacementStrategy, metaclass=_PlacementStrategyEnumTypeWrapper):
+    """Which of the nodes that fit comes first."""
+
+PLACEMENT_STRATEGY_UNSPECIFIED: PlacementStrategy.ValueType  # 0
+"""Of a service: the cluster's. Of the cluster: spread."""
+PLACEMENT_STRATEGY_SPREAD: PlacementStrategy.ValueType  # 1
+"""The one with the fewest tasks of the service, then with the fewest tasks."""
+PLACEMENT_STRATEGY_BINPACK: PlacementStrategy.ValueType  # 2
+"""The fullest one that has room, by what its tasks reserve."""
+Global___PlacementStrategy: _TypeAlias = PlacementStrategy  # noqa: Y015
+
+class _RebalancePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebalancePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebalancePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBALANCE_POLICY_UNSPECIFIED: _RebalancePolicy.ValueType  # 0
+    """Of a service: the cluster's. Of the cluster: off."""
+    REBALANCE_POLICY_OFF: _RebalancePolicy.ValueType  # 1
+    REBALANCE_POLICY_ON_JOIN: _RebalancePolicy.ValueType  # 2
+    """Once after a node came, came back, or was made active."""
+    REBALANCE_POLICY_ALWAYS: _RebalancePolicy.ValueType  # 3
+    """Whenever moving tasks makes them more even."""
+
+class RebalancePolicy(_RebalancePolicy, metaclass=_RebalancePolicyEnumTypeWrapper):
+    """When running tasks are moved so that nodes have equally many again."""
+
+REBALANCE_POLICY_UNSPECIFIED: RebalancePolicy.ValueType  # 0
+"""Of a service: the cluster's. Of the cluster: off."""
+REBALANCE_POLICY_OFF: RebalancePolicy.ValueType  # 1
+REBALANCE_POLICY_ON_JOIN: RebalancePolicy.ValueType  # 2
+"""Once after a node came, came back, or was made active."""
+REBALANCE_POLICY_ALWAYS: RebalancePolicy.ValueType  # 3
+"""Whenever moving tasks makes them more even."""
+Global___RebalancePolicy: _TypeAlias = RebalancePolicy  # noqa: Y015
+
 @_typing.final
 class Version(_message.Message):
     """Version of an object: the index of the Raft entry that last changed it. An update names the version it read;
@@ -549,6 +599,35 @@ class UpdateStatus(_message.Message):
 Global___UpdateStatus: _TypeAlias = UpdateStatus  # noqa: Y015
 
 @_typing.final
+class Decision(_message.Message):
+    """Decision is one thing the managers decided, and why: kept with the task or service it is about, for people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """orchestrator, scheduler, restart, update, move, enforcer"""
+    text: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        by: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
 class SpreadOver(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -596,8 +675,11 @@ class Placement(_message.Message):
     PREFERENCES_FIELD_NUMBER: _builtins.int
     MAX_REPLICAS_FIELD_NUMBER: _builtins.int
     PLATFORMS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
     max_replicas: _builtins.int
     """0 = no limit. Only for replicated services."""
+    strategy: Global___PlacementStrategy.ValueType
+    """Unspecified = the cluster's."""
     @_builtins.property
     def constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """KEY==VALUE or KEY!=VALUE"""
@@ -617,10 +699,11 @@ class Placement(_message.Message):
         preferences: _abc.Iterable[Global___PlacementPreference] | None = ...,
         max_replicas: _builtins.int = ...,
         platforms: _abc.Iterable[Global___Platform] | None = ...,
+        strategy: Global___PlacementStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "max_replicas", b"max_replicas", "platforms", b"platforms", "preferences", b"preferences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "max_replicas", b"max_replicas", "platforms", b"platforms", "preferences", b"preferences", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,13 +875,33 @@ Global___Mount: _TypeAlias = Mount  # noqa: Y015
 class HealthConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HealthConfig._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_RESTART: HealthConfig._Action.ValueType  # 0
+        """The task fails, and is replaced."""
+        ACTION_UNREADY: HealthConfig._Action.ValueType  # 1
+        """The task runs on, without visitors until a check succeeds again (TaskStatus.unready)."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ACTION_RESTART: HealthConfig.Action.ValueType  # 0
+    """The task fails, and is replaced."""
+    ACTION_UNREADY: HealthConfig.Action.ValueType  # 1
+    """The task runs on, without visitors until a check succeeds again (TaskStatus.unready)."""
+
     TEST_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     START_PERIOD_FIELD_NUMBER: _builtins.int
     START_INTERVAL_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
     retries: _builtins.int
+    action: Global___HealthConfig.Action.ValueType
+    """What too many failures lead to, once the task has been healthy."""
     @_builtins.property
     def test(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """["NONE"] | ["CMD", argv…] | ["CMD-SHELL", line]; empty = the image's."""
@@ -820,10 +923,11 @@ class HealthConfig(_message.Message):
         retries: _builtins.int = ...,
         start_period: _duration_pb2.Duration | None = ...,
         start_interval: _duration_pb2.Duration | None = ...,
+        action: Global___HealthConfig.Action.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "start_interval", b"start_interval", "start_period", b"start_period", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "retries", b"retries", "start_interval", b"start_interval", "start_period", b"start_period", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "interval", b"interval", "retries", b"retries", "start_interval", b"start_interval", "start_period", b"start_period", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1122,7 +1226,7 @@ Global___EndpointSpec: _TypeAlias = EndpointSpec  # noqa: Y015
 
 @_typing.final
 class Dependency(_message.Message):
-    """Dependency is a service that another one waits for before it starts for the first time."""
+    """Dependency is a service that another one waits for before it starts for the first time, and before it is updated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1150,7 +1254,7 @@ class Dependency(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     service: _builtins.str
-    """The service's name; it need not exist."""
+    """The service's name. It need not exist yet: then it is waited for."""
     condition: Global___Dependency.Condition.ValueType
     def __init__(
         self,
@@ -1370,12 +1474,15 @@ class TaskStatus(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     APPLIED_AT_FIELD_NUMBER: _builtins.int
     APPLIED_BY_FIELD_NUMBER: _builtins.int
+    UNREADY_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     message: _builtins.str
     """For people: what is going on."""
     error: _builtins.str
     """For people: what went wrong; empty if nothing did."""
     applied_by: _builtins.str
+    unready: _builtins.bool
+    """It runs, but its health check fails: nobody is sent to it (HealthConfig.ACTION_UNREADY)."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """When the worker (or whoever moved the task) saw this."""
@@ -1399,10 +1506,11 @@ class TaskStatus(_message.Message):
         ports: Global___PortStatus | None = ...,
         applied_at: _timestamp_pb2.Timestamp | None = ...,
         applied_by: _builtins.str = ...,
+        unready: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "container", b"container", "ports", b"ports", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "container", b"container", "error", b"error", "message", b"message", "ports", b"ports", "state", b"state", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "applied_by", b"applied_by", "container", b"container", "error", b"error", "message", b"message", "ports", b"ports", "state", b"state", "timestamp", b"timestamp", "unready", b"unready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

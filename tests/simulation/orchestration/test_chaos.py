@@ -15,7 +15,15 @@ from flota.manager.constraint import node_fits
 from flota.manager.orchestrator.tasks import must_leave
 from flota.v1.objects_pb2 import Service
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import NodeAvailability, NodeState, TaskState, UpdateConfig, UpdateStatus
+from flota.v1.types_pb2 import (
+    NodeAvailability,
+    NodeState,
+    PlacementStrategy,
+    RebalancePolicy,
+    TaskState,
+    UpdateConfig,
+    UpdateStatus,
+)
 from tests.simulation.orchestration.world import Faults, World
 from tests.simulation.virtual_time import run
 
@@ -51,6 +59,15 @@ def some_spec(rng: Random, number: int, network_id: str) -> ServiceSpec:
         config.failure_action = rng.choice([0, 1, 2])
         config.max_failure_ratio = rng.choice([0, 0.3])
     spec.rollback.failure_action = UpdateConfig.FAILURE_ACTION_CONTINUE
+    spec.rebalance = rng.choice(
+        [0, 0, RebalancePolicy.REBALANCE_POLICY_ON_JOIN, RebalancePolicy.REBALANCE_POLICY_ALWAYS]
+    )
+    if rng.random() < 0.15:
+        spec.task.placement.strategy = PlacementStrategy.PLACEMENT_STRATEGY_BINPACK
+    if number > 1 and rng.random() < 0.15:
+        spec.task.placement.constraints.append(f"service.service{number - 1}==other-node")
+    if number > 1 and rng.random() < 0.2:
+        spec.depends_on.add(service=f"service{rng.randrange(1, number)}", condition=rng.choice([0, 1]))
     return spec
 
 
@@ -66,7 +83,7 @@ class Chaos:
         """One random thing."""
         actions = [
             self.create, self.create, self.scale, self.new_image, self.roll_back, self.remove, self.kill, self.kill,
-            self.revive, self.revive, self.availability, self.label, self.new_leader,
+            self.revive, self.revive, self.availability, self.label, self.new_leader, self.stop_or_start,
         ]  # fmt: skip
         await self.rng.choice(actions)()
 
@@ -100,6 +117,11 @@ class Chaos:
         service = self._service()
         if service is not None and service.HasField("previous_spec"):
             await self.world.roll_back(service.id)
+
+    async def stop_or_start(self) -> None:
+        service = self._service()
+        if service is not None:
+            await self.world.update(service.id, lambda spec: setattr(spec, "stopped", not spec.stopped))
 
     async def remove(self) -> None:
         service = self._service()
@@ -139,12 +161,19 @@ class Chaos:
                 await world.revive(node.id)
             await world.set_availability(node.id, NodeAvailability.NODE_AVAILABILITY_ACTIVE)
         for service in list(world.store.services):
-            await world.update(service.id, lambda spec: setattr(spec.task, "force_update", world.store.index))
+
+            def again(spec: ServiceSpec) -> None:
+                spec.task.force_update = world.store.index
+                spec.stopped = False
+
+            await world.update(service.id, again)
 
 
 def converged(world: World, service: Service) -> bool:
     """Whether a service is what it asks for, as far as nodes allow."""
     up = world.up(service.id)
+    if service.waits_for:
+        return True
     eligible = {
         node.id
         for node in world.store.nodes
@@ -162,7 +191,7 @@ def converged(world: World, service: Service) -> bool:
         return False
     if service.spec.HasField("replicated"):
         slots = [t.slot for t in up] + [t.slot for t in waiting]
-        # A start-first update that waits for room has two wanted tasks in a slot.
+        # A start-first update that waits for room has two wanted tasks in a slot; so has a move that has not ended.
         return len(set(slots)) == service.spec.replicated.replicas and bool(waiting or len(slots) == len(set(slots)))
     return {t.node_id for t in up + waiting} == eligible and bool(waiting or len(up) == len(eligible))
 
@@ -176,9 +205,13 @@ async def storm(seed: int) -> None:
             await asyncio.sleep(chaos.rng.expovariate(1 / 3.0))
         await chaos.peace()
         await world.until(lambda: all(converged(world, service) for service in world.store.services), within=1200)
+
         # Nothing that should be gone is left, on any node.
-        known = {t.id for service in world.store.services for t in world.up(service.id)}
-        await world.until(lambda: all(agent.running <= known for agent in world.agents.values()), within=120)
+        def nothing_left() -> bool:
+            known = {t.id for service in world.store.services for t in world.up(service.id)}
+            return all(agent.running <= known for agent in world.agents.values())
+
+        await world.until(nothing_left, within=120)
         in_progress = {UpdateStatus.STATE_UPDATING, UpdateStatus.STATE_ROLLBACK_STARTED}
         index = world.store.index
         stuck = [

@@ -435,6 +435,9 @@ class World:
                 start_first = UpdateConfig.ORDER_START_FIRST
                 if service is None or start_first in (service.spec.update.order, service.spec.rollback.order):
                     continue
+                if task.moves and any(task.replaces in other.running for other in self.agents.values()):
+                    # Both run until the new one has taken over: that is what a move is.
+                    continue
                 containers[task.service_id, task.slot or task.node_id] += 1
                 if containers[task.service_id, task.slot or task.node_id] > 1:
                     raise BrokenRule(f"two running in slot {task.slot or task.node_id}\n{self.picture()}")

@@ -8,7 +8,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -229,6 +229,21 @@ class Daemon:
         """Begin a swarm without asking the command line."""
         self.run(self.cluster.begin())
         self.local.activate()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait, where the store lives, until a condition holds of it."""
+
+        async def wait() -> None:
+            with self.cluster.store.watch() as changes:
+                while not condition():
+                    await changes.next()
+
+        self.run(wait())
+
+    def until_pending(self, name: str) -> None:
+        """Wait until the scheduler has said why a task of the service has no node."""
+        service = self.cluster.service(name)
+        self.until(lambda: any(task.status.error for task in self.cluster.store.tasks.by("service", service.id)))
 
     def work(self) -> None:
         """Let the leader's loops make tasks of services, and the nodes there are run them."""

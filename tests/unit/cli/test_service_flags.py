@@ -140,6 +140,17 @@ CREATE: list[tuple[str, str]] = [
         "--health-interval 1s --health-start-period 2s",
         in_container("healthcheck { interval { seconds: 1 } start_period { seconds: 2 } }"),
     ),
+    (
+        "--health-cmd true --health-action unready",
+        in_container('healthcheck { test: "CMD-SHELL" test: "true" action: ACTION_UNREADY }'),
+    ),
+    ("--rebalance on-join", "rebalance: REBALANCE_POLICY_ON_JOIN"),
+    ("--strategy binpack", in_task("placement { strategy: PLACEMENT_STRATEGY_BINPACK }")),
+    (
+        "--depends-on db --depends-on job:completed",
+        'depends_on { service: "db" condition: CONDITION_HEALTHY } '
+        'depends_on { service: "job" condition: CONDITION_COMPLETED }',
+    ),
     ("--no-healthcheck", in_container('healthcheck { test: "NONE" }')),
     ("--update-parallelism 0", "update { parallelism: 0 }"),
     ("--update-delay 10s", "update { parallelism: 1 delay { seconds: 10 } }"),
