@@ -63,6 +63,12 @@ async def _images(session: Session) -> Iterable[str]:
     return [reference for image in answer.images for reference in image.references]
 
 
+async def _volumes(session: Session) -> Iterable[str]:
+    from flota.cli.volumes import of_all_nodes
+
+    return [one.volume.name for one in await of_all_nodes(session)]
+
+
 async def _stacks(session: Session) -> Iterable[str]:
     from flota.v1.control_pb2 import ListServicesRequest
 
@@ -115,3 +121,4 @@ secrets = _completer(_secrets)
 configs = _completer(_configs)
 images = _completer(_images)
 stacks = _completer(_stacks)
+volumes = _completer(_volumes)

@@ -50,6 +50,10 @@ class Filters:
                 return False
         return True
 
+    def label_map(self, key: str) -> dict[str, str]:
+        """The labels asked for, as requests have them: an empty value accepts any."""
+        return {name: value for name, _, value in (wanted.partition("=") for wanted in self.get(key))}
+
     def one_of(self, key: str, allowed: Sequence[str]) -> None:
         """Raise BadFlag when a value for `key` is not allowed."""
         for value in self.get(key):

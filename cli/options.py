@@ -76,3 +76,13 @@ def detach_option(function: F) -> F:
 def label_option(function: F) -> F:
     """-l/--label"""
     return click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")(function)
+
+
+def force_option(function: F) -> F:
+    """--force for commands that ask before they remove."""
+    return click.option("--force", is_flag=True, help="Do not ask.")(function)
+
+
+def confirmed(warning: str, force: bool) -> bool:
+    """Whether a person agrees; without --force they are asked."""
+    return force or click.confirm(f"WARNING! {warning}\nAre you sure you want to continue?", err=True)

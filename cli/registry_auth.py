@@ -1,4 +1,6 @@
-"""Registry credentials of the person, from ~/.docker/config.json or $DOCKER_CONFIG, for --with-registry-auth."""
+"""Registry credentials of the person, in ~/.docker/config.json or $DOCKER_CONFIG and its credential helpers: read for
+--with-registry-auth, pull and push, written by login and logout. The file is Docker's, and so is the helpers' protocol.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +24,95 @@ def registry_of(image: str) -> str:
 
 def credentials_for(image: str) -> str:
     """Docker's X-Registry-Auth for the registry of `image`; empty when there are none. Raises CommandFailed."""
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    registry = registry_of(image)
+    registry, config = registry_of(image), _read()
     try:
-        config = json.loads((folder / "config.json").read_text())
-        found = _stored(config, registry)
+        found = _stored(config, registry) or _helped(config, registry)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CommandFailed(f"cannot read {_file()}: {error}") from None
+    return encoded(found, registry) if found else ""
+
+
+def encoded(credentials: dict[str, str], registry: str) -> str:
+    """Docker's X-Registry-Auth."""
+    return base64.urlsafe_b64encode(json.dumps(credentials | {"serveraddress": registry}).encode()).decode()
+
+
+def key_of(host: str) -> str:
+    """What a registry is called in the file."""
+    return _HUB if host in ("docker.io", "index.docker.io", "registry-1.docker.io", "") else host
+
+
+def store(host: str, user: str, password: str) -> bool:
+    """Remember credentials; True when a helper keeps them, not the file. Raises CommandFailed."""
+    registry, config = key_of(host), _read()
+    helper = _helper(config, registry)
+    if helper:
+        _run_helper(helper, "store", json.dumps({"ServerURL": registry, "Username": user, "Secret": password}))
+        entry: dict[str, str] = {}
+    else:
+        entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+    config.setdefault("auths", {})[registry] = entry
+    _write(config)
+    return bool(helper)
+
+
+def erase(host: str) -> bool:
+    """Forget credentials; whether there were some. Raises CommandFailed."""
+    registry, config = key_of(host), _read()
+    known = False
+    for key in (registry, f"https://{registry}"):
+        known = config.get("auths", {}).pop(key, None) is not None or known
+    helper = _helper(config, registry)
+    if helper and known:
+        _run_helper(helper, "erase", registry)
+    if known:
+        _write(config)
+    return known
+
+
+def _file() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+
+
+def _read() -> dict[str, Any]:
+    try:
+        config = json.loads(_file().read_text())
     except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CommandFailed(f"cannot read {folder / 'config.json'}: {error}") from None
-    found = found or _helped(config, registry)
-    if not found:
-        return ""
-    return base64.urlsafe_b64encode(json.dumps(found | {"serveraddress": registry}).encode()).decode()
+        return {}
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"cannot read {_file()}: {error}") from None
+    if not isinstance(config, dict):
+        raise CommandFailed(f"cannot read {_file()}: it is no JSON object")
+    return config
+
+
+def _write(config: dict[str, Any]) -> None:
+    """The whole file or none of it, for its owner alone."""
+    path = _file()
+    new = path.with_name(f"{path.name}.new-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(config, file, indent="\t")
+        # It may be a link to where a person keeps such things.
+        new.replace(path.resolve())
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror}") from None
+
+
+def _helper(config: dict[str, Any], registry: str) -> str:
+    return str(config.get("credHelpers", {}).get(registry) or config.get("credsStore") or "")
+
+
+def _run_helper(helper: str, word: str, told: str) -> None:
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run([program, word], input=told, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandFailed(f"credential helper {program}: {error}") from None
+    if done.returncode:
+        raise CommandFailed(f"credential helper {program}: {done.stdout.strip() or f'exit code {done.returncode}'}")
 
 
 def _stored(config: dict[str, Any], registry: str) -> dict[str, str]:
@@ -50,7 +128,7 @@ def _stored(config: dict[str, Any], registry: str) -> dict[str, str]:
 
 def _helped(config: dict[str, Any], registry: str) -> dict[str, str]:
     """Ask the credential helper that the configuration names (docker-credential-NAME get)."""
-    helper = config.get("credHelpers", {}).get(registry) or config.get("credsStore")
+    helper = _helper(config, registry)
     if not helper:
         return {}
     try:

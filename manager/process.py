@@ -75,7 +75,9 @@ class Manager:
         self._membership = MembershipServicer()
         clock, rng = SystemClock(), SystemRandom()
         self._clock, self._rng = clock, rng
-        self._dispatcher = Dispatcher(self.store, clock, rng, self._peers, self._root_ca, config.node_id)
+        self._dispatcher = Dispatcher(
+            self.store, clock, rng, self._peers, self._root_ca, config.node_id, config.credential_helpers
+        )
         self._log_broker = LogBroker(self.store)
         self._node_calls = NodeCalls(self.store)
         self._control = Control(self.store, clock, rng, self._members, config.node_id, read_barrier=self._read_barrier)

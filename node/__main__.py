@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--insecure-registry", action="append", default=[])
     parser.add_argument("--docker-listen", default=standard.docker_listen)
     parser.add_argument("--docker-tls-dir", type=Path, default=standard.docker_tls_directory)
+    parser.add_argument("--credential-helper", action="append", default=[])
+    parser.add_argument("--image-max-age", type=float, default=standard.image_max_age)
+    parser.add_argument("--image-disk", type=_percents, default=standard.image_disk)
     given = parser.parse_args(argv)
+    helpers: list[str] = given.credential_helper
     return run(
         DaemonOptions(
             state_directory=given.state_dir.absolute(),
@@ -35,8 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             insecure_registries=tuple(given.insecure_registry),
             docker_listen=given.docker_listen,
             docker_tls_directory=given.docker_tls_dir.absolute(),
+            credential_helpers={host: name for host, _, name in (one.rpartition("=") for one in helpers)},
+            image_max_age=given.image_max_age,
+            image_disk=given.image_disk,
         )
     )
+
+
+def _percents(text: str) -> tuple[int, int]:
+    """HIGH:LOW, or HIGH for both. What is allowed is checked with the other options."""
+    high, _, low = text.partition(":")
+    try:
+        return int(high), int(low or high)
+    except ValueError:
+        return -1, -1
 
 
 if __name__ == "__main__":

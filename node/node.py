@@ -226,6 +226,9 @@ class Node:
             engine_labels=options.engine_labels,
             generic_resources=options.generic_resources,
             insecure_registries=options.insecure_registries,
+            image_max_age_seconds=int(options.image_max_age),
+            image_disk_high=options.image_disk[0],
+            image_disk_low=options.image_disk[1],
         )
         if self.record is not None and self.identity is not None:
             config.node_id = self.identity.node_id
@@ -252,6 +255,7 @@ class Node:
             advertise_address=record.advertise_address,
             metrics_address=self.options.manager_metrics,
             join_addresses=self.other_managers(),
+            credential_helpers=self.options.credential_helpers,
         )
         if self.founding is not None:
             config.init.CopyFrom(self.founding.request)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from flota.node.places import CannotStart
 
+_REGISTRY = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
+
 
 @dataclass(frozen=True)
 class DaemonOptions:
@@ -26,6 +28,12 @@ class DaemonOptions:
     # host:port for Docker's clients on other machines, with ca.pem, cert.pem and key.pem in a directory; empty = none.
     docker_listen: str = ""
     docker_tls_directory: Path = Path("/etc/flota/docker")
+    # On a manager: the helper (docker-credential-NAME) for a registry, host[:port].
+    credential_helpers: Mapping[str, str] = field(default_factory=dict)
+    # Seconds after which an image that no task needs goes; 0 = never.
+    image_max_age: float = 0.0
+    # Per cent of the disk that are full before unused images go, and when that ends; 0 = never.
+    image_disk: tuple[int, int] = (85, 80)
 
     def check(self) -> None:
         """Raises CannotStart that names the option, its value and what is allowed."""
@@ -54,8 +62,19 @@ class DaemonOptions:
                 raise CannotStart(
                     f"invalid --generic-resource {resource!r}: KIND=NUMBER or KIND=NAME is needed, such as gpu=2"
                 )
+        for host, helper in self.credential_helpers.items():
+            if not _REGISTRY.fullmatch(host) or not re.fullmatch(r"[A-Za-z0-9_.-]+", helper):
+                raise CannotStart(
+                    f"invalid --credential-helper {f'{host}={helper}'!r}: HOST[:PORT]=NAME is needed, for the program "
+                    "docker-credential-NAME"
+                )
+        high, low = self.image_disk
+        if not 0 <= low <= high <= 100:
+            raise CannotStart(
+                f"invalid --image-disk '{high}:{low}': HIGH:LOW in per cent is needed, such as 85:80, or 0 for never"
+            )
         for registry in self.insecure_registries:
-            if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?", registry):
+            if not _REGISTRY.fullmatch(registry):
                 raise CannotStart(f"invalid --insecure-registry {registry!r}: HOST[:PORT] is needed")
 
 

@@ -18,6 +18,8 @@ PROPAGATIONS = {
     "rslave": Mount.PROPAGATION_RSLAVE,
     "slave": Mount.PROPAGATION_SLAVE,
 }
+# In a Compose file; ours, since Compose knows no nodes: tasks follow the volume.
+AFFINITY = "x-affinity"
 _SYNONYMS = {
     "src": "source",
     "destination": "target",
@@ -28,7 +30,7 @@ _SYNONYMS = {
 _KEYS = (
     *("type", "source", "target", "readonly", "consistency", "bind-propagation", "bind-nonrecursive"),
     *("bind-create-src", "volume-driver", "volume-opt", "volume-label", "volume-nocopy", "volume-subpath"),
-    *("tmpfs-size", "tmpfs-mode"),
+    *("tmpfs-size", "tmpfs-mode", "affinity"),
 )
 
 
@@ -115,6 +117,10 @@ def _set(mount: Mount, key: str, value: str, whole: str) -> None:
         case "volume-label":
             name, _, label = value.partition("=")
             mount.volume_labels[name] = label
+        case "affinity":
+            if value != "node":
+                raise BadValue(whole, f"the affinity {value!r} is not node")
+            mount.volume_node_affinity = True
         case "tmpfs-size":
             mount.tmpfs_size_bytes = parse_size(value)
         case "tmpfs-mode":
@@ -131,6 +137,8 @@ def check_mount(mount: Mount, whole: object) -> None:
         raise BadValue(whole, f"the target {mount.target!r} must be an absolute path in the container")
     if is_root(mount.target):
         raise BadValue(whole, "the container's root cannot be mounted over")
+    if mount.volume_node_affinity and (mount.type != Mount.TYPE_VOLUME or not mount.source):
+        raise BadValue(whole, "affinity=node needs type=volume and source=NAME")
     if mount.type == Mount.TYPE_BIND:
         if not mount.source:
             raise BadValue(whole, "a bind mount needs source=PATH")

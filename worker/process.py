@@ -17,6 +17,7 @@ import structlog
 from flota.overlay import Network
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server
+from flota.v1 import types_pb2 as types
 from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import AgentStatusResponse
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
@@ -24,7 +25,7 @@ from flota.v1.process_pb2 import WorkerConfig
 from flota.v1.tasks_pb2_grpc import add_TasksServicer_to_server
 from flota.v1.types_pb2 import TaskStatus
 from flota.worker import metrics
-from flota.worker.agent.description import describe
+from flota.worker.agent.description import Description, describe
 from flota.worker.agent.managers import Managers
 from flota.worker.agent.membership import Membership, Words
 from flota.worker.agent.reporter import Reporter
@@ -32,6 +33,7 @@ from flota.worker.agent.servicer import TaskCalls
 from flota.worker.calls.answering import Answering
 from flota.worker.calls.tasks import TaskServicer
 from flota.worker.images.calls import ImageCalls
+from flota.worker.images.collection import Rules
 from flota.worker.images.store import ImageStore
 from flota.worker.logs import LogPublisher, TaskLog
 from flota.worker.runtime.container import Phase
@@ -42,6 +44,8 @@ from flota.worker.tasks.parts import Parts
 from flota.worker.tasks.payloads import Payloads
 from flota.worker.tasks.tasks import Report, Tasks
 from flota.worker.tasks.template import NodeFacts
+from flota.worker.volume_calls import VolumeCalls, described
+from flota.worker.volumes import Volumes
 
 _log = structlog.get_logger("worker")
 # Calls that are answered when the process is told to stop get this long.
@@ -51,12 +55,13 @@ _VXLAN_PORT = 4789
 _NOWHERE = "127.0.0.1"
 
 
-class Agent(ImageCalls, TaskCalls):
+class Agent(ImageCalls, VolumeCalls, TaskCalls):
     """The whole of the Agent service."""
 
-    def __init__(self, worker: "Worker", image_store: ImageStore) -> None:
+    def __init__(self, worker: "Worker", image_store: ImageStore, volumes: Volumes) -> None:
         super().__init__(worker)
         self.image_store = image_store
+        self.volumes = volumes
 
 
 class Worker:
@@ -67,7 +72,8 @@ class Worker:
         self.config = config
         state, run = Path(config.state_directory), Path(config.run_directory)
         self._state, self._run = state, run
-        self._images = ImageStore(state / "images", insecure_registries=config.insecure_registries)
+        rules = Rules(config.image_max_age_seconds, config.image_disk_high, config.image_disk_low)
+        self._images = ImageStore(state / "images", insecure_registries=config.insecure_registries, rules=rules)
         self._runtime = Runtime(
             run_directory=run,
             state_directory=state,
@@ -89,7 +95,7 @@ class Worker:
         if not self.config.identity_directory:
             await self._forget_tasks()
         server = local_server(Path(self.config.socket))
-        agent = Agent(self, self._images)
+        agent = Agent(self, self._images, self._runtime.volumes)
         add_AgentServicer_to_server(agent, server)
         people = TaskServicer(self._runtime, lambda: self._tasks, lambda: self.config.node_id)
         add_TasksServicer_to_server(people, server)
@@ -105,7 +111,9 @@ class Worker:
         """
         self.config = config
         self._identity = identity = Identity(Path(config.identity_directory))
-        self._description = describe(config, identity)
+        description = Description(lambda: describe(config, identity, self._volumes()))
+        self._runtime.volumes.changed = description.refresh_soon
+        self._description = description.current
         network = Network(
             self._run,
             config.data_path_address,
@@ -126,7 +134,7 @@ class Worker:
         self._membership = Membership(
             identity,
             Managers(config.managers, SystemRandom()),
-            lambda: describe(config, identity),
+            description,
             (network, payloads, tasks),
             reporter,
             self._words,
@@ -152,7 +160,7 @@ class Worker:
         found = await self._runtime.adopt()
         await network.adopt({task_id for task_id, one in found.items() if one.phase != Phase.ENDED})
         facts = NodeFacts(self.config.node_id, self._description.hostname, self._description.platform)
-        tasks = Tasks(Parts(self._images, self._runtime, network, payloads, facts), journal, report)
+        tasks = Tasks(Parts(self._images, self._runtime, network, payloads, facts, self._credentials), journal, report)
         stack.push_async_callback(tasks.stop)
         tasks.start(remembered, found)
         if found:
@@ -167,6 +175,12 @@ class Worker:
             if count := await tasks.remove_all(kill=True):
                 _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
             await network.leave()
+
+    async def _credentials(self, task_id: str) -> str:
+        return await self._membership.registry_auth(task_id) if self._membership is not None else ""
+
+    def _volumes(self) -> list[types.Volume]:
+        return [described(volume) for volume in self._runtime.volumes.all()]
 
     def _logs(self) -> Iterator[TaskLog]:
         """Where this node's tasks have their logs."""

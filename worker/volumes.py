@@ -12,14 +12,17 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from flota.rpc.errors import FailedPrecondition, NotFound
 from flota.v1.types_pb2 import Driver, Mount
 from flota.worker.runtime import mounts, processes
 from flota.worker.runtime.container import BadContainer, ContainerError
@@ -31,11 +34,11 @@ _MOUNT_LIMIT = 30.0
 _COPY_LIMIT = 3600.0
 
 
-class VolumeInUse(Exception):
+class VolumeInUse(FailedPrecondition):
     """A container uses it. The message is for people."""
 
 
-class VolumeNotFound(Exception):
+class VolumeNotFound(NotFound):
     """There is no such volume on this node. The message is for people."""
 
 
@@ -50,9 +53,10 @@ class Volume:
 
 
 class Volumes:
-    """The volumes in `directory`."""
+    """The volumes in `directory`. `changed` is called when one has come or gone."""
 
     def __init__(self, directory: Path) -> None:
+        self.changed: Callable[[], None] = lambda: None
         self._directory = directory
         # A lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -64,12 +68,10 @@ class Volumes:
         ContainerError.
         """
         name = mount.source
-        if not _NAME.fullmatch(name):
-            raise BadContainer(
-                f"invalid volume name {name!r}: letters, digits, _ . and -, at least two, a letter or digit first"
-            )
+        _check_name(name)
+        driver = mount.volume_driver if mount.HasField("volume_driver") else None
         async with self._lock(name):
-            volume = self._made(mount)
+            volume = self._made(name, driver, mount.volume_labels)
             data = self._directory / name / "_data"
             if volume.options and not await asyncio.to_thread(mounts.is_mounted, data):
                 await _mount(volume, data)
@@ -87,6 +89,20 @@ class Volumes:
                 (held / "users" / user).unlink(missing_ok=True)
                 if not any((held / "users").iterdir()):
                     await asyncio.to_thread(mounts.unmount, held / "_data")
+
+    async def create(self, name: str, driver: Driver, labels: Mapping[str, str]) -> Volume:
+        """A volume for later, with a made-up name if `name` is empty; the one there is, if it has the same options.
+
+        Raises BadContainer, OSError.
+        """
+        name = name or secrets.token_hex(32)
+        _check_name(name)
+        async with self._lock(name):
+            return self._made(name, driver, labels)
+
+    def mountpoint(self, name: str) -> Path:
+        """What containers see of a volume."""
+        return self._directory / name / "_data"
 
     def all(self) -> list[Volume]:
         """Every volume, by name."""
@@ -108,21 +124,33 @@ class Volumes:
                 raise VolumeInUse(f"volume {name} is used by {', '.join(sorted(users))}")
             await asyncio.to_thread(mounts.unmount_below, self._directory / name)
             await asyncio.to_thread(mounts.delete, self._directory / name)
+        self.changed()
+
+    async def prune(self, wanted: Callable[[Volume], bool]) -> list[str]:
+        """Remove the volumes that nothing uses, those of them that are `wanted`; their names. Raises OSError."""
+        gone = []
+        for volume in await asyncio.to_thread(self.all):
+            if wanted(volume) and not self.users(volume.name):
+                with suppress(VolumeInUse, VolumeNotFound):
+                    await self.remove(volume.name)
+                    gone.append(volume.name)
+        return gone
 
     def _held(self, user: str) -> list[Path]:
         return [file.parent.parent for file in self._directory.glob(f"*/users/{user}")]
 
-    def _made(self, mount: Mount) -> Volume:
-        wanted = _options(mount.source, mount.volume_driver)
-        known = self._read(mount.source)
+    def _made(self, name: str, driver: Driver | None, labels: Mapping[str, str]) -> Volume:
+        """The volume, new or not; `driver` is None when that may be any."""
+        wanted = _options(name, driver or Driver())
+        known = self._read(name)
         if known is not None:
-            if mount.HasField("volume_driver") and wanted != known.options:
+            if driver is not None and wanted != known.options:
                 raise BadContainer(
-                    f"volume {mount.source} exists on this node with other driver options: {known.options or 'none'}"
+                    f"volume {name} exists on this node with other driver options: {known.options or 'none'}"
                 )
             return known
-        volume = Volume(mount.source, datetime.now(UTC).isoformat(), dict(mount.volume_labels), wanted)
-        directory = self._directory / mount.source
+        volume = Volume(name, datetime.now(UTC).isoformat(), dict(labels), wanted)
+        directory = self._directory / name
         # Others may look into a volume whose path they know, as far as its own modes let them.
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         (directory / "_data").mkdir(parents=True, exist_ok=True)
@@ -130,6 +158,7 @@ class Volumes:
         new = directory / "volume.json.new"
         new.write_text(json.dumps(asdict(volume), indent=1))
         new.rename(directory / "volume.json")
+        self.changed()
         return volume
 
     def _read(self, name: str) -> Volume | None:
@@ -140,6 +169,13 @@ class Volumes:
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadContainer(
+            f"invalid volume name {name!r}: letters, digits, _ . and -, at least two, a letter or digit first"
+        )
 
 
 async def fill(content: Path, data: Path) -> None:

@@ -40,12 +40,38 @@ from flota.cli.groups import Command
     metavar="DIRECTORY",
     help="ca.pem, cert.pem and key.pem for --docker-listen (/etc/flota/docker).",
 )
+@click.option(
+    "--credential-helper",
+    multiple=True,
+    metavar="HOST=NAME",
+    help="On managers: docker-credential-NAME gives nodes credentials for a registry (can be repeated).",
+)
+@click.option("--image-max-age", metavar="DURATION", help="Remove pulled images that no task needed for so long: 168h.")
+@click.option("--image-disk", metavar="HIGH:LOW", help="Above HIGH % of the disk, down to LOW % (85:80; 0 = never).")
 def daemon(
-    label: tuple[str, ...], generic_resource: tuple[str, ...], insecure_registry: tuple[str, ...], **single: str | None
+    label: tuple[str, ...],
+    generic_resource: tuple[str, ...],
+    insecure_registry: tuple[str, ...],
+    credential_helper: tuple[str, ...],
+    **single: str | None,
 ) -> None:
     """Run this machine's daemon until SIGTERM or SIGINT. Logs go to standard error; containers outlive it."""
+    if single["image_max_age"] is not None:
+        single["image_max_age"] = _seconds(single["image_max_age"])
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in single.items() if value is not None]
     arguments += [f"--label={one}" for one in label]
     arguments += [f"--generic-resource={one}" for one in generic_resource]
     arguments += [f"--insecure-registry={one}" for one in insecure_registry]
+    arguments += [f"--credential-helper={one}" for one in credential_helper]
     os.execv(sys.executable, [sys.executable, "-P", "-m", "flota.node", *arguments])
+
+
+def _seconds(text: str) -> str:
+    from flota.cli.failures import BadFlag
+    from flota.stacks.errors import BadValue
+    from flota.stacks.units import NANO, parse_duration
+
+    try:
+        return str(parse_duration(text, days=True) / NANO)
+    except BadValue as error:
+        raise BadFlag(error.of("--image-max-age")) from None

@@ -1,12 +1,16 @@
-"""`flota image load` and `import`: archives go to this node's worker part by part."""
+"""`flota image load`, `import` and `save`: archives go to this node's worker and come from it part by part."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from flota.cli import completing
 from flota.cli.content import open_file
 from flota.cli.failures import BadFlag, CommandFailed
 from flota.cli.groups import Command
@@ -114,3 +118,47 @@ async def import_(
         print_object(_shape(answer.image), form)
     else:
         click.echo(answer.image.id)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flota image save -o shop.tar shop/web:1.1 shop/api:1.1",
+        "flota image save shop/web:1.1 | gzip >web.tgz",
+    ],
+)
+@click.option("-o", "--output", "path", default="-", metavar="FILE", help="The archive (standard output).")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completing.images)
+@talks
+async def save(session: Session, images: tuple[str, ...], path: str) -> None:
+    """Write images to a tar that is an OCI layout and what `docker load` reads at once.
+
+    Layers are byte for byte as they came. A FILE is there when all of it was written, or not at all.
+    """
+    from flota.v1.local_pb2 import SaveImageRequest
+
+    if path == "-" and sys.stdout.isatty():
+        raise CommandFailed("an archive is nothing for a terminal: use --output FILE, or a pipe", 2)
+    answers = session.agent.SaveImage(SaveImageRequest(references=images))
+    if path == "-":
+        async for message in answers:
+            sys.stdout.buffer.write(message.data)
+        sys.stdout.buffer.flush()
+        return
+    with _whole(path) as file:
+        async for message in answers:
+            file.write(message.data)
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[BinaryIO]:
+    """A file that is there when the block has ended well, or not at all. Raises CommandFailed."""
+    unfinished = Path(f"{path}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.rename(path)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

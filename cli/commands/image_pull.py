@@ -1,6 +1,9 @@
-"""`flota image pull`."""
+"""`flota image pull` and `push`."""
 
 from __future__ import annotations
+
+import shutil
+import sys
 
 import click
 
@@ -8,6 +11,37 @@ from flota.cli import completing
 from flota.cli.groups import Command
 from flota.cli.options import result_format_option
 from flota.cli.session import Session, talks
+
+_BAR = 40
+
+
+class Progress:
+    """Lines for people; on a terminal the last one is a bar as long as bytes come."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._bar = False
+
+    def show(self, line: str, current: int = 0, total: int = 0) -> None:
+        """What has happened; bytes that have come, and how many there will be."""
+        if not (self._terminal and total):
+            self.clear()
+            click.echo(line)
+            return
+        from flota.cli.output.human import decimal_size
+
+        done = min(_BAR, _BAR * current // total)
+        bar = "=" * done if done == _BAR else "=" * done + ">"
+        text = f"[{bar:<{_BAR}}] {decimal_size(current)}/{decimal_size(total)}"
+        click.echo(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K", nl=False)
+        sys.stdout.flush()
+        self._bar = True
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            click.echo("\r\x1b[K", nl=False)
+            self._bar = False
 
 
 @click.command(
@@ -19,7 +53,7 @@ from flota.cli.session import Session, talks
 @click.argument("image", metavar="NAME[:TAG|@DIGEST]", shell_complete=completing.images)
 @talks
 async def pull(session: Session, image: str, quiet: bool, form: str | None) -> None:
-    """Get an image from its registry onto this node, with the credentials of `docker login`.
+    """Get an image from its registry onto this node, with the credentials of `flota login` or `docker login`.
 
     Nodes that run tasks do so by themselves.
     """
@@ -27,8 +61,14 @@ async def pull(session: Session, image: str, quiet: bool, form: str | None) -> N
     from flota.v1.local_pb2 import PullImageRequest
 
     request = PullImageRequest(reference=image, registry_auth=credentials_for(image))
-    async for message in session.agent.PullImage(request):
-        if message.HasField("image"):
+    progress = Progress()
+    try:
+        async for message in session.agent.PullImage(request):
+            if not message.HasField("image"):
+                if not quiet and not form:
+                    progress.show(message.line, message.current_bytes, message.total_bytes)
+                continue
+            progress.clear()
             if form:
                 from flota.cli.output.objects import print_object
 
@@ -36,5 +76,25 @@ async def pull(session: Session, image: str, quiet: bool, form: str | None) -> N
                 print_object(shape | {"Size": message.image.size_bytes}, form)
             else:
                 click.echo(image)
-        elif not quiet and not form:
+    finally:
+        progress.clear()
+
+
+@click.command(cls=Command, examples=["flota image push registry:5000/shop/web:1.1"])
+@click.option("-q", "--quiet", is_flag=True, help="Print the name and digest only.")
+@click.argument("image", metavar="NAME[:TAG]", shell_complete=completing.images)
+@talks
+async def push(session: Session, image: str, quiet: bool) -> None:
+    """Give an image of this node to the registry that its name leads to.
+
+    With the credentials of `flota login` or `docker login`.
+    """
+    from flota.cli.registry_auth import credentials_for
+    from flota.v1.local_pb2 import PushImageRequest
+
+    request = PushImageRequest(reference=image, registry_auth=credentials_for(image))
+    async for message in session.agent.PushImage(request):
+        if message.digest:
+            click.echo(f"{image}@{message.digest}")
+        elif not quiet:
             click.echo(message.line)

@@ -113,6 +113,14 @@ def _file(given: Fields, name: str) -> types.FileTarget:
     )
 
 
+def _follows(volume: Fields) -> bool:
+    """Whether tasks follow the volume. Ours: Docker's clients do not say it."""
+    affinity = volume.text("Affinity")
+    if affinity not in ("", "node"):
+        raise InvalidArgument.of(volume.at("Affinity"), affinity, "node is needed, or nothing")
+    return affinity == "node"
+
+
 def mount(given: Fields) -> types.Mount:
     """One entry of Mounts."""
     kind = given.text("Type") or "volume"
@@ -130,6 +138,7 @@ def mount(given: Fields) -> types.Mount:
         volume_nocopy=volume.flag("NoCopy"),
         volume_subpath=volume.text("Subpath"),
         volume_labels=volume.labels("Labels"),
+        volume_node_affinity=_follows(volume),
         tmpfs_size_bytes=tmpfs.number("SizeBytes"),
         tmpfs_mode=tmpfs.number("Mode", UINT32),
     )

@@ -217,6 +217,7 @@ def mount(mount: types.Mount) -> Json:
         shape |= _some(
             VolumeOptions=_some(
                 NoCopy=mount.volume_nocopy or None,
+                Affinity="node" if mount.volume_node_affinity else None,
                 Labels=dict(mount.volume_labels),
                 Subpath=mount.volume_subpath,
                 DriverConfig=_driver(mount.volume_driver),

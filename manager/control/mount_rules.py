@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
+from flota.manager.scheduler.demand import TEMPLATE
 from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.types_pb2 import Mount
 
@@ -59,6 +60,8 @@ def _check_volume(mount: Mount) -> None:
         )  # fmt: skip
     if not mount.source and mount.read_only:
         raise InvalidArgument(f"mount {mount.target}: an anonymous volume cannot be read-only, it would stay empty")
+    if mount.volume_node_affinity:
+        _check_affinity(mount)
     if mount.volume_driver.name not in ("", "local"):
         raise Unsupported(f"volume driver {mount.volume_driver.name!r} is not supported: only local is")
     subpath = mount.volume_subpath
@@ -67,6 +70,17 @@ def _check_volume(mount: Mount) -> None:
     if mount.bind_propagation or mount.bind_nonrecursive or mount.bind_create_source:
         raise InvalidArgument(f"mount {mount.target}: bind options do not go with a volume")
     _refuse_tmpfs_options(mount, "volume")
+
+
+def _check_affinity(mount: Mount) -> None:
+    """Where the volume is is asked before the task has a node."""
+    if not mount.source:
+        raise InvalidArgument(f"mount {mount.target}: affinity=node needs a volume with a name (source=NAME)")
+    if "{{" in TEMPLATE.sub("", mount.source):
+        raise InvalidArgument.of(
+            "volume name", mount.source,
+            "with affinity=node only {{.Task.Slot}}, {{.Service.Name}} and {{.Service.ID}} may stand in it",
+        )  # fmt: skip
 
 
 def _check_tmpfs(mount: Mount) -> None:
@@ -82,6 +96,8 @@ def _check_tmpfs(mount: Mount) -> None:
 
 
 def _refuse_volume_options(mount: Mount, kind: str) -> None:
+    if mount.volume_node_affinity:
+        raise InvalidArgument(f"mount {mount.target}: affinity=node is for volumes, not for a {kind} mount")
     if mount.volume_nocopy or mount.volume_subpath or mount.volume_labels or mount.HasField("volume_driver"):
         raise InvalidArgument(f"mount {mount.target}: volume options do not go with a {kind} mount")
 

@@ -1,6 +1,6 @@
 """The Dispatcher service on the leader: calls, passed to the state of the term (term.py)."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from flota.manager.clock import Clock
+from flota.manager.dispatcher.registry_auth import Helpers
 from flota.manager.dispatcher.term import Term
 from flota.manager.store import Store
 from flota.rpc.callers import current_caller
@@ -20,6 +21,8 @@ from flota.v1.dispatcher_pb2 import (
     ConfirmAssignmentsResponse,
     EndSessionRequest,
     EndSessionResponse,
+    GetRegistryAuthRequest,
+    GetRegistryAuthResponse,
     HeartbeatRequest,
     HeartbeatResponse,
     SessionMessage,
@@ -43,8 +46,11 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         managers: Callable[[], list[Peer]],
         root_ca: Callable[[], bytes],
         own_node_id: str = "",
+        credential_helpers: Mapping[str, str] | None = None,
     ) -> None:
-        """`managers` are the addresses workers may turn to, `root_ca` PEM of the roots they shall trust."""
+        """`managers` are the addresses workers may turn to, `root_ca` PEM of the roots they shall trust,
+        `credential_helpers` see registry_auth.py."""
+        self._helpers = Helpers(credential_helpers or {})
         self._make_term = partial(Term, store, clock, rng, managers, root_ca, own_node_id)
         self._term: Term | None = None
 
@@ -56,6 +62,7 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         finally:
             self._term = None
             term.end(Unavailable("this manager does not lead any longer: try again"))
+            await self._helpers.close()
 
     def knows_managers(self, node_id: str) -> bool:
         """Whether the node's worker was told of the managers there are now; False while nobody can tell."""
@@ -83,7 +90,8 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
 
     async def Heartbeat(self, request: HeartbeatRequest, context: Any) -> HeartbeatResponse:
         """Raises Unavailable, FailedPrecondition (the session is over)."""
-        period = self._now().heartbeat(current_caller().node_id, request.session_id)
+        description = request.description if request.HasField("description") else None
+        period = self._now().heartbeat(current_caller().node_id, request.session_id, description)
         return HeartbeatResponse(period=Duration(seconds=int(period), nanos=int(period % 1 * 1e9)))
 
     async def UpdateTaskStatus(self, request: UpdateTaskStatusRequest, context: Any) -> UpdateTaskStatusResponse:
@@ -100,3 +108,8 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         """Raises Unavailable, FailedPrecondition (the session is over)."""
         self._now().confirm_assignments(current_caller().node_id, request.session_id, request.sequence)
         return ConfirmAssignmentsResponse()
+
+    async def GetRegistryAuth(self, request: GetRegistryAuthRequest, context: Any) -> GetRegistryAuthResponse:
+        """Raises Unavailable, FailedPrecondition (the session is over), NotFound (no such task of this node)."""
+        task = self._now().own_task(current_caller().node_id, request.session_id, request.task_id)
+        return GetRegistryAuthResponse(registry_auth=await self._helpers.credentials(task.spec.container.image))

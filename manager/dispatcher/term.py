@@ -27,7 +27,7 @@ from flota.manager.store import Event, Store, WatchClosed, Watcher
 from flota.rpc.callers import Caller
 from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, Unavailable
 from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionMessage, SessionRequest
-from flota.v1.objects_pb2 import Cluster, Node
+from flota.v1.objects_pb2 import Cluster, Node, NodeDescription, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeState, Peer
 
@@ -146,9 +146,20 @@ class Term:
         self._presence.goodbye(session)
         session.end(None)
 
-    def heartbeat(self, node_id: str, session_id: str) -> float:
-        """Seconds until the next one is due. Raises FailedPrecondition."""
-        return self._presence.heartbeat(node_id, session_id, self._time())
+    def heartbeat(self, node_id: str, session_id: str, description: NodeDescription | None = None) -> float:
+        """Seconds until the next one is due; `description`: what is new of the machine. Raises FailedPrecondition."""
+        period = self._presence.heartbeat(node_id, session_id, self._time())
+        if description is not None:
+            self._nodes.want(node_id, Wish(NodeState.NODE_STATE_READY, "", description))
+        return period
+
+    def own_task(self, node_id: str, session_id: str, task_id: str) -> Task:
+        """A task of the node. Raises FailedPrecondition, NotFound."""
+        self._presence.session(node_id, session_id)
+        task = self._store.tasks.get(task_id)
+        if task is None or task.node_id != node_id:
+            raise NotFound(f"node {node_id} has no task {task_id}")
+        return task
 
     async def assignment_messages(self, node_id: str, session_id: str) -> AsyncIterator[AssignmentsMessage]:
         """The assignments' stream. Raises FailedPrecondition, and what the session is ended with."""

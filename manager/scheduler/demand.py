@@ -4,6 +4,7 @@ No decisions here. Generic resources follow SwarmKit's design/generic_resources.
 kind, a task asks for a number of them, and is told what it got.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from flota.v1.types_pb2 import GenericResource, PlacementStrategy, PortConfig, R
 
 Port = tuple[int, int]
 SPREAD = PlacementStrategy.PLACEMENT_STRATEGY_SPREAD
+# What the name of a volume with affinity may ask for: what is known before the task has a node.
+TEMPLATE = re.compile(r"{{\s*\.(Task\.Slot|Service\.Name|Service\.ID)\s*}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Demand:
     # Ids of services whose tasks it has to be beside, or away from (affinity.py).
     near: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    # Named volumes whose nodes the task goes to, once there are some.
+    volumes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task, strategy: "PlacementStrategy.ValueType" = SPREAD) -> "Demand":
@@ -54,7 +59,23 @@ class Demand:
             ),
             max_replicas=placement.max_replicas,
             binpack=(placement.strategy or strategy) == PlacementStrategy.PLACEMENT_STRATEGY_BINPACK,
+            volumes=bound_volumes(task),
         )
+
+
+def bound_volumes(task: Task) -> tuple[str, ...]:
+    """The volumes that a task follows. A task whose node is fixed (of a global service) follows none."""
+    if task.node_id:
+        return ()
+    return tuple(_expanded(one.source, task) for one in task.spec.container.mounts if one.volume_node_affinity)
+
+
+def _expanded(name: str, task: Task) -> str:
+    """A volume's name, with what a template in it may ask for (see control/mount_rules)."""
+    if "{{" not in name:
+        return name
+    values = {"Task.Slot": str(task.slot), "Service.Name": task.service_annotations.name, "Service.ID": task.service_id}
+    return TEMPLATE.sub(lambda match: values[match[1]], name)
 
 
 def _asked(generic: Iterable[GenericResource]) -> tuple[tuple[str, int], ...]:

@@ -2,7 +2,8 @@
 
 `placement` finds nodes quickly; this module is asked when it found none (or for one given node) and counts, filter by
 filter, what was in the way. Order and messages: SwarmKit's manager/scheduler/filter.go. Swarm's plugin filter has
-nothing to look at here: networks, volumes and logging are built into every worker.
+nothing to look at here: networks, volumes and logging are built into every worker. The last filter is about local
+volumes with affinity (Swarm's is about those of CSI).
 """
 
 from collections import Counter
@@ -134,6 +135,12 @@ FILTERS = (
         "affinity to services not satisfied on 1 node",
         "affinity to services not satisfied on {n} nodes",
         _wrong_company,
+    ),
+    Filter(
+        "volumes",
+        lambda demand, info, nodes: nodes.has_volumes(info.id, demand.volumes),
+        "its volumes are not on 1 node",
+        "its volumes are not on {n} nodes",
     ),
 )
 

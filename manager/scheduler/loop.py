@@ -15,7 +15,7 @@ import structlog
 
 from flota.manager.clock import Clock, seconds, timestamp
 from flota.manager.scheduler.affinity import Affinities
-from flota.manager.scheduler.demand import SPREAD, Demand
+from flota.manager.scheduler.demand import SPREAD, Demand, bound_volumes
 from flota.manager.scheduler.metrics import DECISIONS, LATENCY, PASS
 from flota.manager.scheduler.nodes import NodeInfo, NodeSet
 from flota.manager.scheduler.placement import Group, Outcome, Placed, Placement, Why
@@ -172,7 +172,7 @@ class Scheduler:
     def decide(self, tasks: Iterable[Task], now: float) -> Outcome:
         """Choose nodes; accounts for what it chose. Commits nothing."""
         outcome = Outcome()
-        groups: dict[tuple[str, int], Group] = {}
+        groups: dict[tuple[str, int, tuple[str, ...]], Group] = {}
         cluster = self._store.cluster
         strategy = cluster.spec.strategy if cluster is not None else SPREAD
         for task in tasks:
@@ -180,7 +180,7 @@ class Scheduler:
                 demand = self._affinities.of(task, Demand.of(task, strategy))
                 self._placement.place_on(task.id, demand, task.node_id, outcome)
                 continue
-            key = (task.service_id or task.id, task.spec_version.index)
+            key = (task.service_id or task.id, task.spec_version.index, bound_volumes(task))
             group = groups.get(key)
             if group is None:
                 groups[key] = group = Group(self._affinities.of(task, Demand.of(task, strategy)), [])

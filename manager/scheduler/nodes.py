@@ -46,6 +46,11 @@ class NodeInfo:
         self.failures: dict[ServiceVersion, list[float]] = {}
         self.describe(node, ())
 
+    @property
+    def volumes(self) -> frozenset[str]:
+        """Names of the volumes it has."""
+        return frozenset(volume.name for volume in self.node.description.volumes)
+
     def describe(self, node: Node, held: Iterable[Held]) -> None:
         """Take over what the node now says of itself; `held` is what its tasks hold."""
         self.node = node
@@ -85,6 +90,8 @@ class NodeSet:
         self.by_service: dict[str, dict[str, int]] = {}
         # Service versions that failed somewhere lately.
         self.failed: set[ServiceVersion] = set()
+        # Named volumes: on which nodes they are.
+        self.holders: dict[str, set[str]] = {}
         # Changes whenever it may matter which nodes pass the filters that do not depend on tasks.
         self.epoch = 0
         # Changes whenever a task that found no node may find one.
@@ -97,8 +104,10 @@ class NodeSet:
     def put_node(self, node: Node) -> None:
         """A node is new or has changed."""
         info = self.nodes.get(node.id)
+        before = info.volumes if info is not None else frozenset()
         if info is None:
             info = self.nodes[node.id] = NodeInfo(node)
+        self._note_volumes(node.id, before, frozenset(volume.name for volume in node.description.volumes))
         held = [self._held[task_id] for task_id in self._on_node.get(node.id, ())]
         info.describe(node, held)
         self.epoch += 1
@@ -106,10 +115,24 @@ class NodeSet:
 
     def drop_node(self, node_id: str) -> None:
         """A node is gone; what its tasks hold is forgotten."""
-        self.nodes.pop(node_id, None)
+        info = self.nodes.pop(node_id, None)
+        if info is not None:
+            self._note_volumes(node_id, info.volumes, frozenset())
         for task_id in list(self._on_node.get(node_id, ())):
             self.release(task_id)
         self.epoch += 1
+
+    def _note_volumes(self, node_id: str, before: frozenset[str], now: frozenset[str]) -> None:
+        for name in before - now:
+            self.holders[name].discard(node_id)
+            if not self.holders[name]:
+                del self.holders[name]
+        for name in now - before:
+            self.holders.setdefault(name, set()).add(node_id)
+
+    def has_volumes(self, node_id: str, names: Iterable[str]) -> bool:
+        """Whether the node has all of these volumes that any node has."""
+        return all(node_id in self.holders.get(name, (node_id,)) for name in names)
 
     def put_task(self, task: Task) -> None:
         """A task is new or has changed: account for what it holds."""
@@ -255,10 +278,11 @@ def fullness(info: NodeInfo) -> float:
     return max(1 - info.cpu / cpu if cpu else 0.0, 1 - info.memory / memory if memory else 0.0)
 
 
-def statically_fits(demand: Demand, info: NodeInfo) -> bool:
+def statically_fits(demand: Demand, info: NodeInfo, nodes: NodeSet) -> bool:
     """Whether a node passes the filters that do not depend on what runs there."""
     return (
         info.ready
+        and (not demand.volumes or nodes.has_volumes(info.id, demand.volumes))
         and (not demand.constraints or node_fits(demand.constraints, info.node))
         and platform_fits(demand.platforms, info.node)
     )

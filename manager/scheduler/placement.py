@@ -126,7 +126,7 @@ class Placement:
         if self._epoch != self._nodes.epoch:
             self._trees.clear()
             self._epoch = self._nodes.epoch
-        key = (demand.constraints, demand.platforms, demand.preferences)
+        key = (demand.constraints, demand.platforms, demand.preferences, demand.volumes)
         found = self._trees.get(key)
         if found is None:
             found = self._trees[key] = self._grow(demand)
@@ -140,7 +140,7 @@ class Placement:
         infos = list(self._nodes.nodes.values())
         self._rng.shuffle(infos)
         for info in infos:
-            usable = statically_fits(demand, info)
+            usable = statically_fits(demand, info, self._nodes)
             if not usable and not levels:
                 continue
             values: tuple[str, ...] = ()

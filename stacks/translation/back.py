@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from flota.stacks.mounts import PROPAGATIONS
+from flota.stacks.mounts import AFFINITY, PROPAGATIONS
 from flota.stacks.ports import MODES, PROTOCOLS
 from flota.stacks.translation.names import IMAGE, NAMESPACE
 from flota.stacks.translation.ordering import CONDITIONS
@@ -169,7 +169,8 @@ def _mount(mount: Mount, volumes: Mapping[str, str]) -> Tree:
             recursive="disabled" if mount.bind_nonrecursive else None,
             create_host_path=mount.bind_create_source,
         ),
-        volume=some(nocopy=mount.volume_nocopy, subpath=mount.volume_subpath),
+        volume=some(nocopy=mount.volume_nocopy, subpath=mount.volume_subpath)
+        | ({AFFINITY: "node"} if mount.volume_node_affinity else {}),
         tmpfs=some(
             size=str(mount.tmpfs_size_bytes or ""), mode=f"{mount.tmpfs_mode:04o}" if mount.tmpfs_mode else None
         ),

@@ -1,8 +1,9 @@
 """What a worker tells the managers of its machine."""
 
+import asyncio
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
 from cryptography import x509
@@ -11,10 +12,46 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flota.rpc.identity import Identity
 from flota.v1.objects_pb2 import EngineDescription, NodeDescription, TlsInfo
 from flota.v1.process_pb2 import WorkerConfig
-from flota.v1.types_pb2 import GenericResource, Platform, Resources
+from flota.v1.types_pb2 import GenericResource, Platform, Resources, Volume
+
+_VERSION = version("flota")
+_MOMENT = 0.05
 
 
-def describe(config: WorkerConfig, identity: Identity | None) -> NodeDescription:
+class Description:
+    """The machine as it is told to managers. `refresh` it when something may have changed."""
+
+    def __init__(self, make: Callable[[], NodeDescription]) -> None:
+        """Raises what `make` does."""
+        self._make = make
+        self._soon: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        self.current = make()
+
+    def refresh(self) -> None:
+        """Look again; whoever waits for changes hears of one."""
+        now = self._make()
+        if now != self.current:
+            self.current = now
+            self._news.set()
+            self._news = asyncio.Event()
+
+    def refresh_soon(self) -> None:
+        """The same in a moment, once for all that happens until then."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_MOMENT, self._refresh_now)
+
+    def _refresh_now(self) -> None:
+        self._soon = None
+        self.refresh()
+
+    async def changed(self, known: NodeDescription) -> None:
+        """Until there is another one than `known`."""
+        while self.current == known:
+            await self._news.wait()
+
+
+def describe(config: WorkerConfig, identity: Identity | None, volumes: Iterable[Volume] = ()) -> NodeDescription:
     """The machine as it is now. Raises ValueError for a generic resource that cannot be read."""
     return NodeDescription(
         hostname=config.hostname or platform.node(),
@@ -24,9 +61,10 @@ def describe(config: WorkerConfig, identity: Identity | None) -> NodeDescription
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             generic=generic_resources(config.generic_resources),
         ),
-        engine=EngineDescription(version=version("flota"), labels=dict(config.engine_labels)),
+        engine=EngineDescription(version=_VERSION, labels=dict(config.engine_labels)),
         tls_info=_tls_info(identity) if identity is not None else None,
         data_path_address=config.data_path_address,
+        volumes=volumes,
     )
 
 

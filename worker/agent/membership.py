@@ -27,9 +27,9 @@ from flota.rpc.errors import (
 )
 from flota.rpc.identity import Identity
 from flota.v1.dispatcher_pb2 import AssignmentChange, SessionMessage
-from flota.v1.objects_pb2 import NodeDescription
 from flota.worker import metrics
 from flota.worker.agent.assignments import Assigned
+from flota.worker.agent.description import Description
 from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.session import Companion, Session
@@ -82,7 +82,7 @@ class Membership:
         self,
         identity: Identity,
         managers: Managers,
-        describe: Callable[[], NodeDescription],
+        description: Description,
         takers: Sequence[Taker],
         reporter: Reporter,
         words: Words,
@@ -92,7 +92,7 @@ class Membership:
         """`in_force` waits until what the takers were told last is so."""
         self._identity = identity
         self._managers = managers
-        self._describe = describe
+        self._description = description
         self._takers = takers
         self._reporter = reporter
         self._words = words
@@ -147,6 +147,16 @@ class Membership:
             except FlotaError as error:
                 _log.info("leaving without a goodbye", reason=str(error))
 
+    async def registry_auth(self, task_id: str) -> str:
+        """Credentials for the registry of a task's image, from managers' helpers; empty when there are none."""
+        if self._session is None or not self._connected:
+            return ""
+        try:
+            return await self._session.registry_auth(task_id)
+        except FlotaError as error:
+            _log.warning("managers give no credentials for a registry", task=task_id, reason=str(error))
+            return ""
+
     def heard(self, message: SessionMessage) -> None:
         """A manager speaks to this node."""
         if not self._connected:
@@ -178,9 +188,12 @@ class Membership:
         if not address:
             raise FailedPrecondition("no manager is known")
         async with node_channel(self._identity, address) as channel:
-            self._session = Session(channel, self, self._reporter, self._companions, self._patience.seconds)
+            self._description.refresh()
+            self._session = Session(
+                channel, self, self._reporter, self._description, self._companions, self._patience.seconds
+            )
             try:
-                await self._session.run(self._describe(), self._resume)
+                await self._session.run(self._resume)
             finally:
                 self._session = None
 

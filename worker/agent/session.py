@@ -7,6 +7,7 @@ not decide that, nor does it know what assignments mean.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import grpc.aio
@@ -17,6 +18,7 @@ from flota.v1.dispatcher_pb2 import (
     AssignmentsRequest,
     ConfirmAssignmentsRequest,
     EndSessionRequest,
+    GetRegistryAuthRequest,
     HeartbeatRequest,
     SessionMessage,
     SessionRequest,
@@ -25,6 +27,7 @@ from flota.v1.dispatcher_pb2 import (
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub
 from flota.v1.objects_pb2 import NodeDescription
 from flota.worker.agent.assignments import Assembly, Assigned, Gap
+from flota.worker.agent.description import Description
 from flota.worker.agent.reporter import Reporter, Update
 
 _log = structlog.get_logger("agent")
@@ -37,6 +40,8 @@ _GOODBYE_LIMIT = 2.0
 _GAP_PAUSE = 0.1
 # Part of the time a manager gives for the next heartbeat.
 _EARLY = 0.9
+_HELPER_LIMIT = 40.0
+_NEWS_PAUSE = 0.1
 
 # Something else that needs the channel for as long as the session lives, such as the publisher of logs.
 Companion = Callable[[grpc.aio.Channel], Awaitable[None]]
@@ -66,6 +71,7 @@ class Session:
         channel: grpc.aio.Channel,
         listener: Listener,
         reporter: Reporter,
+        description: Description,
         companions: Sequence[Companion] = (),
         patience: float = 2.0,
     ) -> None:
@@ -75,15 +81,17 @@ class Session:
         self._stub = DispatcherStub(channel)
         self._listener = listener
         self._reporter = reporter
+        self._description = description
         self._companions = companions
         self._patience = patience
         # The newest message that is to be confirmed.
         self._to_confirm = 0
         self._confirmable = asyncio.Event()
 
-    async def run(self, description: NodeDescription, resume: str) -> None:
+    async def run(self, resume: str) -> None:
         """Open a session, or go on with `resume`; returns only by raising a FlotaError."""
-        call = self._stub.Session(SessionRequest(description=description, session_id=resume))
+        described = self._description.current
+        call = self._stub.Session(SessionRequest(description=described, session_id=resume))
         try:
             words = _messages(call)
             try:
@@ -95,7 +103,7 @@ class Session:
             self._listener.heard(first)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(words), name="session: words")
-                group.create_task(self._beat(), name="session: heartbeats")
+                group.create_task(self._beat(described), name="session: heartbeats")
                 group.create_task(self._take_assignments(), name="session: assignments")
                 group.create_task(self._confirm(), name="session: confirmations")
                 group.create_task(self._reporter.run(self._send), name="session: reports")
@@ -110,17 +118,32 @@ class Session:
         """The node leaves: its tasks may go elsewhere at once. Raises FlotaError."""
         await _answer(self._stub.EndSession(EndSessionRequest(session_id=self.id), timeout=_GOODBYE_LIMIT))
 
+    async def registry_auth(self, task_id: str) -> str:
+        """What managers' helpers say for the registry of a task's image; empty if nothing. Raises FlotaError."""
+        request = GetRegistryAuthRequest(session_id=self.id, task_id=task_id)
+        return (await _answer(self._stub.GetRegistryAuth(request, timeout=_HELPER_LIMIT))).registry_auth
+
     async def _listen(self, words: AsyncIterator[SessionMessage]) -> None:
         async for message in words:
             self._listener.heard(message)
 
-    async def _beat(self) -> None:
+    async def _beat(self, described: NodeDescription) -> None:
+        """Heartbeats; one is sent at once when there is news of the machine, of which managers know `described`."""
         limit = self._patience
         while True:
-            answer = await _answer(self._stub.Heartbeat(HeartbeatRequest(session_id=self.id), timeout=limit))
+            request = HeartbeatRequest(session_id=self.id)
+            now = self._description.current
+            if now != described:
+                request.description.CopyFrom(now)
+            answer = await _answer(self._stub.Heartbeat(request, timeout=limit))
+            described = now
             period = answer.period.seconds + answer.period.nanos / 1e9
             limit = max(self._patience, period)
-            await asyncio.sleep(period * _EARLY)
+            # Not quicker than that, however much happens here.
+            await asyncio.sleep(min(_NEWS_PAUSE, period * _EARLY))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, period * _EARLY - _NEWS_PAUSE)):
+                    await self._description.changed(described)
 
     async def _take_assignments(self) -> None:
         while True:

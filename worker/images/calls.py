@@ -1,23 +1,43 @@
 """The part of the Agent service that is about images: calls, passed to the store."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+import math
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from flota.rpc.errors import InvalidArgument
 from flota.v1.local_pb2 import (
+    CheckRegistryAuthRequest,
+    CheckRegistryAuthResponse,
     ImportImageRequest,
     ImportImageResponse,
+    InspectImageRequest,
+    InspectImageResponse,
     ListImagesRequest,
     ListImagesResponse,
     LoadImageRequest,
     LoadImageResponse,
+    PruneImagesRequest,
+    PruneImagesResponse,
     PullImageMessage,
     PullImageRequest,
+    PushImageMessage,
+    PushImageRequest,
     RemoveImageRequest,
     RemoveImageResponse,
+    SaveImageMessage,
+    SaveImageRequest,
+    TagImageRequest,
+    TagImageResponse,
 )
+from flota.worker.images.config import ImageConfig
+from flota.worker.images.index import ImageRecord
+from flota.worker.images.pull import Word
 from flota.worker.images.store import ImageStore
+from flota.worker.labels import has_labels
+
+T = TypeVar("T")
 
 
 class ImageCalls:
@@ -40,18 +60,51 @@ class ImageCalls:
 
     async def PullImage(self, request: PullImageRequest, context: Any) -> AsyncIterator[PullImageMessage]:
         """Raises ImageNotFound, BadImage, InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted."""
-        lines: asyncio.Queue[str | None] = asyncio.Queue()
-        pull = asyncio.create_task(
-            self.image_store.pull(request.reference, request.registry_auth, lines.put_nowait), name="pull"
-        )
-        pull.add_done_callback(lambda _: lines.put_nowait(None))
-        try:
-            while (line := await lines.get()) is not None:
-                yield PullImageMessage(line=line)
-            image = await pull
-        finally:
-            pull.cancel()
+        words: asyncio.Queue[Word | None] = asyncio.Queue()
+        pull = self.image_store.pull(request.reference, request.registry_auth, words.put_nowait)
+        async with _meanwhile(pull, words) as pulling:
+            while (word := await words.get()) is not None:
+                yield PullImageMessage(line=word.line, current_bytes=word.current, total_bytes=word.total)
+            image = await pulling
         yield PullImageMessage(image=self.image_store.describe(image.id))
+
+    async def PushImage(self, request: PushImageRequest, context: Any) -> AsyncIterator[PushImageMessage]:
+        """Raises ImageNotFound, InvalidArgument, FailedPrecondition, PullRefused, RegistryUnavailable."""
+        words: asyncio.Queue[Word | None] = asyncio.Queue()
+        push = self.image_store.push(request.reference, request.registry_auth, words.put_nowait)
+        async with _meanwhile(push, words) as pushing:
+            while (word := await words.get()) is not None:
+                yield PushImageMessage(line=word.line)
+            digest = await pushing
+        yield PushImageMessage(digest=digest)
+
+    async def SaveImage(self, request: SaveImageRequest, context: Any) -> AsyncIterator[SaveImageMessage]:
+        """Raises ImageNotFound, FailedPrecondition (its archive is lost)."""
+        async for part in self.image_store.save(list(request.references)):
+            yield SaveImageMessage(data=part)
+
+    async def InspectImage(self, request: InspectImageRequest, context: Any) -> InspectImageResponse:
+        """Raises ImageNotFound."""
+        return self.image_store.inspect(request.reference)
+
+    async def TagImage(self, request: TagImageRequest, context: Any) -> TagImageResponse:
+        """Raises ImageNotFound, InvalidArgument."""
+        await self.image_store.tag(request.source, request.target)
+        return TagImageResponse()
+
+    async def PruneImages(self, request: PruneImagesRequest, context: Any) -> PruneImagesResponse:
+        """Those that no task needs."""
+        until = request.until.ToMilliseconds() / 1000 if request.HasField("until") else math.inf
+
+        def wanted(record: ImageRecord, config: ImageConfig) -> bool:
+            return record.used <= until and has_labels(config.labels, request.labels)
+
+        return await self.image_store.prune(wanted, all=request.all)
+
+    async def CheckRegistryAuth(self, request: CheckRegistryAuthRequest, context: Any) -> CheckRegistryAuthResponse:
+        """Raises PullRefused, InvalidArgument, RegistryUnavailable."""
+        await self.image_store.check(request.registry, request.registry_auth)
+        return CheckRegistryAuthResponse()
 
     async def ListImages(self, request: ListImagesRequest, context: Any) -> ListImagesResponse:
         """All images of this node."""
@@ -60,3 +113,16 @@ class ImageCalls:
     async def RemoveImage(self, request: RemoveImageRequest, context: Any) -> RemoveImageResponse:
         """Raises ImageNotFound, ImageInUse."""
         return await self.image_store.remove(request.reference, request.force)
+
+
+@asynccontextmanager
+async def _meanwhile(
+    work: Coroutine[Any, Any, T], words: "asyncio.Queue[Word | None]"
+) -> AsyncIterator["asyncio.Task[T]"]:
+    """`work` as a task that ends with the block; `words` get None at its end."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: words.put_nowait(None))
+    try:
+        yield task
+    finally:
+        task.cancel()

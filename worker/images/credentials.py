@@ -30,6 +30,15 @@ def auth_file(host: str, registry_auth: str) -> bytes:
     return json.dumps({"auths": entries}).encode()
 
 
+def name_and_password(registry_auth: str) -> tuple[str, str]:
+    """What a person typed. Raises InvalidArgument, also for a token."""
+    given = _parse(registry_auth)
+    user, password = _text(given, "username"), _text(given, "password")
+    if not user or not password:
+        raise InvalidArgument("invalid registry_auth: username and password are needed")
+    return user, password
+
+
 def _parse(registry_auth: str) -> dict[str, Any]:
     # Both alphabets are in use, with and without padding.
     text = registry_auth.strip().translate(str.maketrans("-_", "+/")).rstrip("=")

@@ -16,7 +16,11 @@ class ImageInUse(FailedPrecondition):
 
 
 class PullRefused(PermissionDenied):
-    """The registry does not give the image to us. The message is for people."""
+    """The registry does not give the image to us. The message is for people, `said` what the registry says."""
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class RegistryUnavailable(Unavailable):

@@ -27,6 +27,8 @@ class LayerRecord:
     size: int
     # The boot of this machine in which it was unpacked, as long as it may not be on the disk yet; then empty.
     boot: str = ""
+    # Bytes of its plain tar, which recipes/DIRECTORY says how to make again; 0 = nobody knows how.
+    tar_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class ImageRecord:
     layers: tuple[str, ...] = ()
     # It was removed while a task used it: it goes with that task.
     removed: bool = False
+    # It came from a registry, which may be asked for it again.
+    pulled: bool = False
+    # When it came or a task last needed it, in seconds since 1970.
+    used: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Index:
                     manifest=one["manifest"],
                     layers=tuple(one["layers"]),
                     removed=one["removed"],
+                    pulled=one.get("pulled", False),
+                    used=one.get("used", 0.0),
                 )
                 for image_id, one in document["images"].items()
             }
@@ -100,6 +108,8 @@ class Index:
             manifest=image.manifest or known.manifest,
             layers=image.layers,
             removed=False,
+            pulled=image.pulled or known.pulled,
+            used=max(image.used, known.used),
         )
         return Index(images, {**self.layers, **layers})
 
@@ -118,6 +128,13 @@ class Index:
         """With these layers as being on the disk, those of them that are still there."""
         found = {chain_id: replace(self.layers[chain_id], boot="") for chain_id in chain_ids if chain_id in self.layers}
         return replace(self, layers={**self.layers, **found})
+
+    def with_uses(self, used: Mapping[str, float]) -> Index:
+        """With images used at these times."""
+        later = {one: at for one, at in used.items() if one in self.images and at > self.images[one].used}
+        return replace(
+            self, images={**self.images, **{one: replace(self.images[one], used=later[one]) for one in later}}
+        )
 
     def blobs(self) -> set[str]:
         """Digests of all manifests and configurations."""

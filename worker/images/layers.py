@@ -1,6 +1,7 @@
 """Unpacked layers: each a directory that overlayfs takes as it is, shared by all images that have it.
 
     STATE/images/layers/NAME     whole layers; which is which says the index
+                /recipes/NAME    how to make a layer's tar again (recipe.py)
                 /incoming/NAME   being unpacked
 
 A layer is called by its chain id (OCI image-spec, config.md): the digest of itself and of all below it. It is moved to
@@ -34,6 +35,8 @@ _log = structlog.get_logger("images")
 # More at once only wait for the disk and the processors.
 _AT_ONCE = 2
 _DELETION_LIMIT = 3600.0
+# Seconds for which layers of a pull that failed stay.
+_LINGER = 600.0
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
@@ -53,7 +56,10 @@ class Layers:
 
     def __init__(self, directory: Path, threads: Executor, used: Callable[[], Collection[str]]) -> None:
         self.directory = directory / "layers"
+        self.recipes = directory / "recipes"
         self.incoming = directory / "incoming"
+        # Blobs of pulls that failed.
+        self.kept = self.incoming / "kept"
         self._threads = threads
         self._used = used
         self._records: dict[str, LayerRecord] = {}
@@ -64,13 +70,14 @@ class Layers:
         self._rubbish: list[Path] = []
         self._deleting: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
+        self._lingering: set[asyncio.TimerHandle] = set()
 
     def open(self, records: Mapping[str, LayerRecord], boot: str) -> None:
         """Make the directories, know these layers and find the rubbish. Blocks. Raises OSError."""
         self._boot = boot
         self._records = dict(records)
-        known = {self.directory / one.directory for one in records.values()}
-        for place in (self.directory, self.incoming):
+        known = {place / one.directory for one in records.values() for place in (self.directory, self.recipes)}
+        for place in (self.directory, self.recipes, self.incoming):
             place.mkdir(parents=True, exist_ok=True)
             self._rubbish += set(place.iterdir()) - known
 
@@ -81,6 +88,8 @@ class Layers:
     async def stop(self) -> None:
         """Unpacking ends with Unavailable; deleting goes on at the next start."""
         self._stopping.set()
+        for handle in self._lingering:
+            handle.cancel()
         if self._deleting is not None:
             self._deleting.cancel()
             await asyncio.wait([self._deleting])
@@ -103,6 +112,20 @@ class Layers:
             self._pinned.subtract(chain)
             self.collect()
 
+    def linger(self, chain: Sequence[str]) -> None:
+        """What is there of these layers stays for a while: somebody will try again."""
+        self._pinned.update(chain)
+        handle = asyncio.get_running_loop().call_later(_LINGER, self._let_go, tuple(chain))
+        self._lingering.add(handle)
+
+    def _let_go(self, chain: Sequence[str]) -> None:
+        now = asyncio.get_running_loop().time()
+        self._lingering = {one for one in self._lingering if one.when() > now}
+        if not self._lingering:
+            self._rubbish.append(self.kept)
+        self._pinned.subtract(chain)
+        self.collect()
+
     def __contains__(self, chain_id: str) -> bool:
         return chain_id in self._records
 
@@ -124,9 +147,15 @@ class Layers:
         used = self._used()
         unused = [one for one in self._records if one not in used and self._pinned[one] <= 0]
         self._pinned = +self._pinned
-        self._rubbish += [self.directory / self._records.pop(chain_id).directory for chain_id in unused]
+        for name in [self._records.pop(chain_id).directory for chain_id in unused]:
+            self._rubbish += [self.directory / name, self.recipes / name]
         self._delete()
         return unused
+
+    async def deleted(self) -> None:
+        """Until what was collected is gone from the disk."""
+        if self._deleting is not None:
+            await asyncio.wait([self._deleting])
 
     async def _provide(self, image: FoundImage, number: int, chain_id: str, below: Sequence[Path]) -> None:
         if chain_id not in self._records and image.arrival is not None:
@@ -157,18 +186,20 @@ class Layers:
         incoming.mkdir()
         # Whatever the umask.
         incoming.chmod(0o755)
+        recipe = self.recipes / name
         try:
             source = _Stoppable(plain(opener()), self._stopping)
-            made = unpack(source, incoming, below)
+            with recipe.open("wb") as file:
+                made = unpack(source, incoming, below, file)
             if made.diff_id != diff_id:
                 raise BadLayer(f"it is damaged: its digest is {made.diff_id}")
             incoming.rename(self.directory / name)
         except BaseException as error:
-            self._rubbish.append(incoming)
+            self._rubbish += [incoming, recipe]
             if isinstance(error, BadLayer):
                 raise BadImage(f"layer {diff_id}: {error}") from None
             raise
-        return LayerRecord(name, diff_id, made.size, self._boot)
+        return LayerRecord(name, diff_id, made.size, self._boot, made.tar_size)
 
     def _delete(self) -> None:
         if self._rubbish and not self._stopping.is_set() and (self._deleting is None or self._deleting.done()):

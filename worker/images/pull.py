@@ -3,10 +3,13 @@
     what the tag stands for ──► (an index: this machine's) manifest ──► configuration ──► layers that are not here yet
 
 A layer is unpacked as soon as it has come, while others are on their way; those that are here are not fetched again.
+What came of a pull that the registry broke off stays for a while, so the next try goes on from there.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +24,24 @@ from flota.worker.images.layers import Layers, chain_ids
 from flota.worker.images.metrics import PULL, PULLS
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.skopeo import Arrived, Repository, Skopeo
+from flota.worker.runtime.processes import to_the_end
 
 _SHORT = 12
 _MEGABYTE = 1_000_000
 # Seconds between words about how much has come.
 _TELL_EVERY = 1.0
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Word:
+    """For people who wait: a line, and how many bytes have come of how many (0 of 0: it is not about that)."""
+
+    line: str
+    current: int = 0
+    total: int = 0
+
+
+Say = Callable[[Word], None]
 Store = Callable[[FoundImage], Coroutine[Any, Any, str]]
 
 
@@ -88,9 +102,9 @@ class Puller:
     def _begin(self, name: ImageReference, auth: str) -> _Pull:
         listeners: list[Say] = []
 
-        def tell(line: str) -> None:
+        def tell(word: Word) -> None:
             for listener in list(listeners):
-                listener(line)
+                listener(word)
 
         def ended(task: asyncio.Task[str]) -> None:
             self._tasks.discard(task)
@@ -112,13 +126,13 @@ class Puller:
             # What else is said of it cannot change what it is.
             name = replace(name, tag="")
         async with self._skopeo.repository(name, auth, self._directory) as repository:
-            say(f"Pulling from {name.familiar_name}")
+            say(Word(f"Pulling from {name.familiar_name}"))
             manifest, digests = await self._manifest(repository, name)
             exact = replace(name, tag="", digest=manifest.digest)
             configuration = await repository.configuration(exact)
             if digest_of(configuration) != manifest.config:
                 raise BadImage(f"{name.familiar} is damaged: its configuration's digest is {digest_of(configuration)}")
-            arrival = _Arrival(repository, manifest, say)
+            arrival = _Arrival(repository, manifest, say, self._layers.kept)
             image = made(configuration, arrival.openers(), names=(name,), digests=digests, manifest=manifest.data)
             chain = chain_ids(image.config.diff_ids)
             with self._layers.pinned(chain):
@@ -128,7 +142,7 @@ class Puller:
                     image_id = await self._fetch(repository, exact, image, arrival)
                 else:
                     image_id = await self._store(image)
-            say(f"Digest: {digests[0]}")
+            say(Word(f"Digest: {digests[0]}"))
             return image_id
 
     async def _manifest(self, repository: Repository, name: ImageReference) -> tuple[Manifest, tuple[str, ...]]:
@@ -152,12 +166,22 @@ class Puller:
     ) -> str:
         """Fetch and store at the same time."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._copy(repository, exact, arrival))
-                stored = group.create_task(self._store(replace(image, arrival=arrival.wait)))
-        except BaseExceptionGroup as errors:
-            # What fails first is the reason; the rest was cancelled.
-            raise errors.exceptions[0] from None
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._copy(repository, exact, arrival))
+                    stored = group.create_task(self._store(replace(image, arrival=arrival.wait)))
+            except BaseExceptionGroup as errors:
+                # What fails first is the reason; the rest was cancelled.
+                raise errors.exceptions[0] from None
+        except RegistryUnavailable:
+            # Whoever tries again goes on from here.
+            self._layers.linger(chain_ids(image.config.diff_ids))
+            await to_the_end(asyncio.to_thread(arrival.keep))
+            raise
+        except BadImage:
+            await to_the_end(asyncio.to_thread(arrival.forget))
+            raise
+        await to_the_end(asyncio.to_thread(arrival.forget))
         return stored.result()
 
     async def _copy(self, repository: Repository, exact: ImageReference, arrival: "_Arrival") -> None:
@@ -169,8 +193,10 @@ class Puller:
 class _Arrival:
     """The layers of an image on their way: who waits for one, and what people are told."""
 
-    def __init__(self, repository: Repository, manifest: Manifest, say: Say) -> None:
+    def __init__(self, repository: Repository, manifest: Manifest, say: Say, kept: Path) -> None:
+        """`kept` is where layers wait that came for a pull that failed."""
         self._directory = repository.blobs
+        self._kept = kept
         self._layers = manifest.layers
         self._sizes = dict(zip(manifest.layers, manifest.sizes, strict=True))
         self._say = say
@@ -189,14 +215,30 @@ class _Arrival:
         self._wanted = {self._layers[number] for number in missing}
         self._directory.mkdir(parents=True)
         for digest in dict.fromkeys(self._layers):
-            if digest not in self._wanted:
+            if digest in self._wanted:
+                with suppress(FileNotFoundError):
+                    os.link(self._kept / self._path(digest).name, self._path(digest))
+            else:
                 self._path(digest).touch()
-                self._say(f"{_short(digest)}: Already exists")
+                self._say(Word(f"{_short(digest)}: Already exists"))
+
+    def keep(self) -> None:
+        """What has come stays for the next try. Blocks."""
+        with suppress(OSError):
+            self._kept.mkdir(exist_ok=True)
+            for digest in self._there & self._wanted:
+                with suppress(FileExistsError, FileNotFoundError):
+                    os.link(self._path(digest), self._kept / self._path(digest).name)
+
+    def forget(self) -> None:
+        """No next try needs it. Blocks."""
+        for digest in self._wanted:
+            (self._kept / self._path(digest).name).unlink(missing_ok=True)
 
     def note(self, now: Arrived) -> None:
         """There is more."""
         for digest in sorted((now.whole & self._wanted) - self._there):
-            self._say(f"{_short(digest)}: Download complete")
+            self._say(Word(f"{_short(digest)}: Download complete"))
         if now.whole - self._there:
             self._there = now.whole
             self._news.set()
@@ -219,7 +261,7 @@ class _Arrival:
         line = f"Downloading {size / _MEGABYTE:.1f} MB of {total / _MEGABYTE:.1f} MB"
         if now - self._told_at >= _TELL_EVERY and line != self._told:
             self._told_at, self._told = now, line
-            self._say(line)
+            self._say(Word(line, size, total))
 
     def _path(self, digest: str) -> Path:
         return self._directory / digest.removeprefix("sha256:")

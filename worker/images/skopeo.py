@@ -1,4 +1,4 @@
-"""skopeo, which talks to registries for us: what an image is, and its layers into a directory.
+"""skopeo, which talks to registries for us: what an image is, its layers into a directory, an image out of one.
 
 What registries.conf(5) and certs.d say on this machine counts. Credentials reach it through a file, never through its
 command line. What it says of failures becomes one line for people.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flota.rpc.errors import FlotaError
 from flota.v1.image_references import ImageReference
-from flota.worker.images.credentials import auth_file
+from flota.worker.images.credentials import auth_file, name_and_password
 from flota.worker.images.errors import (
     BadImage,
     ImageNotFound,
@@ -78,6 +78,16 @@ class Skopeo:
         finally:
             await to_the_end(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
 
+    async def check(self, host: str, auth: str, directory: Path) -> None:
+        """Whether a registry takes these credentials.
+
+        Raises PullRefused if it does not, InvalidArgument (auth), RegistryUnavailable, OSError.
+        """
+        user, password = name_and_password(auth)
+        # Any name will do.
+        async with self.repository(ImageReference(host, "any"), "", directory) as repository:
+            await repository.log_in(user, password)
+
     def is_insecure(self, host: str) -> bool:
         address = re.sub(r":\d+$", "", host)
         if host in self._insecure or address in self._insecure or address == "localhost":
@@ -96,6 +106,7 @@ class Repository:
         self._place = place
         self._options = ["--tls-verify=false"] if insecure else []
         self._source_options = ["--src-tls-verify=false"] if insecure else []
+        self._target_options = ["--dest-tls-verify=false"] if insecure else []
         self._limit = limit
 
     @property
@@ -127,7 +138,7 @@ class Repository:
             *("--dest-oci-accept-uncompressed-layers", f"docker://{name}", f"oci:{layout}"),
         ]
 
-        def look() -> int:
+        def look(process_id: int) -> int:
             whole = {f"sha256:{one.name}": one.stat().st_size for one in _files(self.blobs)}
             half = [one.stat().st_size for one in _files(layout) if one.name.startswith("oci-put-blob")]
             now = Arrived(sum(whole.values()) + sum(half), frozenset(whole))
@@ -136,24 +147,51 @@ class Repository:
 
         loop = asyncio.get_running_loop()
         await self._run(command, look)
-        await asyncio.to_thread(look)
+        await asyncio.to_thread(look, 0)
+
+    async def push(self, layout: Path, tag: str, name: ImageReference) -> str:
+        """Give an image in an OCI layout to the registry; the digest it has there. Raises like `manifest`."""
+        digest = self._place / "digest"
+        command = [
+            *(self._program, "--insecure-policy", "copy", "--dest-authfile", str(self._place / "auth.json")),
+            *(*self._target_options, "--digestfile", str(digest), f"oci:{layout}:{tag}", f"docker://{name}"),
+        ]
+        await self._run(command, _activity)
+        return digest.read_text().strip()
+
+    async def log_in(self, user: str, password: str) -> None:
+        """Show credentials to the registry. Raises PullRefused, RegistryUnavailable, OSError."""
+        command = [
+            *(self._program, "login", "--authfile", str(self._place / "login.json"), *self._options),
+            *("--username", user, "--password-stdin", self._name.host),
+        ]
+        try:
+            await self._run(command, lambda _: 0, password.encode())
+        except PullRefused as error:
+            raise PullRefused(f"registry {self._name.host} does not take these credentials: {error.said}") from None
 
     async def _inspect(self, name: ImageReference, *options: str) -> bytes:
         command = [
             *(self._program, "--insecure-policy", "inspect", *options, "--authfile", str(self._place / "auth.json")),
             *(*self._options, f"docker://{name}"),
         ]
-        output = await self._run(command, lambda: 0)
+        output = await self._run(command, lambda _: 0)
         if len(output) > _LARGEST_DOCUMENT:
             raise BadImage(f"a document of {name.familiar} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
         return output
 
-    async def _run(self, command: Sequence[str], look: Callable[[], int]) -> bytes:
-        """Its output. `look` blocks, and gives another number as long as something goes on."""
-        with (self._place / "output").open("w+b") as output, (self._place / "errors").open("w+b") as errors:
+    async def _run(self, command: Sequence[str], look: Callable[[int], int], told: bytes = b"") -> bytes:
+        """Its output. `look` blocks, and gives another number as long as the process (its id) gets on."""
+        with (
+            (self._place / "input").open("w+b") as input,
+            (self._place / "output").open("w+b") as output,
+            (self._place / "errors").open("w+b") as errors,
+        ):
+            input.write(told)
+            input.seek(0)
             process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; what takes time is the wait below
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=input,
                 stdout=output,
                 stderr=errors,
                 # Large things that it puts down meanwhile.
@@ -171,13 +209,13 @@ class Repository:
             output.seek(0)
             return output.read(_LARGEST_DOCUMENT + 1)
 
-    async def _finished(self, process: subprocess.Popen[bytes], look: Callable[[], int]) -> None:
+    async def _finished(self, process: subprocess.Popen[bytes], look: Callable[[int], int]) -> None:
         loop = asyncio.get_running_loop()
         seen, at = -1, loop.time()
         while True:
             with suppress(TimeoutError):
                 return await processes.finished(process, _PERIOD)
-            now = await asyncio.to_thread(look)
+            now = await asyncio.to_thread(look, process.pid)
             if now != seen:
                 seen, at = now, loop.time()
             elif loop.time() - at > self._limit:
@@ -193,7 +231,7 @@ class Repository:
             return ImageNotFound(f"no such image: {image} (registry {host} has none of that name)")
         if any(one in words for one in _REFUSED):
             return PullRefused(
-                f"registry {host} refuses {image}: {said} (credentials: docker login, --with-registry-auth)"
+                f"registry {host} refuses {image}: {said} (credentials: flota login, --with-registry-auth)", said
             )
         if "server gave http response" in words:
             said = "it speaks plain HTTP, which is only trusted if the daemon's --insecure-registry names it"
@@ -202,6 +240,15 @@ class Repository:
         elif any(one in words for one in _NO_WAY):
             return RegistryUnreachable(f"registry {host} cannot be reached: {said}")
         return RegistryUnavailable(f"pulling {image} from registry {host} failed: {said}")
+
+
+def _activity(process_id: int) -> int:
+    """Bytes that a process has read and written; 0 if nobody knows."""
+    try:
+        lines = Path(f"/proc/{process_id}/io").read_text().split()
+        return int(lines[1]) + int(lines[3])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _files(directory: Path) -> list[Path]:

@@ -11,7 +11,6 @@ that have no entry of their own, and the files that its hard links name.
 Nothing here looks at what is done with the directory; who calls throws it away when unpacking fails.
 """
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -19,20 +18,20 @@ import shutil
 import stat
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from queue import Queue
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
+from flota.worker.images import recipe
 from flota.worker.images.compression import Damaged, Readable
+from flota.worker.images.confining import confined
 
 _CHUNK = 1 << 20
 _CHUNKS_AHEAD = 4
 _BLOCK = 512
-_CLONE_FS = 0x200
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 # What union file systems before overlayfs kept for themselves.
@@ -47,7 +46,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 _LAST_TIME = 1 << 62
 
 T = TypeVar("T")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BadLayer(Exception):
@@ -60,12 +58,17 @@ class Unpacked:
 
     # sha256:… of the plain tar.
     diff_id: str
-    # Bytes of all its files.
+    # Bytes of all its files, and of the tar.
     size: int
+    tar_size: int
 
 
-def unpack(tar: Readable, directory: Path, lowers: Sequence[Path] = ()) -> Unpacked:
+def unpack(
+    tar: Readable, directory: Path, lowers: Sequence[Path] = (), recipe_file: BinaryIO | None = None
+) -> Unpacked:
     """Unpack a plain tar into an empty directory. `lowers` are the layers below it, lowest first.
+
+    How to make the tar again is written to `recipe_file`.
 
     Takes as long as it takes: call it in a thread. Raises BadLayer, OSError (no space left, …).
     """
@@ -73,21 +76,23 @@ def unpack(tar: Readable, directory: Path, lowers: Sequence[Path] = ()) -> Unpac
     failure: list[Exception] = []
     sizes: list[int] = []
 
-    def confined() -> None:
-        stream = _Stream(chunks)
+    def take() -> None:
+        stream = _Stream(chunks, recipe.Writer(recipe_file) if recipe_file is not None else None)
         try:
-            with _confined(directory, lowers) as below:
+            with confined(directory, lowers) as below:
                 sizes.append(_Layer(stream, below).unpack())
+                stream.finish()
         except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
             failure.append(error)
         stream.skip_all()
 
-    thread = threading.Thread(target=confined, name="unpack")
+    thread = threading.Thread(target=take, name="unpack")
     thread.start()
-    digest = hashlib.sha256()
+    digest, length = hashlib.sha256(), 0
     try:
         while not failure and (chunk := tar.read(_CHUNK)):
             digest.update(chunk)
+            length += len(chunk)
             chunks.put(chunk)
     except Damaged as error:
         raise BadLayer(str(error)) from None
@@ -96,7 +101,7 @@ def unpack(tar: Readable, directory: Path, lowers: Sequence[Path] = ()) -> Unpac
         thread.join()
     if failure:
         raise failure[0]
-    return Unpacked(f"sha256:{digest.hexdigest()}", sizes[0])
+    return Unpacked(f"sha256:{digest.hexdigest()}", sizes[0], length)
 
 
 def total_size(directory: Path | str) -> int:
@@ -113,30 +118,12 @@ def total_size(directory: Path | str) -> int:
     return total
 
 
-@contextmanager
-def _confined(directory: Path, lowers: Sequence[Path]) -> Iterator[list[int]]:
-    """Make `directory` the root of this thread for good. Gives descriptors of the lower layers, topmost first."""
-    below: list[int] = []
-    try:
-        for lower in reversed(lowers):
-            below.append(os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        if _libc.unshare(_CLONE_FS) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), "unshare")
-        os.chroot(directory)
-        os.chdir("/")
-        os.umask(0)
-        yield below
-    finally:
-        for descriptor in below:
-            os.close(descriptor)
-
-
 class _Stream:
     """Chunks from a queue as a file that goes forwards only: what tarfile needs of one, and copying without copies."""
 
-    def __init__(self, chunks: "Queue[bytes | None]") -> None:
+    def __init__(self, chunks: "Queue[bytes | None]", writer: recipe.Writer | None) -> None:
         self._chunks = chunks
+        self._writer = writer
         self._now = memoryview(b"")
         self._at = 0
         self._before = 0
@@ -153,15 +140,21 @@ class _Stream:
             raise BadLayer("its entries overlap")
         while count > 0 and (part := self._part(count)):
             count -= len(part)
+            if self._writer is not None:
+                self._writer.data(part)
 
     def read(self, size: int) -> bytes:
         self.last = bytes(self._part(size))
         while len(self.last) < size and (more := self._part(size - len(self.last))):
             self.last += more
+        if self._writer is not None:
+            self._writer.data(self.last)
         return self.last
 
-    def copy(self, target: int, size: int) -> None:
-        """Write the next bytes to a file."""
+    def copy(self, target: int, path: str, offset: int, size: int) -> None:
+        """Write the next bytes to a file, opened as `target`; what it is called, and where in it they are."""
+        if self._writer is not None:
+            self._writer.content(path, offset, size)
         while size:
             part = self._part(size)
             if not part:
@@ -169,6 +162,14 @@ class _Stream:
             size -= len(part)
             while part:
                 part = part[os.write(target, part) :]
+
+    def finish(self) -> None:
+        """Whatever is behind the last entry. Raises OSError."""
+        while part := self._part(_CHUNK):
+            if self._writer is not None:
+                self._writer.data(part)
+        if self._writer is not None:
+            self._writer.close()
 
     def skip_all(self) -> None:
         """Read to the end: the other side must not be kept waiting."""
@@ -253,7 +254,7 @@ class _Layer:
         elif entry.isreg():
             descriptor = self._place(path, lambda: os.open(path, _NEW_FILE, mode & 0o777))
             try:
-                self._fill(descriptor, entry)
+                self._fill(descriptor, entry, path)
                 self._dress(descriptor, entry)
             finally:
                 os.close(descriptor)
@@ -291,16 +292,16 @@ class _Layer:
             self._whiteouts.discard(path)
             self._make_opaque(path)
 
-    def _fill(self, descriptor: int, entry: tarfile.TarInfo) -> None:
+    def _fill(self, descriptor: int, entry: tarfile.TarInfo, path: str) -> None:
         self._size += entry.size
         self._stream.seek(entry.offset_data)
         holes: list[tuple[int, int]] | None = getattr(entry, "sparse", None)
         if holes is None:
-            self._stream.copy(descriptor, entry.size)
+            self._stream.copy(descriptor, path, 0, entry.size)
             return
         for offset, size in holes:
             os.lseek(descriptor, offset, os.SEEK_SET)
-            self._stream.copy(descriptor, size)
+            self._stream.copy(descriptor, path, offset, size)
         os.ftruncate(descriptor, entry.size)
 
     def _link(self, target: str, path: str) -> None:

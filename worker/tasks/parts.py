@@ -3,7 +3,7 @@
 Protocols, because a controller's rules are tested without a kernel (tests/unit/worker).
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,8 +38,8 @@ class Image(Protocol):
 class Images(Protocol):
     """worker/images."""
 
-    async def provide(self, reference: str, auth: str = "") -> Image:
-        """The one that is here, else the registry's (with credentials `auth`).
+    async def provide(self, reference: str, credentials: Callable[[], Awaitable[str]] = ...) -> Image:
+        """The one that is here, else the registry's, which is shown `credentials`.
 
         Raises ImageNotFound or another FlotaError.
         """
@@ -73,6 +73,10 @@ class Networks(Protocol):
     async def detach(self, task_id: str) -> None: ...
 
 
+async def _no_credentials(task_id: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Parts:
     """One node's, shared by all controllers."""
@@ -82,3 +86,5 @@ class Parts:
     networks: Networks
     payloads: Payloads
     node: NodeFacts
+    # Registry credentials for a task's image that managers' helpers give; "" = they have none. Raises nothing.
+    credentials: Callable[[str], Awaitable[str]] = _no_credentials

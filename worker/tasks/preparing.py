@@ -23,7 +23,12 @@ async def prepare(task: Task, parts: Parts) -> PreparedTask:
     parts.containers.expect()
     wanted = expanded(task, parts.node)
     container = wanted.spec.container
-    image = await parts.images.provide(container.image, container.registry_auth)
+
+    async def credentials() -> str:
+        # Those in the spec may have run out by now.
+        return await parts.credentials(task.id) or container.registry_auth
+
+    image = await parts.images.provide(container.image, credentials)
     parts.images.hold(task.id, image.id)
     prepared = decide(task, image.id, image.config)
     files = parts.payloads.files(

@@ -64,6 +64,11 @@ class DispatcherStub:
                 request_serializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.FromString,
                 _registered_method=True)
+        self.GetRegistryAuth = channel.unary_unary(
+                '/flota.v1.Dispatcher/GetRegistryAuth',
+                request_serializer=flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServicer:
@@ -114,6 +119,14 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRegistryAuth(self, request, context):
+        """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
+        out, those in a spec do so too). NOT_FOUND: no such task of this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DispatcherServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.ConfirmAssignments,
                     request_deserializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.FromString,
                     response_serializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.SerializeToString,
+            ),
+            'GetRegistryAuth': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRegistryAuth,
+                    request_deserializer=flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +328,33 @@ class Dispatcher:
             '/flota.v1.Dispatcher/ConfirmAssignments',
             flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.SerializeToString,
             flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRegistryAuth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Dispatcher/GetRegistryAuth',
+            flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthRequest.SerializeToString,
+            flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,10 @@ class DispatcherStub:
     """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
     when all nodes that could send to it have said so (or have had a second for it).
     """
+    GetRegistryAuth: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GetRegistryAuthRequest, _dispatcher_pb2.GetRegistryAuthResponse]
+    """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
+    out, those in a spec do so too). NOT_FOUND: no such task of this node.
+    """
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
@@ -80,6 +84,10 @@ class DispatcherAsyncStub(DispatcherStub):
     ConfirmAssignments: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.ConfirmAssignmentsRequest, _dispatcher_pb2.ConfirmAssignmentsResponse]  # type: ignore[assignment]
     """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
     when all nodes that could send to it have said so (or have had a second for it).
+    """
+    GetRegistryAuth: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GetRegistryAuthRequest, _dispatcher_pb2.GetRegistryAuthResponse]  # type: ignore[assignment]
+    """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
+    out, those in a spec do so too). NOT_FOUND: no such task of this node.
     """
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
@@ -136,6 +144,16 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dispatcher_pb2.ConfirmAssignmentsResponse, _abc.Awaitable[_dispatcher_pb2.ConfirmAssignmentsResponse]]:
         """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
         when all nodes that could send to it have said so (or have had a second for it).
+        """
+
+    @_abc_1.abstractmethod
+    def GetRegistryAuth(
+        self,
+        request: _dispatcher_pb2.GetRegistryAuthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatcher_pb2.GetRegistryAuthResponse, _abc.Awaitable[_dispatcher_pb2.GetRegistryAuthResponse]]:
+        """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
+        out, those in a spec do so too). NOT_FOUND: no such task of this node.
         """
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -363,6 +363,56 @@ class AgentStub:
                 request_serializer=flota_dot_v1_dot_local__pb2.RemoveImageRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_local__pb2.RemoveImageResponse.FromString,
                 _registered_method=True)
+        self.InspectImage = channel.unary_unary(
+                '/flota.v1.Agent/InspectImage',
+                request_serializer=flota_dot_v1_dot_local__pb2.InspectImageRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.InspectImageResponse.FromString,
+                _registered_method=True)
+        self.TagImage = channel.unary_unary(
+                '/flota.v1.Agent/TagImage',
+                request_serializer=flota_dot_v1_dot_local__pb2.TagImageRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.TagImageResponse.FromString,
+                _registered_method=True)
+        self.SaveImage = channel.unary_stream(
+                '/flota.v1.Agent/SaveImage',
+                request_serializer=flota_dot_v1_dot_local__pb2.SaveImageRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.SaveImageMessage.FromString,
+                _registered_method=True)
+        self.PushImage = channel.unary_stream(
+                '/flota.v1.Agent/PushImage',
+                request_serializer=flota_dot_v1_dot_local__pb2.PushImageRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.PushImageMessage.FromString,
+                _registered_method=True)
+        self.PruneImages = channel.unary_unary(
+                '/flota.v1.Agent/PruneImages',
+                request_serializer=flota_dot_v1_dot_local__pb2.PruneImagesRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.PruneImagesResponse.FromString,
+                _registered_method=True)
+        self.CheckRegistryAuth = channel.unary_unary(
+                '/flota.v1.Agent/CheckRegistryAuth',
+                request_serializer=flota_dot_v1_dot_local__pb2.CheckRegistryAuthRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.CheckRegistryAuthResponse.FromString,
+                _registered_method=True)
+        self.CreateVolume = channel.unary_unary(
+                '/flota.v1.Agent/CreateVolume',
+                request_serializer=flota_dot_v1_dot_local__pb2.CreateVolumeRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.CreateVolumeResponse.FromString,
+                _registered_method=True)
+        self.ListVolumes = channel.unary_unary(
+                '/flota.v1.Agent/ListVolumes',
+                request_serializer=flota_dot_v1_dot_local__pb2.ListVolumesRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.ListVolumesResponse.FromString,
+                _registered_method=True)
+        self.RemoveVolume = channel.unary_unary(
+                '/flota.v1.Agent/RemoveVolume',
+                request_serializer=flota_dot_v1_dot_local__pb2.RemoveVolumeRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.RemoveVolumeResponse.FromString,
+                _registered_method=True)
+        self.PruneVolumes = channel.unary_unary(
+                '/flota.v1.Agent/PruneVolumes',
+                request_serializer=flota_dot_v1_dot_local__pb2.PruneVolumesRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.PruneVolumesResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -421,6 +471,67 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneImages(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckRegistryAuth(self, request, context):
+        """Whether the registry takes these credentials: PERMISSION_DENIED if it does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateVolume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVolumes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveVolume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneVolumes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -463,6 +574,56 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.RemoveImage,
                     request_deserializer=flota_dot_v1_dot_local__pb2.RemoveImageRequest.FromString,
                     response_serializer=flota_dot_v1_dot_local__pb2.RemoveImageResponse.SerializeToString,
+            ),
+            'InspectImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectImage,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.InspectImageRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.InspectImageResponse.SerializeToString,
+            ),
+            'TagImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagImage,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.TagImageRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.TagImageResponse.SerializeToString,
+            ),
+            'SaveImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveImage,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.SaveImageRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.SaveImageMessage.SerializeToString,
+            ),
+            'PushImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PushImage,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.PushImageRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.PushImageMessage.SerializeToString,
+            ),
+            'PruneImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneImages,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.PruneImagesRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.PruneImagesResponse.SerializeToString,
+            ),
+            'CheckRegistryAuth': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRegistryAuth,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.CheckRegistryAuthRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.CheckRegistryAuthResponse.SerializeToString,
+            ),
+            'CreateVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateVolume,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.CreateVolumeRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.CreateVolumeResponse.SerializeToString,
+            ),
+            'ListVolumes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVolumes,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.ListVolumesRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.ListVolumesResponse.SerializeToString,
+            ),
+            'RemoveVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveVolume,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.RemoveVolumeRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.RemoveVolumeResponse.SerializeToString,
+            ),
+            'PruneVolumes': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneVolumes,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.PruneVolumesRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.PruneVolumesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -682,6 +843,276 @@ class Agent:
             '/flota.v1.Agent/RemoveImage',
             flota_dot_v1_dot_local__pb2.RemoveImageRequest.SerializeToString,
             flota_dot_v1_dot_local__pb2.RemoveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/InspectImage',
+            flota_dot_v1_dot_local__pb2.InspectImageRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.InspectImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/TagImage',
+            flota_dot_v1_dot_local__pb2.TagImageRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.TagImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Agent/SaveImage',
+            flota_dot_v1_dot_local__pb2.SaveImageRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.SaveImageMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Agent/PushImage',
+            flota_dot_v1_dot_local__pb2.PushImageRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.PushImageMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/PruneImages',
+            flota_dot_v1_dot_local__pb2.PruneImagesRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.PruneImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRegistryAuth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/CheckRegistryAuth',
+            flota_dot_v1_dot_local__pb2.CheckRegistryAuthRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.CheckRegistryAuthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/CreateVolume',
+            flota_dot_v1_dot_local__pb2.CreateVolumeRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.CreateVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/ListVolumes',
+            flota_dot_v1_dot_local__pb2.ListVolumesRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.ListVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/RemoveVolume',
+            flota_dot_v1_dot_local__pb2.RemoveVolumeRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.RemoveVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/PruneVolumes',
+            flota_dot_v1_dot_local__pb2.PruneVolumesRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.PruneVolumesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -117,6 +117,17 @@ class AgentStub:
     PullImage: _grpc.UnaryStreamMultiCallable[_local_pb2.PullImageRequest, _local_pb2.PullImageMessage]
     ListImages: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListImagesRequest, _local_pb2.ListImagesResponse]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_local_pb2.RemoveImageRequest, _local_pb2.RemoveImageResponse]
+    InspectImage: _grpc.UnaryUnaryMultiCallable[_local_pb2.InspectImageRequest, _local_pb2.InspectImageResponse]
+    TagImage: _grpc.UnaryUnaryMultiCallable[_local_pb2.TagImageRequest, _local_pb2.TagImageResponse]
+    SaveImage: _grpc.UnaryStreamMultiCallable[_local_pb2.SaveImageRequest, _local_pb2.SaveImageMessage]
+    PushImage: _grpc.UnaryStreamMultiCallable[_local_pb2.PushImageRequest, _local_pb2.PushImageMessage]
+    PruneImages: _grpc.UnaryUnaryMultiCallable[_local_pb2.PruneImagesRequest, _local_pb2.PruneImagesResponse]
+    CheckRegistryAuth: _grpc.UnaryUnaryMultiCallable[_local_pb2.CheckRegistryAuthRequest, _local_pb2.CheckRegistryAuthResponse]
+    """Whether the registry takes these credentials: PERMISSION_DENIED if it does not."""
+    CreateVolume: _grpc.UnaryUnaryMultiCallable[_local_pb2.CreateVolumeRequest, _local_pb2.CreateVolumeResponse]
+    ListVolumes: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListVolumesRequest, _local_pb2.ListVolumesResponse]
+    RemoveVolume: _grpc.UnaryUnaryMultiCallable[_local_pb2.RemoveVolumeRequest, _local_pb2.RemoveVolumeResponse]
+    PruneVolumes: _grpc.UnaryUnaryMultiCallable[_local_pb2.PruneVolumesRequest, _local_pb2.PruneVolumesResponse]
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -137,6 +148,17 @@ class AgentAsyncStub(AgentStub):
     PullImage: _aio.UnaryStreamMultiCallable[_local_pb2.PullImageRequest, _local_pb2.PullImageMessage]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_local_pb2.ListImagesRequest, _local_pb2.ListImagesResponse]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_local_pb2.RemoveImageRequest, _local_pb2.RemoveImageResponse]  # type: ignore[assignment]
+    InspectImage: _aio.UnaryUnaryMultiCallable[_local_pb2.InspectImageRequest, _local_pb2.InspectImageResponse]  # type: ignore[assignment]
+    TagImage: _aio.UnaryUnaryMultiCallable[_local_pb2.TagImageRequest, _local_pb2.TagImageResponse]  # type: ignore[assignment]
+    SaveImage: _aio.UnaryStreamMultiCallable[_local_pb2.SaveImageRequest, _local_pb2.SaveImageMessage]  # type: ignore[assignment]
+    PushImage: _aio.UnaryStreamMultiCallable[_local_pb2.PushImageRequest, _local_pb2.PushImageMessage]  # type: ignore[assignment]
+    PruneImages: _aio.UnaryUnaryMultiCallable[_local_pb2.PruneImagesRequest, _local_pb2.PruneImagesResponse]  # type: ignore[assignment]
+    CheckRegistryAuth: _aio.UnaryUnaryMultiCallable[_local_pb2.CheckRegistryAuthRequest, _local_pb2.CheckRegistryAuthResponse]  # type: ignore[assignment]
+    """Whether the registry takes these credentials: PERMISSION_DENIED if it does not."""
+    CreateVolume: _aio.UnaryUnaryMultiCallable[_local_pb2.CreateVolumeRequest, _local_pb2.CreateVolumeResponse]  # type: ignore[assignment]
+    ListVolumes: _aio.UnaryUnaryMultiCallable[_local_pb2.ListVolumesRequest, _local_pb2.ListVolumesResponse]  # type: ignore[assignment]
+    RemoveVolume: _aio.UnaryUnaryMultiCallable[_local_pb2.RemoveVolumeRequest, _local_pb2.RemoveVolumeResponse]  # type: ignore[assignment]
+    PruneVolumes: _aio.UnaryUnaryMultiCallable[_local_pb2.PruneVolumesRequest, _local_pb2.PruneVolumesResponse]  # type: ignore[assignment]
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """Agent is the worker process's own socket; the daemon passes calls on."""
@@ -202,6 +224,77 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request: _local_pb2.RemoveImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.RemoveImageResponse, _abc.Awaitable[_local_pb2.RemoveImageResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def InspectImage(
+        self,
+        request: _local_pb2.InspectImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.InspectImageResponse, _abc.Awaitable[_local_pb2.InspectImageResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def TagImage(
+        self,
+        request: _local_pb2.TagImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.TagImageResponse, _abc.Awaitable[_local_pb2.TagImageResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SaveImage(
+        self,
+        request: _local_pb2.SaveImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_local_pb2.SaveImageMessage], _abc.AsyncIterator[_local_pb2.SaveImageMessage]]: ...
+
+    @_abc_1.abstractmethod
+    def PushImage(
+        self,
+        request: _local_pb2.PushImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_local_pb2.PushImageMessage], _abc.AsyncIterator[_local_pb2.PushImageMessage]]: ...
+
+    @_abc_1.abstractmethod
+    def PruneImages(
+        self,
+        request: _local_pb2.PruneImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.PruneImagesResponse, _abc.Awaitable[_local_pb2.PruneImagesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CheckRegistryAuth(
+        self,
+        request: _local_pb2.CheckRegistryAuthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.CheckRegistryAuthResponse, _abc.Awaitable[_local_pb2.CheckRegistryAuthResponse]]:
+        """Whether the registry takes these credentials: PERMISSION_DENIED if it does not."""
+
+    @_abc_1.abstractmethod
+    def CreateVolume(
+        self,
+        request: _local_pb2.CreateVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.CreateVolumeResponse, _abc.Awaitable[_local_pb2.CreateVolumeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListVolumes(
+        self,
+        request: _local_pb2.ListVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.ListVolumesResponse, _abc.Awaitable[_local_pb2.ListVolumesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveVolume(
+        self,
+        request: _local_pb2.RemoveVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.RemoveVolumeResponse, _abc.Awaitable[_local_pb2.RemoveVolumeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PruneVolumes(
+        self,
+        request: _local_pb2.PruneVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.PruneVolumesResponse, _abc.Awaitable[_local_pb2.PruneVolumesResponse]]: ...
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -27,25 +27,29 @@ from flota.v1 import objects_pb2 as flota_dot_v1_dot_objects__pb2
 from flota.v1 import types_pb2 as flota_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66lota/v1/process.proto\x12\x08\x66lota.v1\x1a\x14\x66lota/v1/local.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\"\xe7\x02\n\rManagerConfig\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x1a\n\x12identity_directory\x18\x04 \x01(\t\x12\x16\n\x0eraft_directory\x18\x05 \x01(\t\x12\x0e\n\x06socket\x18\x06 \x01(\t\x12\x16\n\x0elisten_address\x18\x07 \x01(\t\x12\x19\n\x11\x61\x64vertise_address\x18\x08 \x01(\t\x12\x17\n\x0fmetrics_address\x18\t \x01(\t\x12\x16\n\x0ejoin_addresses\x18\n \x03(\t\x12#\n\x04init\x18\x0b \x01(\x0b\x32\x15.flota.v1.InitRequest\x12\x10\n\x08root_key\x18\x0c \x01(\x0c\x12\x13\n\x0bunlock_keys\x18\r \x03(\x0c\x12\x14\n\x0crestore_file\x18\x0e \x01(\t\x12\x15\n\rrestore_index\x18\x0f \x01(\x04\"\xb0\x03\n\x0cWorkerConfig\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x1a\n\x12identity_directory\x18\x03 \x01(\t\x12\x17\n\x0fstate_directory\x18\x04 \x01(\t\x12\x15\n\rrun_directory\x18\x05 \x01(\t\x12\x0e\n\x06socket\x18\x06 \x01(\t\x12\x10\n\x08managers\x18\x07 \x03(\t\x12\x17\n\x0fmetrics_address\x18\x08 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\t \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\n \x01(\r\x12\x15\n\rcgroup_parent\x18\x0b \x01(\t\x12?\n\rengine_labels\x18\x0c \x03(\x0b\x32(.flota.v1.WorkerConfig.EngineLabelsEntry\x12\x19\n\x11generic_resources\x18\r \x03(\t\x12\x1b\n\x13insecure_registries\x18\x0e \x03(\t\x1a\x33\n\x11\x45ngineLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x94\x01\n\nNodeRecord\x12\x16\n\x0elisten_address\x18\x01 \x01(\t\x12\x19\n\x11\x61\x64vertise_address\x18\x02 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\x04 \x01(\r\x12 \n\x08managers\x18\x05 \x03(\x0b\x32\x0e.flota.v1.Peer\"\x87\x01\n\x0cPreparedTask\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x13\n\x0bstop_signal\x18\x02 \x01(\t\x12+\n\x0bhealthcheck\x18\x03 \x01(\x0b\x32\x16.flota.v1.HealthConfig\x12#\n\x05ports\x18\x04 \x03(\x0b\x32\x14.flota.v1.PortConfig\"\xaf\x01\n\nTaskRecord\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x1e\n\x04task\x18\x02 \x01(\x0b\x32\x0e.flota.v1.TaskH\x00\x12&\n\x06status\x18\x03 \x01(\x0b\x32\x14.flota.v1.TaskStatusH\x00\x12*\n\x08prepared\x18\x04 \x01(\x0b\x32\x16.flota.v1.PreparedTaskH\x00\x12\x13\n\tforgotten\x18\x05 \x01(\x08H\x00\x42\x07\n\x05\x65ntryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66lota/v1/process.proto\x12\x08\x66lota.v1\x1a\x14\x66lota/v1/local.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\"\xed\x03\n\rManagerConfig\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x1a\n\x12identity_directory\x18\x04 \x01(\t\x12\x16\n\x0eraft_directory\x18\x05 \x01(\t\x12\x0e\n\x06socket\x18\x06 \x01(\t\x12\x16\n\x0elisten_address\x18\x07 \x01(\t\x12\x19\n\x11\x61\x64vertise_address\x18\x08 \x01(\t\x12\x17\n\x0fmetrics_address\x18\t \x01(\t\x12\x16\n\x0ejoin_addresses\x18\n \x03(\t\x12#\n\x04init\x18\x0b \x01(\x0b\x32\x15.flota.v1.InitRequest\x12\x10\n\x08root_key\x18\x0c \x01(\x0c\x12\x13\n\x0bunlock_keys\x18\r \x03(\x0c\x12\x14\n\x0crestore_file\x18\x0e \x01(\t\x12\x15\n\rrestore_index\x18\x0f \x01(\x04\x12J\n\x12\x63redential_helpers\x18\x10 \x03(\x0b\x32..flota.v1.ManagerConfig.CredentialHelpersEntry\x1a\x38\n\x16\x43redentialHelpersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x04\n\x0cWorkerConfig\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x1a\n\x12identity_directory\x18\x03 \x01(\t\x12\x17\n\x0fstate_directory\x18\x04 \x01(\t\x12\x15\n\rrun_directory\x18\x05 \x01(\t\x12\x0e\n\x06socket\x18\x06 \x01(\t\x12\x10\n\x08managers\x18\x07 \x03(\t\x12\x17\n\x0fmetrics_address\x18\x08 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\t \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\n \x01(\r\x12\x15\n\rcgroup_parent\x18\x0b \x01(\t\x12?\n\rengine_labels\x18\x0c \x03(\x0b\x32(.flota.v1.WorkerConfig.EngineLabelsEntry\x12\x19\n\x11generic_resources\x18\r \x03(\t\x12\x1b\n\x13insecure_registries\x18\x0e \x03(\t\x12\x1d\n\x15image_max_age_seconds\x18\x0f \x01(\x04\x12\x17\n\x0fimage_disk_high\x18\x10 \x01(\r\x12\x16\n\x0eimage_disk_low\x18\x11 \x01(\r\x1a\x33\n\x11\x45ngineLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x94\x01\n\nNodeRecord\x12\x16\n\x0elisten_address\x18\x01 \x01(\t\x12\x19\n\x11\x61\x64vertise_address\x18\x02 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\x04 \x01(\r\x12 \n\x08managers\x18\x05 \x03(\x0b\x32\x0e.flota.v1.Peer\"\x87\x01\n\x0cPreparedTask\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x13\n\x0bstop_signal\x18\x02 \x01(\t\x12+\n\x0bhealthcheck\x18\x03 \x01(\x0b\x32\x16.flota.v1.HealthConfig\x12#\n\x05ports\x18\x04 \x03(\x0b\x32\x14.flota.v1.PortConfig\"\xaf\x01\n\nTaskRecord\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x1e\n\x04task\x18\x02 \x01(\x0b\x32\x0e.flota.v1.TaskH\x00\x12&\n\x06status\x18\x03 \x01(\x0b\x32\x14.flota.v1.TaskStatusH\x00\x12*\n\x08prepared\x18\x04 \x01(\x0b\x32\x16.flota.v1.PreparedTaskH\x00\x12\x13\n\tforgotten\x18\x05 \x01(\x08H\x00\x42\x07\n\x05\x65ntryb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flota.v1.process_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MANAGERCONFIG_CREDENTIALHELPERSENTRY']._loaded_options = None
+  _globals['_MANAGERCONFIG_CREDENTIALHELPERSENTRY']._serialized_options = b'8\001'
   _globals['_WORKERCONFIG_ENGINELABELSENTRY']._loaded_options = None
   _globals['_WORKERCONFIG_ENGINELABELSENTRY']._serialized_options = b'8\001'
   _globals['_MANAGERCONFIG']._serialized_start=105
-  _globals['_MANAGERCONFIG']._serialized_end=464
-  _globals['_WORKERCONFIG']._serialized_start=467
-  _globals['_WORKERCONFIG']._serialized_end=899
-  _globals['_WORKERCONFIG_ENGINELABELSENTRY']._serialized_start=848
-  _globals['_WORKERCONFIG_ENGINELABELSENTRY']._serialized_end=899
-  _globals['_NODERECORD']._serialized_start=902
-  _globals['_NODERECORD']._serialized_end=1050
-  _globals['_PREPAREDTASK']._serialized_start=1053
-  _globals['_PREPAREDTASK']._serialized_end=1188
-  _globals['_TASKRECORD']._serialized_start=1191
-  _globals['_TASKRECORD']._serialized_end=1366
+  _globals['_MANAGERCONFIG']._serialized_end=598
+  _globals['_MANAGERCONFIG_CREDENTIALHELPERSENTRY']._serialized_start=542
+  _globals['_MANAGERCONFIG_CREDENTIALHELPERSENTRY']._serialized_end=598
+  _globals['_WORKERCONFIG']._serialized_start=601
+  _globals['_WORKERCONFIG']._serialized_end=1113
+  _globals['_WORKERCONFIG_ENGINELABELSENTRY']._serialized_start=1062
+  _globals['_WORKERCONFIG_ENGINELABELSENTRY']._serialized_end=1113
+  _globals['_NODERECORD']._serialized_start=1116
+  _globals['_NODERECORD']._serialized_end=1264
+  _globals['_PREPAREDTASK']._serialized_start=1267
+  _globals['_PREPAREDTASK']._serialized_end=1402
+  _globals['_TASKRECORD']._serialized_start=1405
+  _globals['_TASKRECORD']._serialized_end=1580
 # @@protoc_insertion_point(module_scope)

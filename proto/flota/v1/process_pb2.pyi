@@ -34,6 +34,26 @@ class ManagerConfig(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CredentialHelpersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
@@ -49,6 +69,7 @@ class ManagerConfig(_message.Message):
     UNLOCK_KEYS_FIELD_NUMBER: _builtins.int
     RESTORE_FILE_FIELD_NUMBER: _builtins.int
     RESTORE_INDEX_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_HELPERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     cluster_id: _builtins.str
     hostname: _builtins.str
@@ -81,6 +102,10 @@ class ManagerConfig(_message.Message):
     def unlock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Autolock: keys that may open raft_directory, as a person or the manager before gave them."""
 
+    @_builtins.property
+    def credential_helpers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Registries, host[:port], and the helper (docker-credential-NAME) that this machine has for each."""
+
     def __init__(
         self,
         *,
@@ -99,10 +124,11 @@ class ManagerConfig(_message.Message):
         unlock_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         restore_file: _builtins.str = ...,
         restore_index: _builtins.int = ...,
+        credential_helpers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["init", b"init"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "hostname", b"hostname", "identity_directory", b"identity_directory", "init", b"init", "join_addresses", b"join_addresses", "listen_address", b"listen_address", "metrics_address", b"metrics_address", "node_id", b"node_id", "raft_directory", b"raft_directory", "restore_file", b"restore_file", "restore_index", b"restore_index", "root_key", b"root_key", "socket", b"socket", "unlock_keys", b"unlock_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "credential_helpers", b"credential_helpers", "hostname", b"hostname", "identity_directory", b"identity_directory", "init", b"init", "join_addresses", b"join_addresses", "listen_address", b"listen_address", "metrics_address", b"metrics_address", "node_id", b"node_id", "raft_directory", b"raft_directory", "restore_file", b"restore_file", "restore_index", b"restore_index", "root_key", b"root_key", "socket", b"socket", "unlock_keys", b"unlock_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,6 +172,9 @@ class WorkerConfig(_message.Message):
     ENGINE_LABELS_FIELD_NUMBER: _builtins.int
     GENERIC_RESOURCES_FIELD_NUMBER: _builtins.int
     INSECURE_REGISTRIES_FIELD_NUMBER: _builtins.int
+    IMAGE_MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    IMAGE_DISK_HIGH_FIELD_NUMBER: _builtins.int
+    IMAGE_DISK_LOW_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     hostname: _builtins.str
     identity_directory: _builtins.str
@@ -161,6 +190,11 @@ class WorkerConfig(_message.Message):
     data_path_port: _builtins.int
     cgroup_parent: _builtins.str
     """cgroup under which containers live, e.g. /flota"""
+    image_max_age_seconds: _builtins.int
+    """Seconds after which an image that no task needs goes; 0 = never."""
+    image_disk_high: _builtins.int
+    """Per cent of the images' disk that are full before unused images go, and when that ends; 0 = never."""
+    image_disk_low: _builtins.int
     @_builtins.property
     def managers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Managers, host:port, to begin with."""
@@ -190,10 +224,13 @@ class WorkerConfig(_message.Message):
         engine_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         generic_resources: _abc.Iterable[_builtins.str] | None = ...,
         insecure_registries: _abc.Iterable[_builtins.str] | None = ...,
+        image_max_age_seconds: _builtins.int = ...,
+        image_disk_high: _builtins.int = ...,
+        image_disk_low: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_parent", b"cgroup_parent", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "engine_labels", b"engine_labels", "generic_resources", b"generic_resources", "hostname", b"hostname", "identity_directory", b"identity_directory", "insecure_registries", b"insecure_registries", "managers", b"managers", "metrics_address", b"metrics_address", "node_id", b"node_id", "run_directory", b"run_directory", "socket", b"socket", "state_directory", b"state_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_parent", b"cgroup_parent", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "engine_labels", b"engine_labels", "generic_resources", b"generic_resources", "hostname", b"hostname", "identity_directory", b"identity_directory", "image_disk_high", b"image_disk_high", "image_disk_low", b"image_disk_low", "image_max_age_seconds", b"image_max_age_seconds", "insecure_registries", b"insecure_registries", "managers", b"managers", "metrics_address", b"metrics_address", "node_id", b"node_id", "run_directory", b"run_directory", "socket", b"socket", "state_directory", b"state_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,15 @@ from flota.stacks.compose.canonical.leaves import Reader, count, fields, flag, p
 from flota.stacks.compose.canonical.words import ULIMITS, address, aliases
 from flota.stacks.compose.tree import Items, Map, Spot, text_of
 from flota.stacks.errors import BadValue, ComposeError, did_you_mean
-from flota.stacks.mounts import PROPAGATIONS, absolute, check_mount, octal_mode, parse_short_tmpfs, parse_short_volume
+from flota.stacks.mounts import (
+    AFFINITY,
+    PROPAGATIONS,
+    absolute,
+    check_mount,
+    octal_mode,
+    parse_short_tmpfs,
+    parse_short_volume,
+)
 from flota.stacks.ports import MODES, PROTOCOLS, mode_of, parse_port, port_number, protocol_of
 from flota.v1.types_pb2 import Mount, PortConfig
 
@@ -88,7 +96,7 @@ def _long_port(entry: Map) -> Map:
 # --- volumes and tmpfs --------------------------------------------------------------------------------------------
 
 _BIND: Reader = fields({"propagation": same, "create_host_path": flag, "recursive": same, "selinux": same})
-_VOLUME: Reader = fields({"labels": pairs(), "nocopy": flag, "subpath": text})
+_VOLUME: Reader = fields({"labels": pairs(), "nocopy": flag, "subpath": text, AFFINITY: same})
 
 
 def mounts(folder: str) -> Reader:
@@ -151,6 +159,9 @@ def _long_mount(entry: Map, folder: str, spot: Spot) -> Map:
     reader = {"bind": _BIND, "volume": _VOLUME, "tmpfs": _TMPFS}[kind]
     if kind in entry:
         entry[kind] = reader(entry[kind], spot.of(entry, kind))
+    affinity = entry.get("volume", {}).get(AFFINITY, "node")
+    if affinity != "node":
+        spot.of(entry, "volume").of(entry["volume"], AFFINITY).fail(f"the affinity {affinity!r} is not node")
     if "read_only" in entry:
         entry["read_only"] = flag(entry["read_only"], spot.of(entry, "read_only"))
     return entry
@@ -170,6 +181,7 @@ def mount_of(entry: Map) -> Mount:
     mount.bind_create_source = bind.get("create_host_path", False)
     mount.volume_nocopy = volume.get("nocopy", False)
     mount.volume_subpath = volume.get("subpath", "")
+    mount.volume_node_affinity = AFFINITY in volume
     mount.volume_labels.update(volume.get("labels", {}))
     mount.tmpfs_size_bytes = int(tmpfs.get("size", 0))
     mount.tmpfs_mode = int(tmpfs.get("mode", "0"), 8)

@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.images.authority import ISSUER, SERVICE, Authority
 from tests.unit.images.making import INDEX, MadeImage, sha256
 
 USER, PASSWORD = "reader", "secret"
@@ -24,9 +26,18 @@ def registry_auth(user: str = USER, password: str = PASSWORD) -> str:
 
 
 class Registry:
-    """Serves until `stop`; what was pushed stays. With `auth`, only to who is USER."""
+    """Serves until `stop`; what was pushed stays. With `auth`, only to who is USER; with `tls` as that; with `tokens`
+    only to who has one of that authority, which are to be had at that address."""
 
-    def __init__(self, directory: Path, *, auth: bool = False, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        auth: bool = False,
+        host: str = "127.0.0.1",
+        tls: Authority | None = None,
+        tokens: tuple[Authority, str] | None = None,
+    ) -> None:
         directory.mkdir()
         self._directory = directory
         self._auth = auth
@@ -42,6 +53,19 @@ class Registry:
         }
         if auth:
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            config["http"]["tls"] = {"certificate": str(tls.certificate_file), "key": str(tls.key_file)}
+        if tokens is not None:
+            authority, realm = tokens
+            config["auth"] = {
+                "token": {
+                    "realm": realm,
+                    "service": SERVICE,
+                    "issuer": ISSUER,
+                    "rootcertbundle": str(authority.certificate_file),
+                }
+            }
         # JSON is YAML.
         (directory / "config.yml").write_text(json.dumps(config))
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,7 +130,8 @@ class Registry:
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(f"http://{self.address}/v2/", timeout=5).close()
+            trust = ssl._create_unverified_context()
+            urllib.request.urlopen(f"{self._scheme}://{self.address}/v2/", timeout=5, context=trust).close()
         except urllib.error.HTTPError as error:
             return error.code == 401
         except OSError:

@@ -5,6 +5,7 @@ event loop of its own, because the command line runs one, too.
 """
 
 import asyncio
+import base64
 import concurrent.futures
 import logging
 import threading
@@ -17,13 +18,13 @@ import structlog
 from flota.manager.control import Control as RealControl
 from flota.manager.logbroker.broker import LogBroker
 from flota.manager.orchestrator.leader import leader_loops
-from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound
+from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound, PermissionDenied
 from flota.rpc.servers import local_server
 from flota.rpc.tokens import JoinToken
 from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc
 from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.local_pb2 import Image, InfoResponse
-from flota.v1.types_pb2 import NodeRole, Peer, TaskState
+from flota.v1.types_pb2 import NodeRole, Peer, TaskState, Volume
 from tests.simulation.orchestration.world import Agent as SimulatedAgent
 from tests.simulation.orchestration.world import Faults, World
 from tests.unit.control.cluster import Cluster
@@ -117,9 +118,15 @@ class Logs(logs_pb2_grpc.LogsServicer):
 
 
 class Agent(local_pb2_grpc.AgentServicer):
-    """A worker's images."""
+    """A worker's images and volumes."""
 
     def __init__(self) -> None:
+        self.volumes: list[Volume] = []
+        self.created = local_pb2.CreateVolumeRequest()
+        self.pruned = local_pb2.PruneVolumesRequest()
+        self.pruned_images = local_pb2.PruneImagesRequest()
+        self.tagged = local_pb2.TagImageRequest()
+        self.checked = local_pb2.CheckRegistryAuthRequest()
         self.images: list[Image] = []
         self.received = b""
         self.options: local_pb2.ImportImageRequest.Options | None = None
@@ -147,6 +154,52 @@ class Agent(local_pb2_grpc.AgentServicer):
             raise NotFound("no such image: nope (registry docker.io has none of that name)")
         yield local_pb2.PullImageMessage(line="Pulling from shop/web")
         yield local_pb2.PullImageMessage(image=self.images[0])
+
+    async def PushImage(self, request: Any, context: Any) -> AsyncIterator[local_pb2.PushImageMessage]:
+        yield local_pb2.PushImageMessage(line="Pushing to shop/web")
+        yield local_pb2.PushImageMessage(digest="sha256:" + "d" * 64)
+
+    async def SaveImage(self, request: Any, context: Any) -> AsyncIterator[local_pb2.SaveImageMessage]:
+        yield local_pb2.SaveImageMessage(data=b"first ")
+        if "nope" in request.references:
+            raise NotFound("no such image: nope")
+        yield local_pb2.SaveImageMessage(data=b"second")
+
+    async def InspectImage(self, request: Any, context: Any) -> local_pb2.InspectImageResponse:
+        for image in self.images:
+            if request.reference in image.references:
+                return local_pb2.InspectImageResponse(image=image, configuration=b'{"config": {"Cmd": ["sh"]}}')
+        raise NotFound(f"no such image: {request.reference} (on this node)")
+
+    async def TagImage(self, request: Any, context: Any) -> local_pb2.TagImageResponse:
+        self.tagged = request
+        return local_pb2.TagImageResponse()
+
+    async def PruneImages(self, request: Any, context: Any) -> local_pb2.PruneImagesResponse:
+        self.pruned_images = request
+        return local_pb2.PruneImagesResponse(untagged=["web:1"], deleted=["sha256:1"], reclaimed_bytes=5_000_000)
+
+    async def CheckRegistryAuth(self, request: Any, context: Any) -> local_pb2.CheckRegistryAuthResponse:
+        self.checked = request
+        if b"wrong" in base64.urlsafe_b64decode(request.registry_auth):
+            raise PermissionDenied("registry registry:5000 does not take these credentials: unauthorized")
+        return local_pb2.CheckRegistryAuthResponse()
+
+    async def CreateVolume(self, request: Any, context: Any) -> local_pb2.CreateVolumeResponse:
+        self.created = request
+        return local_pb2.CreateVolumeResponse(volume=Volume(name=request.name))
+
+    async def ListVolumes(self, request: Any, context: Any) -> local_pb2.ListVolumesResponse:
+        return local_pb2.ListVolumesResponse(volumes=self.volumes)
+
+    async def RemoveVolume(self, request: Any, context: Any) -> local_pb2.RemoveVolumeResponse:
+        if all(volume.name != request.name for volume in self.volumes):
+            raise NotFound(f"no such volume: {request.name}")
+        return local_pb2.RemoveVolumeResponse()
+
+    async def PruneVolumes(self, request: Any, context: Any) -> local_pb2.PruneVolumesResponse:
+        self.pruned = request
+        return local_pb2.PruneVolumesResponse(names=["scratch"], reclaimed_bytes=1500)
 
     async def RemoveImage(self, request: Any, context: Any) -> local_pb2.RemoveImageResponse:
         for image in self.images:

@@ -4,10 +4,12 @@ import base64
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from flota.cli.commands.image_pull import Progress
 from flota.manager.clock import timestamp
 from flota.v1.local_pb2 import Image
 from tests.unit.cli.conftest import Flota
@@ -109,3 +111,52 @@ def test_rm_tells_what_has_gone(daemon: Daemon, images: list[Image], flota: Flot
     done = flota("image", "rm", "shop/web:1.1", "nope:1")
     assert (done.status, done.err) == (1, "flota: no such image: nope:1\n")
     assert done.out == f"Untagged: shop/web:1.1\nDeleted: {images[0].id}\n"
+
+
+def test_push_tag_and_inspect(daemon: Daemon, images: list[Image], flota: Flota) -> None:
+    digest = "sha256:" + "d" * 64
+    assert flota("image", "push", "shop/web:1.1").lines == ["Pushing to shop/web", f"shop/web:1.1@{digest}"]
+    assert flota("image", "push", "-q", "shop/web:1.1").lines == [f"shop/web:1.1@{digest}"]
+    assert flota("image", "tag", "shop/web:1.1", "web:2").status == 0
+    assert (daemon.agent.tagged.source, daemon.agent.tagged.target) == ("shop/web:1.1", "web:2")
+    shown = json.loads(flota("image", "inspect", "shop/web:1.1").out)[0]
+    assert (shown["Id"], shown["Config"]) == (images[0].id, {"Cmd": ["sh"]})
+    done = flota("image", "inspect", "nope")
+    assert (done.status, done.err) == (1, "flota: no such image: nope\n")
+
+
+def test_save_leaves_a_whole_file_or_none(daemon: Daemon, flota: Flota, tmp_path: Path) -> None:
+    saved = tmp_path / "shop.tar"
+    assert flota("image", "save", "--output", str(saved), "shop/web:1.1").status == 0
+    assert saved.read_bytes() == b"first second"
+    other = tmp_path / "other.tar"
+    assert flota("image", "save", "-o", str(other), "nope").status == 1
+    assert sorted(one.name for one in tmp_path.glob("*.tar*")) == ["shop.tar"]
+    assert flota("image", "save", "shop/web:1.1").out == "first second"
+    done = flota("image", "save", "-o", str(tmp_path / "no/where"), "shop/web:1.1")
+    assert done.err == f"flota: cannot write {tmp_path / 'no/where'}: No such file or directory\n"
+
+
+def test_prune_says_what_has_gone(daemon: Daemon, flota: Flota) -> None:
+    done = flota("image", "prune", "--all", "--force", "--filter", "until=24h", "--filter", "label=a=b")
+    assert done.lines == ["untagged: web:1", "deleted: sha256:1", "Total reclaimed space: 5MB"]
+    asked = daemon.agent.pruned_images
+    assert (asked.all, dict(asked.labels)) == (True, {"a": "b"})
+    assert abs(time.time() - 86400 - asked.until.ToSeconds()) < 3600
+    done = flota("image", "prune", "--force", "--filter", "until=soon")
+    assert (done.status, done.err.startswith("flota: invalid --filter 'until=soon': a duration such as 24h")) == (
+        2,
+        True,
+    )
+
+
+def test_a_bar_shows_how_a_pull_goes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    progress = Progress()
+    progress.show("Pulling from shop/web")
+    progress.show("Downloading", 5_000_000, 10_000_000)
+    progress.show("Downloading", 10_000_000, 10_000_000)
+    progress.show("Digest: sha256:1")
+    shown = capsys.readouterr().out
+    half, whole = f"[{'=' * 20}>{' ' * 19}] 5MB/10MB", f"[{'=' * 40}] 10MB/10MB"
+    assert shown == f"Pulling from shop/web\n\r{half}\x1b[K\r{whole}\x1b[K\r\x1b[KDigest: sha256:1\n"

@@ -30,6 +30,7 @@ from flota.v1.dispatcher_pb2 import (
     AssignmentsRequest,
     ConfirmAssignmentsRequest,
     EndSessionRequest,
+    GetRegistryAuthRequest,
     HeartbeatRequest,
     SessionMessage,
     SessionRequest,
@@ -165,10 +166,17 @@ class Agent:
         await self.connect()
         return await self.listen()
 
-    async def heartbeat(self) -> float:
-        answer = await self.call(self.stub.Heartbeat(HeartbeatRequest(session_id=self.session_id), wait_for_ready=True))
+    async def heartbeat(self, description: NodeDescription | None = None) -> float:
+        request = HeartbeatRequest(session_id=self.session_id, description=description)
+        answer = await self.call(self.stub.Heartbeat(request, wait_for_ready=True))
         period: Duration = answer.period
         return period.ToTimedelta().total_seconds()
+
+    async def registry_auth(self, task_id: str) -> str:
+        request = GetRegistryAuthRequest(session_id=self.session_id, task_id=task_id)
+        answer = await self.call(self.stub.GetRegistryAuth(request, wait_for_ready=True))
+        auth: str = answer.registry_auth
+        return auth
 
     async def goodbye(self) -> None:
         await self.call(self.stub.EndSession(EndSessionRequest(session_id=self.session_id), wait_for_ready=True))

@@ -22,7 +22,7 @@ from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionRequest, UpdateTaskStatusRequest
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub
 from flota.v1.objects_pb2 import Certificate, Config, NodeDescription, Secret
-from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus
+from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus, Volume
 from tests.unit.dispatcher.swarm import (
     DISCONNECTED,
     DOWN,
@@ -86,6 +86,29 @@ async def test_liveness_is_not_written(swarm: Swarm) -> None:
     # Nor is a description that says nothing new.
     await agent.connect(NodeDescription(hostname="one"))
     assert swarm.proposer.entries == entries
+
+
+async def test_news_of_a_machine_come_with_a_heartbeat(swarm: Swarm) -> None:
+    agent = await swarm.node("w1")
+    await agent.connect(NodeDescription(hostname="one"))
+    await agent.heartbeat(NodeDescription(hostname="one", volumes=[Volume(name="data")]))
+    await swarm.until(lambda: [one.name for one in swarm.store.nodes.get("w1").description.volumes] == ["data"])
+    assert swarm.state("w1") == READY
+    # To whom that is of no use is not told of it.
+    await agent.heartbeat()
+    assert len(agent.sessions) == 1
+
+
+async def test_registry_credentials_are_for_the_nodes_own_tasks(swarm: Swarm) -> None:
+    agent, other = await swarm.node("w1"), await swarm.node("w2")
+    await agent.connect()
+    await other.connect()
+    await swarm.create(task("t1", "w1"))
+    # Nobody gave this manager a helper.
+    assert await agent.registry_auth("t1") == ""
+    for asking, task_id in ((other, "t1"), (agent, "none")):
+        with pytest.raises(NotFound, match=f"has no task {task_id}"):
+            await asking.registry_auth(task_id)
 
 
 async def test_what_matters_to_the_worker_is_pushed_and_nothing_else(swarm: Swarm) -> None:

@@ -30,7 +30,7 @@ def fatal(text: str) -> str:
             'Error parsing image name "docker://r.io/web:1": reading manifest 1 in r.io/web: unauthorized: '
             "authentication required",
             PullRefused,
-            "registry r.io refuses r.io/web:1: unauthorized: authentication required (credentials: docker login, "
+            "registry r.io refuses r.io/web:1: unauthorized: authentication required (credentials: flota login, "
             "--with-registry-auth)",
         ),
         (

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import zstandard
@@ -185,9 +186,9 @@ async def test_a_tag_moves_to_the_newer_image(store: ImageStore) -> None:
 async def test_loads_at_once_do_the_work_once(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked = []
 
-    def counting(tar: Readable, directory: Path, lowers: Sequence[Path]) -> Unpacked:
+    def counting(tar: Readable, directory: Path, lowers: Sequence[Path], recipe: BinaryIO) -> Unpacked:
         unpacked.append(directory)
-        return unpack(tar, directory, lowers)
+        return unpack(tar, directory, lowers, recipe)
 
     monkeypatch.setattr(layers, "unpack", counting)
     big = MadeImage([tar([(f"file{n}", b"x" * 1000) for n in range(500)])])

@@ -61,7 +61,7 @@ def test_all_kinds_of_entries_with_their_attributes(target: Path) -> None:
         ]
     )
     made = unpack(io.BytesIO(data), target)
-    assert made == Unpacked(sha256(data), 7)
+    assert made == Unpacked(sha256(data), 7, len(data))
     root, usr, su = target.stat(), (target / "usr").stat(), (target / "usr/bin/su").stat()
     assert (stat.S_IMODE(root.st_mode), root.st_uid) == (0o711, 3)
     assert (stat.S_IMODE(usr.st_mode), usr.st_uid, usr.st_gid, usr.st_mtime) == (0o1777, 5, 6, 1000)
@@ -273,7 +273,7 @@ def test_damaged_archives(target: Path) -> None:
 
 
 def test_an_empty_layer(target: Path) -> None:
-    assert unpack(io.BytesIO(bytes(1024)), target) == Unpacked(sha256(bytes(1024)), 0)
+    assert unpack(io.BytesIO(bytes(1024)), target) == Unpacked(sha256(bytes(1024)), 0, 1024)
     assert os.listdir(target) == []
 
 

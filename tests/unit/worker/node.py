@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -77,7 +77,7 @@ class Node:
 
     # Images.
 
-    async def provide(self, reference: str, auth: str = "") -> FakeImage:
+    async def provide(self, reference: str, credentials: Callable[[], Awaitable[str]] = ...) -> FakeImage:  # type: ignore[assignment]
         await self._do("find")
         if reference != "busybox":
             raise ImageNotFound(f"no such image: {reference}")

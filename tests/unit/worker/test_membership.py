@@ -27,6 +27,7 @@ from flota.v1.dispatcher_pb2 import (
 from flota.v1.dispatcher_pb2_grpc import DispatcherServicer, add_DispatcherServicer_to_server
 from flota.v1.objects_pb2 import NodeDescription
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus
+from flota.worker.agent.description import Description
 from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.membership import Membership, Taker, Words
 from flota.worker.agent.reporter import Reporter
@@ -78,7 +79,7 @@ class Member:
         self.words = Words()
         self.reporter = Reporter()
         self.membership = Membership(
-            identity, Managers(addresses, Random(2)), lambda: NodeDescription(hostname="one"),
+            identity, Managers(addresses, Random(2)), Description(lambda: NodeDescription(hostname="one")),
             [*before, self.taken], self.reporter, self.words, companions,
         )  # fmt: skip
         self.running = asyncio.create_task(self.membership.run())

@@ -1,0 +1,20 @@
+"""`flota volume`: the list of its commands."""
+
+from __future__ import annotations
+
+import click
+
+from flota.cli.groups import Group, Lazy
+
+_LAZY = {
+    "ls": Lazy("flota.cli.commands.volume_ls", "ls", "List the volumes of all nodes"),
+    "create": Lazy("flota.cli.commands.volume_create", "create", "Make a volume on this node"),
+    "inspect": Lazy("flota.cli.commands.volume_ls", "inspect", "All that is known of volumes"),
+    "rm": Lazy("flota.cli.commands.volume_create", "rm", "Remove volumes of this node"),
+    "prune": Lazy("flota.cli.commands.volume_create", "prune", "Remove volumes of this node that nothing uses"),
+}
+
+
+@click.group(cls=Group, lazy=_LAZY)
+def volume() -> None:
+    """Named volumes. A task makes those it needs; they stay when it has gone."""

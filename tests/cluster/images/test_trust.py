@@ -1,0 +1,107 @@
+"""Registries that speak TLS, and those that want tokens. This machine has one more name meanwhile, not loopback's."""
+
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from flota.worker.images.errors import PullRefused, RegistryUnavailable
+from flota.worker.images.store import ImageStore
+from tests.cluster.images.authority import Authority, token_server
+from tests.cluster.images.registry import PASSWORD, USER, Registry, registry_auth
+from tests.cluster.runtime.world import private_mounts
+from tests.unit.images.making import MadeImage, docker_save, parts, tar
+
+HOST = "registry.test"
+ONE = MadeImage([tar([("x", b"x")])])
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """This machine is registry.test, and certs.d is ours."""
+    place = tmp_path_factory.mktemp("named")
+    hosts, trusted = place / "hosts", place / "docker"
+    hosts.write_text(f"127.0.0.1 localhost {HOST}\n")
+    trusted.mkdir()
+    made = not Path("/etc/docker").exists()
+    Path("/etc/docker").mkdir(exist_ok=True)
+    with private_mounts():
+        subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
+        subprocess.run(["mount", "--bind", str(trusted), "/etc/docker"], check=True)
+        yield place
+        subprocess.run(["umount", "/etc/hosts", "/etc/docker"], check=True)
+    if made:
+        Path("/etc/docker").rmdir()
+
+
+@pytest.fixture(scope="module")
+def registry(named: Path) -> Iterator[Registry]:
+    made = Registry(named / "tls", auth=True, tls=Authority(named / "authority", HOST))
+    made.start()
+    made.push(ONE, "one:1")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
+    made = ImageStore(tmp_path / "images", pull_limit=20)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def named_address(registry: Registry) -> str:
+    return f"{HOST}:{registry.address.rpartition(':')[2]}"
+
+
+async def test_a_certificate_nobody_vouches_for(store: ImageStore, registry: Registry) -> None:
+    host = named_address(registry)
+    with pytest.raises(RegistryUnavailable, match=rf"certificate.*certs.d/{host}/ca.crt\?"):
+        await store.pull(f"{host}/one:1", registry_auth())
+
+
+async def test_a_registrys_own_authority(store: ImageStore, registry: Registry, named: Path) -> None:
+    host = named_address(registry)
+    place = named / "docker/certs.d" / host
+    place.mkdir(parents=True)
+    shutil.copy(named / "authority/cert.pem", place / "ca.crt")
+    try:
+        assert (await store.pull(f"{host}/one:1", registry_auth())).id == ONE.id
+        with pytest.raises(PullRefused, match="refuses"):
+            await store.pull(f"{host}/one:1", registry_auth(password="wrong"))
+        await store.check(host, registry_auth())
+        with pytest.raises(PullRefused, match=f"registry {host} does not take these credentials"):
+            await store.check(host, registry_auth(password="wrong"))
+    finally:
+        shutil.rmtree(named / "docker/certs.d")
+
+
+async def test_the_systems_authorities(
+    store: ImageStore, registry: Registry, named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(named / "authority/cert.pem"))
+    assert (await store.pull(f"{named_address(registry)}/one:1", registry_auth())).id == ONE.id
+
+
+async def test_tokens(store: ImageStore, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority", "tokens")
+    with token_server(authority, USER, PASSWORD) as realm:
+        registry = Registry(tmp_path / "registry", tokens=(authority, realm))
+        registry.start()
+        try:
+            name = f"{registry.address}/by/token:1"
+            await store.load(parts(docker_save([(ONE, [name])])))
+            with pytest.raises(PullRefused, match="refuses"):
+                await store.push(name, registry_auth(password="wrong"))
+            digest = await store.push(name, registry_auth())
+            await store.remove(name, force=True)
+            for auth in ("", registry_auth(password="wrong")):
+                with pytest.raises(PullRefused, match="refuses"):
+                    await store.pull(name, auth)
+            pulled = await store.pull(name, registry_auth())
+            assert (pulled.id, pulled.references[1].endswith(digest)) == (ONE.id, True)
+        finally:
+            registry.stop()

@@ -1,0 +1,79 @@
+"""`flota volume`: of all nodes, and of this one."""
+
+import json
+
+import pytest
+
+from flota.v1.local_pb2 import CreateVolumeRequest
+from flota.v1.objects_pb2 import Node
+from flota.v1.types_pb2 import Volume
+from tests.unit.cli.conftest import Flota
+from tests.unit.cli.daemon import Daemon
+
+
+@pytest.fixture
+def volumes(swarm: Daemon) -> Daemon:
+    """Node m1 (this one) and w1 have some."""
+    swarm.run(swarm.cluster.add_node("w1"))
+    for hostname, names in (("m1", ("data", "scratch")), ("w1", ("data",))):
+        node = Node()
+        node.CopyFrom(swarm.cluster.node(hostname))
+        node.description.volumes.extend(Volume(name=name, driver="local", labels={"of": hostname}) for name in names)
+        swarm.run(swarm.cluster.put(node))
+    swarm.agent.volumes = [
+        Volume(name="data", driver="local", mountpoint="/v/data", task_ids=["t1"], size_bytes=2048),
+        Volume(name="scratch", driver="local", mountpoint="/v/scratch", size_bytes=-1),
+    ]
+    return swarm
+
+
+def test_ls_shows_where_they_are(volumes: Daemon, flota: Flota) -> None:
+    done = flota("volume", "ls")
+    assert [line.split() for line in done.lines] == [
+        ["DRIVER", "VOLUME", "NAME", "NODE"],
+        ["local", "data", "m1"],
+        ["local", "data", "w1"],
+        ["local", "scratch", "m1"],
+    ]
+    assert flota("volume", "ls", "-q").lines == ["data", "scratch"]
+    assert flota("volume", "ls", "--filter", "node=w1", "--format", '{{.Name}} {{.Label "of"}}').lines == ["data w1"]
+    assert flota("volume", "ls", "--filter", "dangling=true", "-q").lines == ["scratch"]
+    assert flota("volume", "ls", "--format", "{{.Name}} {{.Size}} {{.Links}}").lines == [
+        "data 2.05kB 1",
+        "scratch N/A 0",
+    ]
+    done = flota("volume", "ls", "--filter", "dangling=maybe")
+    assert (done.status, done.err.startswith("flota: invalid --filter 'dangling=maybe'")) == (2, True)
+
+
+def test_inspect_is_dockers_shape(volumes: Daemon, flota: Flota) -> None:
+    shown = json.loads(flota("volume", "inspect", "data").out)[0]
+    assert (shown["Name"], shown["Mountpoint"], shown["Tasks"], shown["Scope"]) == ("data", "/v/data", ["t1"], "local")
+    done = flota("volume", "inspect", "none")
+    assert (done.status, done.err) == (1, "flota: no such volume: none\n")
+
+
+def test_create_sends_what_was_asked_for(volumes: Daemon, flota: Flota) -> None:
+    done = flota("volume", "create", "--opt", "type=nfs", "-o", "device=:/x", "--label", "a=b", "data9")
+    assert done.out == "data9\n"
+    expected = CreateVolumeRequest(name="data9", labels={"a": "b"})
+    expected.driver.name = "local"
+    expected.driver.options.update({"type": "nfs", "device": ":/x"})
+    assert volumes.agent.created == expected
+    done = flota("volume", "create", "--opt", "type")
+    assert (done.status, done.err) == (2, "flota: invalid --opt 'type': KEY=VALUE is needed\n")
+
+
+def test_rm_says_where_the_others_are(volumes: Daemon, flota: Flota) -> None:
+    done = flota("volume", "rm", "scratch")
+    assert (done.status, done.out) == (0, "scratch\n")
+    volumes.agent.volumes = []
+    done = flota("volume", "rm", "data", "none")
+    assert done.err == (
+        "flota: no such volume: data on this node (it is on m1, w1: remove it there)\nflota: no such volume: none\n"
+    )
+
+
+def test_prune_asks_first(volumes: Daemon, flota: Flota) -> None:
+    done = flota("volume", "prune", "--force", "--filter", "label=of")
+    assert (done.out, dict(volumes.agent.pruned.labels)) == ("scratch\nTotal reclaimed space: 1.5kB\n", {"of": ""})
