@@ -9,7 +9,7 @@ Pure over a picture of the nodes, which is as before when `plan` returns. Two ai
    one task use a new node as well.
 
 A move goes only where every filter lets the task in and no move of the service failed lately; services that binpack
-are left alone. Docker never moves a running task (moby#24103, open since 2016).
+or follow their volumes are left alone. Docker never moves a running task (moby#24103, open since 2016).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,11 +44,13 @@ class Move:
 
 
 def settled(service: Service, tables: ReadTables) -> bool:
-    """Whether tasks of the service may be moved: each slot has one task, which runs and is healthy.
+    """Whether tasks of the service may be moved: none follows its volume, each slot has one, which runs and is healthy.
 
     Not during an update, and not while a task that was replaced still runs.
     """
     if service.spec.WhichOneof("mode") not in (None, "replicated") or service.spec.stopped:
+        return False
+    if any(mount.volume_node_affinity for mount in service.spec.task.container.mounts):
         return False
     if service.update_status.state in _BUSY:
         return False
@@ -97,7 +99,9 @@ class _Part:
         for task in sorted(tasks, key=lambda task: task.slot):
             self._on.setdefault(task.node_id, []).append(task)
         self.usable = [
-            info for info in picture.nodes.nodes.values() if statically_fits(demand, info) and info.id not in avoided
+            info
+            for info in picture.nodes.nodes.values()
+            if statically_fits(demand, info, picture.nodes) and info.id not in avoided
         ]
         self._levels = [one for one in demand.preferences if is_label(one)]
         self._moved: list[Task] = []

@@ -86,6 +86,11 @@ def _wrong_company(demand: Demand, info: NodeInfo, nodes: NodeSet) -> str:
     return "a service it avoids has tasks there" if apart else "the service it wants to be beside has no task there"
 
 
+def _other_holders(demand: Demand, info: NodeInfo, nodes: NodeSet) -> str:
+    missing = [name for name in demand.volumes if not nodes.has_volumes(info.id, (name,))]
+    return ", ".join(f"volume {name} is on {' and '.join(nodes.hostnames_of(name))}" for name in missing)
+
+
 FILTERS = (
     Filter(
         "ready",
@@ -141,6 +146,7 @@ FILTERS = (
         lambda demand, info, nodes: nodes.has_volumes(info.id, demand.volumes),
         "its volumes are not on 1 node",
         "its volumes are not on {n} nodes",
+        _other_holders,
     ),
 )
 

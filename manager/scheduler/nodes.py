@@ -134,6 +134,10 @@ class NodeSet:
         """Whether the node has all of these volumes that any node has."""
         return all(node_id in self.holders.get(name, (node_id,)) for name in names)
 
+    def hostnames_of(self, volume: str) -> list[str]:
+        """Where a volume is, for people."""
+        return sorted(self.nodes[one].node.description.hostname or one for one in self.holders.get(volume, ()))
+
     def put_task(self, task: Task) -> None:
         """A task is new or has changed: account for what it holds."""
         state = task.status.state
