@@ -8,7 +8,8 @@ refused, and its function is run again on the newer state.
 Reads: the tables, at once, as of the last entry applied on this manager.
 """
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from flota.manager.clock import Clock, SystemClock
@@ -26,6 +27,9 @@ MAX_TRANSACTION_BYTES = 1_500_000
 # SwarmKit's MaxChangesPerTransaction.
 MAX_CHANGES_PER_TRANSACTION = 200
 _ATTEMPTS = 20
+# Objects of a snapshot that are written in one go, and the pause after them in seconds.
+_WRITTEN_AT_ONCE = 100
+_BREATH = 0.0002
 
 
 class StoreError(Exception):
@@ -210,7 +214,7 @@ class Store:
     def snapshot(self) -> Callable[[], bytes]:
         """Freeze the store now; the function that comes back writes it out, and may run in another thread."""
         frozen = self.everything()
-        return lambda: StoreSnapshot(objects=map(wrap, frozen)).SerializeToString()
+        return lambda: b"".join(_written(frozen))
 
     def restore(self, data: bytes, index: int = 0) -> None:
         """Replace everything by a snapshot taken at `index`. Open watches end with WatchClosed."""
@@ -220,6 +224,17 @@ class Store:
             self._tables[word_of(thing)].put(thing)
         self._index = index
         self._hub.reset(index)
+
+
+def _written(things: list[StoreObject]) -> Iterator[bytes]:
+    """A StoreSnapshot, some objects at a time: what is repeated may be written in pieces, one after the other.
+
+    Each piece holds Python's lock for a moment only, and lets go of it: the event loop's thread must not wait.
+    """
+    for first in range(0, len(things), _WRITTEN_AT_ONCE):
+        part = things[first : first + _WRITTEN_AT_ONCE]
+        yield StoreSnapshot(objects=map(wrap, part)).SerializeToString()
+        time.sleep(_BREATH)
 
 
 def _all_of(changes: list[Callable[[Transaction], None]]) -> Callable[[Transaction], None]:

@@ -4,7 +4,7 @@ A table never copies and never changes a message: whoever stored it has given it
 it before changing anything (`CopyFrom`). Reads give lists, so that a caller may write while it walks them.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from flota.manager.store.schema import Kind, StoreObject
@@ -44,7 +44,8 @@ class Table(Generic[M]):
         self._kind = kind
         self._objects: dict[str, M] = {}
         self._names: dict[str, M] = {}
-        self._indices: dict[str, dict[Hashable, dict[str, M]]] = {index: {} for index in kind.indices}
+        # Ids, in order, so that an object that changes without moving costs its indices nothing.
+        self._indices: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in kind.indices}
 
     def get(self, id: str) -> M | None:
         return self._objects.get(id)
@@ -54,7 +55,7 @@ class Table(Generic[M]):
 
     def by(self, index: str, key: Hashable) -> list[M]:
         found = self._indices[index].get(key)
-        return list(found.values()) if found else []
+        return [self._objects[id] for id in found] if found else []
 
     def count(self, index: str, key: Hashable) -> int:
         """How many objects `by` would give."""
@@ -71,21 +72,25 @@ class Table(Generic[M]):
 
     def put(self, thing: M) -> M | None:
         """Store `thing`, replacing what had its id; gives back what it replaced."""
-        old = self._objects.get(thing.id)
+        id = thing.id
+        old = self._objects.get(id)
         for index, keys_of in self._kind.indices.items():
+            keys: Iterable[Hashable] = keys_of(thing)
+            old_keys: Iterable[Hashable] = keys_of(old) if old is not None else ()
+            if keys == old_keys:
+                continue
             entries = self._indices[index]
-            new_keys = set(keys_of(thing))
-            if old is not None:
-                for key in set(keys_of(old)) - new_keys:
-                    self._drop(entries, key, thing.id)
-            for key in new_keys:
-                entries.setdefault(key, {})[thing.id] = thing
+            keys = set(keys)
+            for key in set(old_keys) - keys:
+                self._drop(entries, key, id)
+            for key in keys:
+                entries.setdefault(key, {})[id] = None
         if self._kind.name is not None:
             if old is not None:
                 self._names.pop(self._kind.name(old), None)
             if name := self._kind.name(thing):
                 self._names[name] = thing
-        self._objects[thing.id] = thing
+        self._objects[id] = thing
         return old
 
     def delete(self, id: str) -> M | None:
@@ -101,7 +106,7 @@ class Table(Generic[M]):
         return old
 
     @staticmethod
-    def _drop(entries: dict[Hashable, dict[str, M]], key: Hashable, id: str) -> None:
+    def _drop(entries: dict[Hashable, dict[str, None]], key: Hashable, id: str) -> None:
         found = entries[key]
         del found[id]
         if not found:

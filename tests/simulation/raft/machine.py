@@ -103,7 +103,8 @@ class Machine:
         self.durable_term = max(self.durable_term, loaded.hard_state.term)
         self.busy = self.snapshotting = False
         self.writing: Callable[[], None] | None = None
-        # Sizes of the files when they were last synced, for cores that only say that they sync.
+        # Sizes of the files when they were last synced; `unsynced` for cores that only say that they sync.
+        self.synced: dict[Path, int] = {}
         self.unsynced: dict[Path, int] | None = None
         self.up = True
         self.life += 1
@@ -283,6 +284,9 @@ class Machine:
         log = self.core.log
         self.snapshotting = False
         self.storage.save_snapshot(meta, data, KEEP_SNAPSHOTS)
+        # It is synced by itself, whatever else is being written.
+        newest = self.storage.snapshots.paths()[-1]
+        self.synced[newest] = newest.stat().st_size
         if meta.index <= log.snapshot.index:
             return
         log.took_snapshot(meta)
@@ -295,7 +299,7 @@ class Machine:
 
     def _write(self, write: Callable[[], None], done: Callable[[], None]) -> None:
         """Write now; it is on the disk, and `done` is called, some time later."""
-        before = {path: path.stat().st_size for path in self.directory.rglob("*") if path.is_file()}
+        before = self.synced = self._sizes()
         write()
         if getattr(self.core, "skips_the_sync", False):
             # The kernel writes it some time, and the disk is never waited for.
@@ -312,6 +316,9 @@ class Machine:
             self.pump()
 
         self._later(self.world.disk_delay(self.id), finished)
+
+    def _sizes(self) -> dict[Path, int]:
+        return {path: path.stat().st_size for path in self.directory.rglob("*") if path.is_file()}
 
     def _tear(self, before: dict[Path, int]) -> None:
         random = self.world.random
