@@ -170,7 +170,7 @@ async def restart(directory: Path, rounds: int) -> dict[str, float]:
     assert await manager.init() == "ready"
     await manager.stop()
     await asyncio.to_thread(lengthen, manager.directory / "raft")
-    taken = []
+    taken: list[float] = []
     try:
         for _ in range(max(1, rounds // 10)):
             begun = time.perf_counter()

@@ -3,9 +3,11 @@
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.types_pb2 import NodeRole, TaskState
 
+_NETWORK = "netw" + "0" * 21
+
 
 def node(number: int) -> Node:
-    """A worker with a few labels."""
+    """A worker with a label."""
     made = Node(id=f"node{number:021d}", role=NodeRole.NODE_ROLE_WORKER)
     made.description.hostname = f"worker-{number}"
     made.description.engine.version = "0.1.0"
@@ -16,11 +18,18 @@ def node(number: int) -> Node:
 
 
 def service(number: int) -> Service:
-    """A web service."""
+    """A web service with what its kind usually has: variables, a health check, a network."""
     made = Service(id=f"serv{number:021d}")
     made.spec.annotations.name = f"service-{number}"
-    made.spec.task.container.image = "registry.example.com/team/web:1.27@sha256:" + "a" * 64
-    made.spec.task.container.env.extend(["LOG_LEVEL=info", "PORT=8080", f"SERVICE={number}"])
+    made.spec.annotations.labels["com.docker.stack.namespace"] = f"shop-{number % 100}"
+    task = made.spec.task
+    container = task.container
+    container.image = "registry.example.com/team/web:1.27@sha256:" + "a" * 64
+    container.labels["com.docker.stack.namespace"] = f"shop-{number % 100}"
+    container.env.extend(["LOG_LEVEL=info", "PORT=8080", f"NAME={number}", "DATABASE=postgres://db.internal:5432/shop"])
+    container.healthcheck.test.extend(["CMD", "curl", "-f", "http://localhost:8080/health"])
+    container.healthcheck.interval.seconds = 10
+    task.networks.add(target=_NETWORK)
     made.spec.replicated.replicas = 20
     return made
 
@@ -30,10 +39,13 @@ def task(number: int, services: int = 2500, nodes: int = 500) -> Task:
     of = number % services
     made = Task(id=f"task{number:021d}", service_id=f"serv{of:021d}", node_id=f"node{number % nodes:021d}")
     made.slot = number // services + 1
-    made.spec.CopyFrom(service(of).spec.task)
-    made.service_annotations.name = f"service-{of}"
+    owner = service(of)
+    made.spec.CopyFrom(owner.spec.task)
+    made.service_annotations.CopyFrom(owner.spec.annotations)
+    made.networks.add(network_id=_NETWORK, addresses=[f"10.0.{number >> 8 & 255}.{number & 255}/16"])
     made.desired_state = TaskState.TASK_STATE_RUNNING
     made.status.state = TaskState.TASK_STATE_RUNNING
     made.status.message = "started"
     made.status.container.container_id = "c" * 64
+    made.status.container.pid = 4242
     return made

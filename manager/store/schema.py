@@ -24,6 +24,8 @@ class Kind:
     message: type[Any]
     name: Callable[[Any], str] | None = None
     indices: dict[str, Keys] = field(default_factory=dict)
+    # The keys of all indices at once, in their order, where that is worth a function of its own.
+    keys: Callable[[Any], list[Iterable[Hashable]]] | None = None
 
 
 def _spec_name(thing: Any) -> str:
@@ -31,16 +33,42 @@ def _spec_name(thing: Any) -> str:
     return name
 
 
-def _networks(spec: TaskSpec) -> set[str]:
-    return {attachment.target for attachment in spec.networks}
+# Most have none of these, and tables keep what they are given: no sets for nothing.
 
 
-def _secrets(spec: TaskSpec) -> set[str]:
-    return {reference.secret_id for reference in spec.container.secrets}
+def _networks(spec: TaskSpec) -> Iterable[str]:
+    found = spec.networks
+    return {attachment.target for attachment in found} if found else ()
 
 
-def _configs(spec: TaskSpec) -> set[str]:
-    return {reference.config_id for reference in spec.container.configs}
+def _secrets(spec: TaskSpec) -> Iterable[str]:
+    found = spec.container.secrets
+    return {reference.secret_id for reference in found} if found else ()
+
+
+def _configs(spec: TaskSpec) -> Iterable[str]:
+    found = spec.container.configs
+    return {reference.config_id for reference in found} if found else ()
+
+
+def _task_networks(task: Task) -> Iterable[str]:
+    found, wanted = task.networks, _networks(task.spec)
+    return {attachment.network_id for attachment in found}.union(wanted) if found else wanted
+
+
+def _task_keys(task: Task) -> list[Iterable[Hashable]]:
+    """Tasks change more often than all else."""
+    service, node, spec = task.service_id, task.node_id, task.spec
+    return [
+        (service,),
+        (node,) if node else (),
+        ((service, task.slot or node),),
+        (task.status.state,),
+        (task.desired_state,),
+        _task_networks(task),
+        _secrets(spec),
+        _configs(spec),
+    ]
 
 
 def _member(node: Node) -> tuple[int, ...]:
@@ -71,10 +99,11 @@ KINDS: dict[str, Kind] = {
                 "slot": lambda task: ((task.service_id, task.slot or task.node_id),),
                 "state": lambda task: (task.status.state,),
                 "desired_state": lambda task: (task.desired_state,),
-                "network": lambda task: {attachment.network_id for attachment in task.networks} | _networks(task.spec),
+                "network": _task_networks,
                 "secret": lambda task: _secrets(task.spec),
                 "config": lambda task: _configs(task.spec),
             },
+            _task_keys,
         ),
         Kind("network", Network, _spec_name),
         Kind("cluster", Cluster, _spec_name),

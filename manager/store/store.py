@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from flota.manager.clock import Clock, SystemClock
 from flota.manager.store.schema import KINDS, StoreObject, unwrap, word_of, wrap
 from flota.manager.store.tables import Table
@@ -21,6 +23,7 @@ from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service
 from flota.v1.store_pb2 import StoreAction, StoreSnapshot, StoreTransaction
 
 R = TypeVar("R")
+_Action = tuple["StoreAction.Kind.ValueType", str, StoreObject]
 
 # SwarmKit's MaxTransactionBytes: larger ones must be split by their makers.
 MAX_TRANSACTION_BYTES = 1_500_000
@@ -151,43 +154,46 @@ class Store:
     def apply(self, index: int, data: bytes) -> Conflict | None:
         """Apply one committed entry; gives back why it was refused, or None. Deterministic."""
         entry = StoreTransaction.FromString(data)
-        refusal = self._check(entry)
+        actions: list[_Action] = []
+        for action in entry.actions:
+            thing = unwrap(action.object)
+            actions.append((action.kind, word_of(thing), thing))
+        refusal = self._check(actions)
         if refusal is not None:
             return refusal
+        # A part of a message keeps all of that message in memory.
+        alone = len(actions) == 1
+        proposed_at = Timestamp()
+        proposed_at.CopyFrom(entry.proposed_at)
         events: list[Event] = []
-        for action in entry.actions:
-            if action.kind == StoreAction.KIND_REQUIRE:
+        for kind, word, thing in actions:
+            if kind == StoreAction.KIND_REQUIRE:
                 continue
-            thing = unwrap(action.object)
-            word = word_of(thing)
             table = self._tables[word]
-            if action.kind == StoreAction.KIND_REMOVE:
+            if kind == StoreAction.KIND_REMOVE:
                 old = table.delete(thing.id)
                 assert old is not None
-                events.append(Event(word, action.kind, old, old, index, entry.proposed_at))
+                events.append(Event(word, kind, old, old, index, proposed_at))
                 continue
             before = table.get(thing.id)
-            thing.meta.version.index = index
-            thing.meta.updated_at.CopyFrom(entry.proposed_at)
-            thing.meta.created_at.CopyFrom(entry.proposed_at if before is None else before.meta.created_at)
+            if not alone:
+                thing = _detached(thing)
+            meta = thing.meta
+            meta.version.index = index
+            meta.updated_at.CopyFrom(proposed_at)
+            meta.created_at.CopyFrom(proposed_at if before is None else before.meta.created_at)
             table.put(thing)
-            events.append(Event(word, action.kind, thing, before, index, entry.proposed_at))
+            events.append(Event(word, kind, thing, before, index, proposed_at))
         self._index = index
         self._hub.publish(events)
         return None
 
-    def _check(self, entry: StoreTransaction) -> Conflict | None:
-        freed = {
-            (action.object.WhichOneof("kind"), unwrap(action.object).id)
-            for action in entry.actions
-            if action.kind == StoreAction.KIND_REMOVE
-        }
+    def _check(self, actions: "list[_Action]") -> Conflict | None:
+        freed = {(word, thing.id) for kind, word, thing in actions if kind == StoreAction.KIND_REMOVE}
         named: dict[tuple[str, str], str] = {}
-        for action in entry.actions:
-            thing = unwrap(action.object)
-            word = word_of(thing)
+        for kind, word, thing in actions:
             stored = self._tables[word].get(thing.id)
-            if action.kind == StoreAction.KIND_CREATE:
+            if kind == StoreAction.KIND_CREATE:
                 if stored is not None:
                     return Conflict(f"{word} {thing.id} exists already")
             elif stored is None:
@@ -197,10 +203,10 @@ class Store:
                     f"{word} {thing.id} is at version {stored.meta.version.index}, "
                     f"the change rests on version {thing.meta.version.index}"
                 )
-            if action.kind not in (StoreAction.KIND_CREATE, StoreAction.KIND_UPDATE):
-                continue
             name_of = KINDS[word].name
-            if name_of is not None and (name := name_of(thing)):
+            if name_of is None or kind not in (StoreAction.KIND_CREATE, StoreAction.KIND_UPDATE):
+                continue
+            if name := name_of(thing):
                 holder = self._tables[word].by_name(name)
                 taken = holder is not None and holder.id != thing.id and (word, holder.id) not in freed
                 if taken or named.setdefault((word, name), thing.id) != thing.id:
@@ -220,10 +226,17 @@ class Store:
         """Replace everything by a snapshot taken at `index`. Open watches end with WatchClosed."""
         self._make_tables()
         for envelope in StoreSnapshot.FromString(data).objects:
-            thing = unwrap(envelope)
+            thing = _detached(unwrap(envelope))
             self._tables[word_of(thing)].put(thing)
         self._index = index
         self._hub.reset(index)
+
+
+def _detached(thing: StoreObject) -> StoreObject:
+    """A copy that stands alone."""
+    copy = type(thing)()
+    copy.CopyFrom(thing)  # type: ignore[arg-type]
+    return copy
 
 
 def _written(things: list[StoreObject]) -> Iterator[bytes]:

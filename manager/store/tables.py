@@ -46,6 +46,9 @@ class Table(Generic[M]):
         self._names: dict[str, M] = {}
         # Ids, in order, so that an object that changes without moving costs its indices nothing.
         self._indices: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in kind.indices}
+        self._keys_of = kind.keys or (lambda thing: [keys_of(thing) for keys_of in kind.indices.values()])
+        # Of each object, what it is found under in each index.
+        self._keys: dict[str, list[Iterable[Hashable]]] = {}
 
     def get(self, id: str) -> M | None:
         return self._objects.get(id)
@@ -74,17 +77,11 @@ class Table(Generic[M]):
         """Store `thing`, replacing what had its id; gives back what it replaced."""
         id = thing.id
         old = self._objects.get(id)
-        for index, keys_of in self._kind.indices.items():
-            keys: Iterable[Hashable] = keys_of(thing)
-            old_keys: Iterable[Hashable] = keys_of(old) if old is not None else ()
-            if keys == old_keys:
-                continue
-            entries = self._indices[index]
-            keys = set(keys)
-            for key in set(old_keys) - keys:
-                self._drop(entries, key, id)
-            for key in keys:
-                entries.setdefault(key, {})[id] = None
+        keys = self._keys_of(thing)
+        old_keys = self._keys.get(id)
+        if keys != old_keys:
+            self._move(id, old_keys or [()] * len(keys), keys)
+            self._keys[id] = keys
         if self._kind.name is not None:
             if old is not None:
                 self._names.pop(self._kind.name(old), None)
@@ -98,12 +95,20 @@ class Table(Generic[M]):
         old = self._objects.pop(id, None)
         if old is None:
             return None
-        for index, keys_of in self._kind.indices.items():
-            for key in set(keys_of(old)):
-                self._drop(self._indices[index], key, id)
+        keys = self._keys.pop(id, [])
+        self._move(id, keys, [()] * len(keys))
         if self._kind.name is not None:
             self._names.pop(self._kind.name(old), None)
         return old
+
+    def _move(self, id: str, old_keys: list[Iterable[Hashable]], keys: list[Iterable[Hashable]]) -> None:
+        for entries, before, after in zip(self._indices.values(), old_keys, keys, strict=True):
+            if before == after:
+                continue
+            for key in set(before).difference(after):
+                self._drop(entries, key, id)
+            for key in after:
+                entries.setdefault(key, {})[id] = None
 
     @staticmethod
     def _drop(entries: dict[Hashable, dict[str, None]], key: Hashable, id: str) -> None:

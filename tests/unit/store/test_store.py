@@ -14,6 +14,7 @@ from flota.manager.store import (
     TransactionTooLarge,
     WatchClosed,
 )
+from flota.manager.store.schema import KINDS
 from flota.v1.objects_pb2 import Config, Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import TaskState
@@ -236,3 +237,15 @@ async def test_a_batch_splits_and_an_oversized_transaction_is_refused(store: Sto
     big.spec.data = b"x" * 1_600_000
     with pytest.raises(TransactionTooLarge, match="at most 1,500,000"):
         await store.update(lambda tx: tx.create(big))
+
+
+def test_the_keys_of_a_task_are_those_of_its_indices() -> None:
+    kind = KINDS["task"]
+    made = task("t1", "s1", "n1", 3)
+    made.spec.networks.add(target="front")
+    made.networks.add(network_id="back")
+    made.spec.container.secrets.add(secret_id="x")
+    made.spec.container.configs.add(config_id="y")
+    for one in (made, task("t2"), Task(id="t3", service_id="global", node_id="n1")):
+        assert kind.keys is not None
+        assert list(map(set, kind.keys(one))) == [set(keys_of(one)) for keys_of in kind.indices.values()]
