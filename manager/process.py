@@ -20,6 +20,7 @@ from flota.manager.ca.service import NodeCa
 from flota.manager.clock import SystemClock
 from flota.manager.control.servicer import Control
 from flota.manager.dispatcher import Dispatcher
+from flota.manager.ghosts import GhostHunter
 from flota.manager.leading import Leading
 from flota.manager.logbroker import LogBroker
 from flota.manager.metrics import StoreMetrics
@@ -218,6 +219,7 @@ class Manager:
             self._log_broker,
             self._node_calls,
             self._control,
+            GhostHunter(self.store, self.raft, self._clock, self.config.node_id),
             RoleManager(self.store, self.raft, self.config.node_id, self._dispatcher.knows_managers),
         ]
 

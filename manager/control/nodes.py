@@ -79,7 +79,7 @@ class Nodes(ControlBase):
             check_removal(node, self._members(), request.force)
             cluster = next(iter(tx.clusters), None)
             if cluster is not None:
-                tx.update(self._refusing(cluster, node))
+                tx.update(refusing(cluster, node, self._clock.now()))
             tx.remove(node)
 
         await self._commit(change)
@@ -88,19 +88,19 @@ class Nodes(ControlBase):
     def _shown_node(self, node: Node) -> Node:
         return with_member(node, self._members())
 
-    def _refusing(self, cluster: Cluster, node: Node) -> Cluster:
-        """The cluster with the node among the removed ones, for as long as its certificate would be good."""
-        now = self._clock.now()
-        changed = Cluster()
-        changed.CopyFrom(cluster)
-        for id in [id for id, until in changed.removed_nodes.items() if seconds(until) < now]:
-            del changed.removed_nodes[id]
-        until = now + certificate_life(cluster).total_seconds()
-        if node.certificate.certificate_chain:
-            certificate = x509.load_pem_x509_certificate(node.certificate.certificate_chain)
-            until = max(until, certificate.not_valid_after_utc.timestamp())
-        changed.removed_nodes[node.id].CopyFrom(timestamp(until))
-        return changed
+
+def refusing(cluster: Cluster, node: Node, now: float) -> Cluster:
+    """The cluster with the node among the removed ones, for as long as its certificate would be good."""
+    changed = Cluster()
+    changed.CopyFrom(cluster)
+    for id in [id for id, until in changed.removed_nodes.items() if seconds(until) < now]:
+        del changed.removed_nodes[id]
+    until = now + certificate_life(cluster).total_seconds()
+    if node.certificate.certificate_chain:
+        certificate = x509.load_pem_x509_certificate(node.certificate.certificate_chain)
+        until = max(until, certificate.not_valid_after_utc.timestamp())
+    changed.removed_nodes[node.id].CopyFrom(timestamp(until))
+    return changed
 
 
 def check_node_spec(spec: NodeSpec) -> None:

@@ -17,7 +17,7 @@ from flota.manager.raft.interface import MembershipRefused, NotLeader, RaftError
 from flota.manager.raft.progress import ProgressState
 from flota.manager.raft.quorum import has_quorum
 from flota.rpc.callers import current_caller
-from flota.rpc.errors import InvalidArgument, Unavailable
+from flota.rpc.errors import FlotaError, InvalidArgument, Unavailable
 from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.raft_pb2 import (
     ConfChange,
@@ -60,7 +60,7 @@ class GroupChanges:
                     await self._announce_here()
                 else:
                     await self._announce_there()
-            except (RaftError, MembershipRefused, Unavailable) as error:
+            except FlotaError as error:
                 _log.debug("a change of the group has to wait", reason=str(error))
                 await asyncio.sleep(_LOOK * 5)
 
@@ -104,9 +104,17 @@ class GroupChanges:
     async def _announce_there(self) -> None:
         node = self._node
         known = self._known(node.raft_id)
-        if known is not None and known.address != node.member.address and node.leader_address:
-            await node.transport.join(node.leader_address, node.member.address, node.raft_id)
-            await asyncio.sleep(1)
+        if known is None or known.address == node.member.address:
+            return
+        # The leader cannot reach us, so we may not know who leads; any other manager passes the word on.
+        others = [member.address for member in node.raft.conf.members if member.raft_id != node.raft_id]
+        for through in dict.fromkeys(address for address in (node.leader_address, *others) if address):
+            try:
+                await node.transport.join(through, node.member.address, node.raft_id)
+                break
+            except Unavailable as error:
+                _log.debug("a manager cannot be told of our address", manager=through, reason=str(error))
+        await asyncio.sleep(_LOOK * 5)
 
     def _known(self, raft_id: int) -> Member | None:
         return next((member for member in self._node.raft.conf.members if member.raft_id == raft_id), None)

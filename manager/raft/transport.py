@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from flota.rpc.errors import Unavailable, error_from
+from flota.rpc.errors import FailedPrecondition, error_from
 from flota.v1.raft_pb2 import (
     Member,
     RaftBatch,
@@ -43,6 +43,8 @@ _CHUNK = 1 << 20
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _CONNECT = 2.0
+# SwarmKit's, for a joiner that is called back.
+_CALL_BACK = 5.0
 _CALL = 10.0
 _SNAPSHOT_TIMEOUT = 600.0
 
@@ -275,12 +277,16 @@ class RaftTransport:
     # Single calls.
 
     async def check(self, address: str) -> str:
-        """Node id of the manager whose Raft service answers at `address`. Raises Unavailable."""
+        """Node id of the manager whose Raft service answers at `address`. Raises FailedPrecondition."""
         channel = self.channel_for(address)
         try:
-            answer = await RaftTransportStub(channel).Check(RaftCheckRequest(), timeout=_CONNECT)
+            answer = await RaftTransportStub(channel).Check(RaftCheckRequest(), timeout=_CALL_BACK)
         except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"no Raft service answers at {address}: {error.details()}") from None
+            why = "no answer" if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED else error.details()
+            raise FailedPrecondition(
+                f"the swarm's managers cannot reach this one at {address} ({why}): give the address that they reach it "
+                "under with --advertise-addr, and let them through to that port"
+            ) from None
         finally:
             await channel.close()
         return answer.node_id

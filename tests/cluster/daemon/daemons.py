@@ -44,6 +44,16 @@ def free_address() -> str:
             return f"127.0.0.1:{port}"
 
 
+@asynccontextmanager
+async def mute_address() -> AsyncIterator[str]:
+    """Somebody listens there who never says a word."""
+    server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
 async def eventually(what: Callable[[], Awaitable[Any]], within: float = 30.0) -> Any:
     """What `what` gives once that is true; calls that fail meanwhile count as not yet."""
     last: object = None

@@ -20,11 +20,11 @@ from tests.cluster.daemon.daemons import (
     WORKER,
     Daemon,
     eventually,
-    free_address,
     gone,
     is_ready,
     is_refused,
     is_voter,
+    mute_address,
     refusal,
 )
 
@@ -133,16 +133,17 @@ async def has_no_log(daemon: Daemon) -> bool:
 async def test_a_daemon_that_is_killed_while_it_joins_is_no_member(daemons: list[Daemon]) -> None:
     first, second, _ = daemons
     begun = await first.init()
-    joining = asyncio.create_task(
-        refusal(second.join(begun.tokens.manager, begun.address, advertise_address=free_address()))
-    )
+    async with mute_address() as nobody:
+        joining = asyncio.create_task(
+            refusal(second.join(begun.tokens.manager, begun.address, advertise_address=nobody))
+        )
 
-    async def has_identity() -> bool:
-        return (second.state / "identity/cert.pem").exists()
+        async def has_identity() -> bool:
+            return (second.state / "identity/cert.pem").exists()
 
-    await eventually(has_identity)
-    await second.kill()
-    await joining
+        await eventually(has_identity)
+        await second.kill()
+        await joining
     await second.start()
     assert second.is_clean()
     assert (await second.info()).state == InfoResponse.STATE_INACTIVE

@@ -1,6 +1,7 @@
 """Whole managers over mutual TLS on loopback with real files: elect, replicate, crash, restart, grow, shrink."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,3 +165,24 @@ async def test_a_member_that_was_away_answers_a_leader_that_came_meanwhile(machi
     await machines.start(third)
     await eventually(lambda: third.state.values == [b"news"])
     assert {status.node_id for status in third.node.members} == {"m1", "m2", "m3", "m4"}
+
+
+@pytest.mark.parametrize("leads", [False, True])
+async def test_a_member_that_comes_back_under_another_address_is_found_there(machines: Machines, leads: bool) -> None:
+    first, *others = await machines.up(3)
+    moved = first if leads else others[1]
+    await machines.crash(moved)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        moved.address = f"127.0.0.1:{probe.getsockname()[1]}"
+    leader = await machines.leader()
+    await leader.node.propose(b"meanwhile")
+    await machines.start(moved)
+    await eventually(lambda: moved.state.values == [b"meanwhile"])
+
+    def known_everywhere() -> bool:
+        views = [machine.node.members for machine in machines.all.values()]
+        return all(moved.address in {member.address for member in members} for members in views)
+
+    await eventually(known_everywhere)
+    assert len(moved.node.members) == 3

@@ -1,0 +1,72 @@
+"""A node whose join was cut short does not stay for ever; one that is slow, or was ever here, does."""
+
+import asyncio
+from typing import Any
+
+from flota.manager.clock import timestamp
+from flota.manager.ghosts import GHOST_AFTER, GhostHunter, ghosts
+from flota.manager.raft.interface import MembershipRefused
+from flota.manager.store import LocalProposer, Store
+from flota.v1.objects_pb2 import Cluster, Node
+from flota.v1.types_pb2 import NodeState
+from tests.simulation import virtual_time
+
+UNKNOWN, READY, DOWN = NodeState.NODE_STATE_UNKNOWN, NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DOWN
+
+
+def node(id: str, created: float = 0.0, state: NodeState.ValueType = UNKNOWN, hostname: str = "") -> Node:
+    made = Node(id=id)
+    made.meta.created_at.CopyFrom(timestamp(created))
+    made.status.state = state
+    made.description.hostname = hostname
+    return made
+
+
+def test_a_ghost_never_said_a_word_and_had_its_time() -> None:
+    now = 1000.0
+    nodes = [
+        node("ghost"),
+        node("ghost-that-is-down", state=DOWN),
+        node("slow", created=now - GHOST_AFTER),
+        node("here", state=READY),
+        node("was-here", state=DOWN, hostname="w1"),
+    ]
+    assert [one.id for one in ghosts(nodes, now)] == ["ghost", "ghost-that-is-down"]
+
+
+class Group:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def remove_member(self, node_id: str) -> None:
+        self.asked.append(node_id)
+        if len(self.asked) == 1:
+            raise MembershipRefused("the rest would have no quorum")
+
+    async def transfer_leadership(self) -> None:
+        raise AssertionError
+
+
+class Now:
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def test_a_ghost_leaves_group_and_cluster_and_its_certificate_is_refused() -> None:
+    async def scenario() -> tuple[Any, ...]:
+        store, group = Store(Now()), Group()
+        LocalProposer(store)
+        await store.update(lambda tx: tx.create(Cluster(id="c")))
+        await store.update(lambda tx: tx.create(node("ghost")))
+        hunting = asyncio.create_task(GhostHunter(store, group, Now(), "m1").run())
+        with store.watch("node") as changes:
+            await changes.next()
+        hunting.cancel()
+        await asyncio.gather(hunting, return_exceptions=True)
+        assert store.cluster is not None
+        return list(store.nodes), group.asked, dict(store.cluster.removed_nodes).keys(), Now().now()
+
+    nodes, asked, removed, now = virtual_time.run(scenario())
+    # A group that would have no quorum without it is asked again.
+    assert (nodes, asked, list(removed)) == ([], ["ghost", "ghost"], ["ghost"])
+    assert GHOST_AFTER < now < GHOST_AFTER + 60
