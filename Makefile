@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/flota/v1/*.proto)
 JOBS ?= 2
 SEEDS ?= 2000
 
-.PHONY: help setup demo test lint types bench soak fmt proto vm-test clean
+.PHONY: help setup demo test lint types bench soak fmt proto vm-test man clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,5 +47,8 @@ proto: setup ## regenerate the messages in proto/
 	  --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=.venv/bin/protoc-gen-mypy_grpc \
 	  --mypy_out=quiet:proto --mypy_grpc_out=quiet:proto $(PROTOS)
 
+man: setup ## manual pages of all commands, in build/man (read one: man -M build/man flota-stack-deploy)
+	@$(PYTHON) -m flota.cli.manual build/man
+
 clean: ## forget virtual environment and caches
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build .venv .cache .mypy_cache .ruff_cache .pytest_cache

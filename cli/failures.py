@@ -1,6 +1,7 @@
 """What a person sees when something goes wrong: one line on standard error, and an exit status.
 
-1: it did not work; 2: the command line is wrong; 130: interrupted. A defect of flota prints one line and how to get
+1: it did not work; 125: the command line is wrong, as with Docker (2 is what `stack diff` says when there are changes);
+130: interrupted. docs/cli.md has the table. A defect of flota prints one line and how to get
 the traceback (FLOTA_DEBUG=1). Never imports gRPC: if a call failed, gRPC is already there.
 """
 
@@ -12,7 +13,7 @@ import sys
 import click
 
 FAILED = 1
-USAGE = 2
+USAGE = 125
 INTERRUPTED = 130
 
 

@@ -1,4 +1,4 @@
-"""Follows the cluster's events and prints them: as Docker does, through a Go template, or as JSON lines.
+"""Follows the cluster's events and prints them: as Docker does, through a Go template, as JSON lines, or as YAML.
 
 A change of the leader is bridged: the next manager is asked for what has happened since, and nothing is told twice.
 """
@@ -32,7 +32,7 @@ class EventPrinter:
         self._wanted = wanted
         self._form = form
         self._template = None
-        if form not in (None, "", "json"):
+        if form not in (None, "", "json", "yaml"):
             from flota.templates import Template, TemplateError
 
             try:
@@ -48,6 +48,10 @@ class EventPrinter:
             from flota.templates import to_json
 
             click.echo(to_json(shape(event)))
+        elif self._form == "yaml":
+            from flota.stacks.compose.writing import any_to_yaml
+
+            click.echo(f"---\n{any_to_yaml(shape(event))}", nl=False)
         elif self._template is not None:
             from flota.templates import Row, TemplateError
 

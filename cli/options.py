@@ -15,21 +15,31 @@ F = TypeVar("F", bound=Callable[..., Any])
 def format_option(function: F) -> F:
     """--format for lists."""
     return click.option(
-        "--format", "form", metavar="FORMAT", help="table, table TEMPLATE, json, or a Go template such as '{{.Name}}'."
+        "--format",
+        "form",
+        metavar="FORMAT",
+        help="table, table TEMPLATE, json, yaml, or a Go template such as '{{.Name}}'.",
+    )(function)
+
+
+def data_format_option(function: F) -> F:
+    """--format for reports that are no lists: for people, or for programs."""
+    return click.option(
+        "--format", "form", type=click.Choice(["json", "yaml"]), help="For programs, rather than for people."
     )(function)
 
 
 def inspect_format_option(function: F) -> F:
     """--format for inspect."""
     return click.option(
-        "-f", "--format", "form", metavar="FORMAT", help="json, or a Go template such as '{{.Spec.Name}}'."
+        "-f", "--format", "form", metavar="FORMAT", help="json, yaml, or a Go template such as '{{.Spec.Name}}'."
     )(function)
 
 
 def result_format_option(function: F) -> F:
     """--format for commands that do something and say what came of it."""
     return click.option(
-        "--format", "form", metavar="FORMAT", help="What came of it: json, or a Go template such as '{{.ID}}'."
+        "--format", "form", metavar="FORMAT", help="What came of it: json, yaml, or a Go template such as '{{.ID}}'."
     )(function)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import click
 
-from flota.cli.failures import CommandFailed
+from flota.cli.failures import USAGE, CommandFailed
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -90,7 +90,7 @@ def socket_path(host: str) -> str:
         return host
     if host.startswith("unix://") and host.removeprefix("unix://").startswith("/"):
         return host.removeprefix("unix://")
-    raise CommandFailed(f"invalid host {host!r}: unix:///path of a daemon's socket is needed (-H, FLOTA_HOST)", 2)
+    raise CommandFailed(f"invalid host {host!r}: unix:///path of a daemon's socket is needed (-H, FLOTA_HOST)", USAGE)
 
 
 def unreachable(host: str) -> CommandFailed | None:

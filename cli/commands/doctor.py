@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import json
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
+from flota.cli.options import data_format_option
 from flota.cli.session import Session, talks
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗",
 @click.command(
     cls=Command, examples=["flota doctor", "flota doctor --format json | jq '.[] | select(.verdict != \"ok\")'"]
 )
-@click.option("--format", "form", metavar="FORMAT", help="json")
+@data_format_option
 @talks
 async def doctor(session: Session, form: str | None) -> None:
     """Look for what is wrong with this machine and its node, and say what to do about it.
@@ -32,14 +31,14 @@ async def doctor(session: Session, form: str | None) -> None:
     managers it must reach, and on a manager the swarm's nodes and their clocks. Changes nothing. The exit status is 1
     when something does not work.
     """
-    if form not in (None, "", "json"):
-        raise BadFlag(f"invalid --format {form!r}: json is allowed")
     found = await _findings(session)
-    if form == "json":
+    if form is not None:
+        from flota.cli.output.objects import print_data
+
         rows = [
             {"area": each.area, "verdict": each.verdict, "what": each.what, "advice": each.advice} for each in found
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_data(rows, form)
     else:
         for line in _lines(found):
             click.echo(line)

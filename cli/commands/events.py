@@ -26,7 +26,9 @@ _FILTERS = ("type", "event", "service", "task", "node", "network", "secret", "co
 @click.option("--since", metavar="TIME", help="Begin with then: 10m, 2026-01-31T13:45:00Z, or seconds since 1970.")
 @click.option("--until", metavar="TIME", help="End with then, in the same words; 0s is now.")
 @filter_option(*_FILTERS)
-@click.option("--format", "form", metavar="FORMAT", help="json, or a Go template such as '{{.Type}} {{.Action}}'.")
+@click.option(
+    "--format", "form", metavar="FORMAT", help="json, yaml, or a Go template such as '{{.Type}} {{.Action}}'."
+)
 @talks
 async def events(
     session: Session, since: str | None, until: str | None, filters: tuple[str, ...], form: str | None

@@ -31,7 +31,7 @@ from flota.cli.stack.project import file_options, load_stack
     help="Whether an image that was pinned to a digest stays so (changed, never) while the file names the same one.",
 )
 @click.option("--plan", is_flag=True, help="Show what would be done, and do nothing; exit status 2 if it is anything.")
-@click.option("--format", "form", metavar="FORMAT", help="With --plan: json.")
+@click.option("--format", "form", type=click.Choice(["json", "yaml"]), help="With --plan, for programs.")
 @click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers.")
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")

@@ -6,6 +6,7 @@ import click
 
 from flota.cli import completing
 from flota.cli.groups import Command
+from flota.cli.options import data_format_option
 from flota.cli.session import Session, talks
 from flota.cli.stack.project import file_options, load_stack
 
@@ -19,7 +20,7 @@ from flota.cli.stack.project import file_options, load_stack
 )
 @file_options
 @click.option("--prune", is_flag=True, help="As if deployed with --prune.")
-@click.option("--format", "form", metavar="FORMAT", help="json")
+@data_format_option
 @click.argument("name", required=False, metavar="[STACK]", shell_complete=completing.stacks)
 @talks
 async def diff(

@@ -90,7 +90,7 @@ def _row(kept: Kept, no_trunc: bool) -> dict[str, Any]:
 )
 @click.option("--to", type=click.IntRange(min=1), metavar="REVISION", help="That revision (default: the one before).")
 @click.option("--plan", is_flag=True, help="Show what would be done, and do nothing; exit status 2 if it is anything.")
-@click.option("--format", "form", metavar="FORMAT", help="With --plan: json.")
+@click.option("--format", "form", type=click.Choice(["json", "yaml"]), help="With --plan, for programs.")
 @click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers.")
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")

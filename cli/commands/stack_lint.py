@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from flota.cli.failures import BadFlag, CommandFailed
 from flota.cli.groups import Command
+from flota.cli.options import data_format_option
 from flota.cli.stack.project import file_options, project_of, read_sources
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FOUND = 1
 )
 @file_options
 @click.option("--ignore", "ignored", multiple=True, metavar="RULE", help="Leave out what a rule finds.")
-@click.option("--format", "form", metavar="FORMAT", help="json")
+@data_format_option
 def lint(
     files: tuple[str, ...],
     env_files: tuple[str, ...],
@@ -39,16 +39,16 @@ def lint(
     """Look for mistakes in Compose files: also such as can be deployed. The exit status is 1 when there are any."""
     from flota.stacks.lint import RULES
 
-    if form not in (None, "json"):
-        raise BadFlag(f"invalid --format {form!r}: json is allowed")
     known = (*RULES, "decimal-mode", "ignored", "error")
     for rule in ignored:
         if rule not in known:
             raise BadFlag(f"invalid --ignore {rule!r}: the rules are {', '.join(sorted(known))}")
     paths, sources = read_sources(files)
     found = [each for each in _found(paths, sources, env_files, profiles) if each.rule not in ignored]
-    if form == "json":
-        click.echo(json.dumps([vars(each) for each in found], indent=2, ensure_ascii=False))
+    if form is not None:
+        from flota.cli.output.objects import print_data
+
+        print_data([vars(each) for each in found], form)
     else:
         for each in found:
             click.echo(str(each))

@@ -1,4 +1,4 @@
-"""Prints objects rather than rows: as indented JSON, as JSON on one line, or each through a Go template."""
+"""Prints objects rather than rows: as indented JSON, as JSON on one line, as YAML, or each through a Go template."""
 
 from __future__ import annotations
 
@@ -23,18 +23,36 @@ def print_objects(objects: Iterable[Any], form: str | None) -> None:
         from flota.templates import to_json
 
         click.echo(to_json(found))
+    elif form == "yaml":
+        _print_yaml(found)
     else:
         _print_through(form, found)
 
 
 def print_object(thing: Any, form: str) -> None:
-    """Print one object as JSON ("json") or through a Go template. Raises BadFlag for a bad template."""
+    """Print one object as "json", as "yaml" or through a Go template. Raises BadFlag for a bad template."""
     if form == "json":
         from flota.templates import to_json
 
         click.echo(to_json(thing))
+    elif form == "yaml":
+        _print_yaml(thing)
     else:
         _print_through(form, [thing])
+
+
+def print_data(data: Any, form: str) -> None:
+    """Print data that is made for programs, as "json" (indented) or "yaml"."""
+    if form == "yaml":
+        _print_yaml(data)
+    else:
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _print_yaml(data: Any) -> None:
+    from flota.stacks.compose.writing import any_to_yaml
+
+    click.echo(any_to_yaml(data), nl=False)
 
 
 def _print_through(form: str, things: Iterable[Any]) -> None:

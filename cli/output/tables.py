@@ -1,4 +1,4 @@
-"""Prints rows: as Docker's tables, through a Go template, as JSON lines, or only their ids.
+"""Prints rows: as Docker's tables, through a Go template, as JSON lines, as YAML, or only their ids.
 
 A view knows its columns: (field, header). The widths are those of Go's tabwriter as Docker uses it: at least 10,
 three spaces between columns.
@@ -31,7 +31,8 @@ def print_rows(
     labels: Sequence[Mapping[str, str]] | None = None,
     key: str = "ID",
 ) -> None:
-    """Print `rows`: `form` is None or "table" (a table), "json", a Go template, or "table TEMPLATE".
+    """Print `rows`: `form` is None or "table" (a table), "json", "yaml", a Go template, or
+    "table TEMPLATE".
 
     `quiet` prints only the field `key`. Fields that only templates use have their headers in `more_headers`; `labels`,
     one mapping per row, are what `.Label "key"` asks. Raises BadFlag for a bad template.
@@ -62,6 +63,11 @@ def _print_formatted(
     if form == "json":
         for row in rows:
             click.echo(to_json(dict(sorted(row.items()))))
+        return
+    if form == "yaml":
+        from flota.stacks.compose.writing import any_to_yaml
+
+        click.echo(any_to_yaml(rows), nl=False)
         return
     known = {column.field: column.header for column in columns} | dict(more_headers)
     table = form.startswith("table ")

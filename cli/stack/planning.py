@@ -1,9 +1,8 @@
-"""Shows what a deploy would do, for people or as JSON. The exit status is 2 when it would do anything."""
+"""Shows what a deploy would do, for people or as JSON or YAML. The exit status is 2 when it would do anything."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flota.cli.colours import wanted
-from flota.cli.failures import BadFlag
+from flota.cli.output.objects import print_data
 from flota.cli.stack.fingerprint import same_secret
 from flota.cli.stack.inventory import inventory
 
@@ -34,15 +33,13 @@ async def show_plan(
 
     With `prune`, but without `objects`, only services are removed.
     """
-    if form not in (None, "json"):
-        raise BadFlag(f"invalid --format {form!r}: json is allowed")
     made = await plan_of(session, stack, prune, resolve_image)
     if not objects:
         made = replace(
             made, steps=tuple(each for each in made.steps if each.action != "remove" or each.kind == "service")
         )
-    if form == "json":
-        click.echo(json.dumps(as_json(made), indent=2, ensure_ascii=False))
+    if form is not None:
+        print_data(as_data(made), form)
     else:
         colour = wanted()
         for line in lines(made):
@@ -111,7 +108,7 @@ def _short(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
-def as_json(plan: Plan) -> dict[str, object]:
+def as_data(plan: Plan) -> dict[str, object]:
     """The plan for programs: every step, also those that do nothing."""
     return {"stack": plan.stack, "changes": len(plan.changes), "steps": [_step(step) for step in plan.steps]}
 

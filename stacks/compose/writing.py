@@ -47,13 +47,21 @@ _Representer.add_representer(str, _Representer.represent_text)
 
 def to_yaml(tree: Mapping[str, Any], escape: bool = True) -> str:
     """The YAML text of a project. With `escape`, dollars are doubled."""
+    return _dumped({key: _plain(tree[key], escape and not key.startswith("x-")) for key in sorted(tree, key=_rank)})
+
+
+def any_to_yaml(value: Any) -> str:
+    """The YAML text of any data, keys sorted, dollars as they are."""
+    return _dumped(_plain(value, False))
+
+
+def _dumped(plain: Any) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 10_000
     yaml.allow_unicode = True
-    plain = {key: _plain(tree[key], escape and not key.startswith("x-")) for key in sorted(tree, key=_rank)}
     out = io.StringIO()
     yaml.dump(plain, out)
     return out.getvalue()

@@ -70,15 +70,15 @@ def test_has_help_examples_and_a_line_in_its_group(path: tuple[str, ...], flota:
 
 
 @PATHS
-def test_an_unknown_flag_is_one_line_and_status_2(path: tuple[str, ...], flota: Flota) -> None:
+def test_an_unknown_flag_is_one_line_and_status_125(path: tuple[str, ...], flota: Flota) -> None:
     done = flota(*path, "--no-such-flag-as-this")
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     name = " ".join(path)
     assert done.err == f"flota {name}: no such option '--no-such-flag-as-this'. See 'flota {name} --help'.\n"
 
 
 @PATHS
-def test_too_few_or_too_many_arguments_are_one_line_and_status_2(path: tuple[str, ...], flota: Flota) -> None:
+def test_too_few_or_too_many_arguments_are_one_line_and_status_125(path: tuple[str, ...], flota: Flota) -> None:
     arguments = [each for each in ALL[path].params if isinstance(each, click.Argument)]
     if any(each.required for each in arguments):
         done = flota(*path)
@@ -86,14 +86,14 @@ def test_too_few_or_too_many_arguments_are_one_line_and_status_2(path: tuple[str
         done = flota(*path, *("x" for _ in arguments), "one-too-many")
     else:
         pytest.skip("takes any number of arguments")
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith(f"flota {' '.join(path)}: ")
     assert done.err.endswith(f"See 'flota {' '.join(path)} --help'.\n")
     assert done.err.count("\n") == 1
 
 
 @PATHS
-def test_a_value_of_the_wrong_type_is_one_line_and_status_2(path: tuple[str, ...], flota: Flota) -> None:
+def test_a_value_of_the_wrong_type_is_one_line_and_status_125(path: tuple[str, ...], flota: Flota) -> None:
     typed = [
         option
         for option in ALL[path].params
@@ -101,7 +101,7 @@ def test_a_value_of_the_wrong_type_is_one_line_and_status_2(path: tuple[str, ...
     ]
     for option in typed:
         done = flota(*path, option.opts[-1], "nonsense")
-        assert (done.status, done.out) == (2, "")
+        assert (done.status, done.out) == (125, "")
         assert option.opts[-1] in done.err
         assert "'nonsense'" in done.err
         assert done.err.count("\n") == 1
@@ -115,7 +115,7 @@ def test_filters_that_are_none(path: tuple[str, ...], swarm: Daemon, flota: Flot
     required = ["x" for each in ALL[path].params if isinstance(each, click.Argument) and each.required]
     for text, said in (("nonsense", "KEY=VALUE is needed"), ("nonsense=1", "'nonsense' is not one of ")):
         done = flota(*path, "--filter", text, *required)
-        assert (done.status, done.out) == (2, "")
+        assert (done.status, done.out) == (125, "")
         assert done.err.startswith(f"flota: invalid --filter {text!r}: ")
         assert said in done.err
         assert done.err.count("\n") == 1
@@ -132,7 +132,7 @@ def test_filters_that_are_none(path: tuple[str, ...], swarm: Daemon, flota: Flot
 )
 def test_values_of_filters_that_are_none(swarm: Daemon, flota: Flota, path: list[str], text: str) -> None:
     done = flota(*path, "--filter", text)
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith(f"flota: invalid --filter {text!r}: one of ")
     assert done.err.count("\n") == 1
 
@@ -147,12 +147,12 @@ def test_formats_that_cannot_be_read(swarm: Daemon, flota: Flota, path: list[str
     flota("service", "create", "-d", "--name", "web", "busybox")
     swarm.run(swarm.cluster.add_task("web", 1, "m1"))
     done = flota(*path, "--format", "{{.ID")
-    assert (done.status, done.out, done.err) == (2, "", "flota: invalid --format '{{.ID': unclosed {{\n")
+    assert (done.status, done.out, done.err) == (125, "", "flota: invalid --format '{{.ID': unclosed {{\n")
 
 
 def test_a_field_that_there_is_not_is_told_with_the_nearest_one(swarm: Daemon, flota: Flota) -> None:
     done = flota("node", "ls", "--format", "{{.Hostnmae}}")
-    assert done.status == 2
+    assert done.status == 125
     assert done.err == (
         "flota: invalid --format '{{.Hostnmae}}': can't evaluate field Hostnmae; did you mean 'Hostname'?\n"
     )
@@ -169,7 +169,7 @@ def test_a_field_that_there_is_not_is_told_with_the_nearest_one(swarm: Daemon, f
 )
 def test_unknown_commands(flota: Flota, argv: list[str], said: str) -> None:
     done = flota(*argv)
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith(said)
     assert done.err.count("\n") == 1
 

@@ -43,7 +43,7 @@ def test_what_is_asked_wrongly(swarm: Daemon, flota: Flota) -> None:
         ([*NOW, "--format", "{{.Nope}}"], "flota: invalid --format '{{.Nope}}': can't evaluate field Nope"),
     ):
         done = flota("events", *argv)
-        assert done.status == 2
+        assert done.status == 125
         assert done.err.startswith(said)
 
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_read_or_has_no_end(swarm: Daemon, flota: Flota, tmp_path
         f"flota: Error response from daemon: invalid size of {kind} 'x': it has 0 bytes, "
         f"1 to {int(limit.replace(',', '')) - 1:,} are allowed\n"
     )
-    assert flota(kind, "create", "x", str(tmp_path)).status == 2
+    assert flota(kind, "create", "x", str(tmp_path)).status == 125
 
 
 def test_a_configs_data_is_shown_and_a_secrets_is_not(swarm: Daemon, flota: Flota, file: str) -> None:

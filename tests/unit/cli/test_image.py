@@ -104,7 +104,10 @@ def test_import_sends_options_then_data(daemon: Daemon, flota: Flota, tmp_path: 
     assert (options.reference, list(options.changes)) == ("b:1", ['CMD ["/bin/sh"]', "ENV A=1"])
     assert (options.platform.os, options.platform.architecture) == ("linux", "arm64")
     done = flota("image", "import", "--platform", "arm64", str(root))
-    assert (done.status, done.err) == (2, "flota: invalid --platform 'arm64': OS/ARCH is needed, such as linux/amd64\n")
+    assert (done.status, done.err) == (
+        125,
+        "flota: invalid --platform 'arm64': OS/ARCH is needed, such as linux/amd64\n",
+    )
 
 
 def test_rm_tells_what_has_gone(daemon: Daemon, images: list[Image], flota: Flota) -> None:

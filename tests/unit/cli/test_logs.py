@@ -278,7 +278,7 @@ def test_since_that_cannot_be_read(text: str) -> None:
 @pytest.mark.parametrize("flags", [["--tail", "-1"], ["--tail", "many"], ["--since", "yesterday"]])
 def test_bad_flags_are_one_line(swarm: Daemon, tasks: list[Task], flota: Flota, flags: list[str]) -> None:
     done = flota("service", "logs", *flags, "web")
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith(f"flota: invalid {flags[0]} {flags[1]!r}: ")
     assert done.err.count("\n") == 1
     assert swarm.logs.requests == []

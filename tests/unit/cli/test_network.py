@@ -78,7 +78,7 @@ def test_a_network_in_use_stays(swarm: Daemon, flota: Flota) -> None:
 )
 def test_bad_flags_are_one_line(swarm: Daemon, flota: Flota, flags: list[str], said: str) -> None:
     done = flota("network", "create", *flags, "backend")
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith(f"flota: {said}")
     assert done.err.count("\n") == 1
 

@@ -96,4 +96,4 @@ def test_node_inspect_in_dockers_shape_and_for_people(swarm: Daemon, flota: Flot
     assert [each["ID"] for each in json.loads(done.out)] == [swarm.cluster.own_id]
     assert (done.status, done.err) == (1, "flota: no such node: nope\n")
     done = flota("node", "inspect", "--pretty", "--format", "json", "m1")
-    assert (done.status, done.err) == (2, "flota: --pretty and --format cannot be combined: choose one\n")
+    assert (done.status, done.err) == (125, "flota: --pretty and --format cannot be combined: choose one\n")

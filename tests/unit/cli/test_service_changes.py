@@ -83,7 +83,7 @@ def test_scale_checks_all_before_it_changes_any(working: Daemon, flota: Flota) -
 @pytest.mark.parametrize("text", ["web", "web=", "web=-1", "=3", "web=x", "web=1.5"])
 def test_scales_that_are_none(working: Daemon, flota: Flota, text: str) -> None:
     done = flota("service", "scale", text)
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err == f"flota: invalid scale {text!r}: SERVICE=REPLICAS is needed, such as web=3\n"
 
 
@@ -99,7 +99,7 @@ def test_update_replaces_tasks_and_rollback_brings_the_old_spec_back(working: Da
     assert (done.status, done.err) == (0, "")
     assert spec_of(working, "web").spec.task.container.image == "busybox:1"
     done = flota("service", "update", "--rollback", "--image", "x", "web")
-    assert done.status == 2
+    assert done.status == 125
     assert done.err == "flota: other flags cannot be combined with --rollback (--image)\n"
     create(flota, "--name", "new", "-q", "busybox:1")
     done = flota("service", "rollback", "new")
@@ -133,7 +133,7 @@ def test_update_of_networks_secrets_and_ports_by_name(working: Daemon, flota: Fl
     assert [each.target for each in spec_of(working, "web").spec.task.networks] == [back.id]
     assert not spec_of(working, "web").spec.task.container.secrets
     done = flota("service", "update", "-d", "--network-rm", "front", "web")
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith("flota: --network-rm ")
     done = flota("service", "create", "-d", "--name", "x", "--secret", "nope", "busybox")
     assert (done.status, done.err) == (1, "flota: no such secret: nope\n")

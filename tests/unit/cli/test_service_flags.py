@@ -289,7 +289,7 @@ def test_a_bad_value_is_one_line_with_flag_value_and_what_is_allowed(argv: str, 
         created(*argv.split())
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
-    assert caught.value.status == 2
+    assert caught.value.status == 125
 
 
 BEFORE = """

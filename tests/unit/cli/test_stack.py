@@ -411,7 +411,8 @@ def test_plan_shows_what_a_deploy_would_do_and_does_nothing(
     steps = {step["name"]: step for step in json.loads(done.out)["steps"]}
     assert steps["shop_web"]["changes"][0] == {"key": "deploy.replicas", "old": "2", "new": "5"}
     assert (steps["shop_web"]["restarts"], steps["shop_db"]["action"]) == (True, "change")
-    assert flota("stack", "diff", "--format", "yaml", "-c", str(shop), "shop").status == 2
+    assert flota("stack", "diff", "--format", "toml", "-c", str(shop), "shop").status == 125
+    assert "changes: 3\n" in flota("stack", "diff", "--format", "yaml", "-c", str(shop), "shop").out
     assert deploy(flota, shop, "--format", "json").err == "flota: --format goes with --plan\n"
 
 
@@ -459,4 +460,4 @@ def test_lint(flota: Flota, tmp_path: Path) -> None:
     assert [line.split(" ")[0] for line in flota("stack", "lint", "-c", str(wrong)).lines] == [
         f"{wrong}:2:", f"{wrong}:3:", f"{wrong}:4:",
     ]  # fmt: skip
-    assert flota("stack", "lint", "-c", str(good), "--ignore", "nope").status == 2
+    assert flota("stack", "lint", "-c", str(good), "--ignore", "nope").status == 125

@@ -109,7 +109,7 @@ def test_revisions_that_are_not_there(swarm: Daemon, flota: Flota, shop: Path) -
     assert flota("stack", "rollback", "--to", "7", "shop").err == (
         "flota: stack shop has no revision 7; kept are: 1 (flota stack history shop)\n"
     )
-    assert flota("stack", "rollback", "--to", "0", "shop").status == 2
+    assert flota("stack", "rollback", "--to", "0", "shop").status == 125
     flota("service", "rm", "shop_db")
     flota("secret", "rm", "shop_password")
     done = flota("stack", "rollback", "--to", "1", "-d", "shop")

@@ -72,7 +72,7 @@ def test_init_passes_every_flag_on(daemon: Daemon, flota: Flota) -> None:
 )
 def test_init_refuses_before_it_asks(daemon: Daemon, flota: Flota, flags: list[str], said: str) -> None:
     done = flota("swarm", "init", *flags)
-    assert (done.status, done.out) == (2, "")
+    assert (done.status, done.out) == (125, "")
     assert done.err.startswith(f"flota: {said}")
     assert done.err.count("\n") == 1
     assert daemon.local.requests == []
@@ -89,7 +89,7 @@ def test_join_and_leave(daemon: Daemon, flota: Flota) -> None:
     assert done.err.startswith("flota: Error response from daemon: invalid join token: it must look like SWMTKN-1-")
     done = flota("swarm", "join", "10.0.0.1")
     assert (done.status, done.err) == (
-        2,
+        125,
         "flota swarm join: missing option '--token'. See 'flota swarm join --help'.\n",
     )
 
@@ -140,7 +140,7 @@ def test_update_changes_only_what_is_named(swarm: Daemon, flota: Flota) -> None:
         "flota: Error response from daemon: invalid certificate expiry '1800s': at least 1 hour is needed\n"
     )
     done = flota("swarm", "update")
-    assert done.status == 2
+    assert done.status == 125
     assert done.err.startswith("flota: nothing to change: give one of --task-history-limit, ")
 
 

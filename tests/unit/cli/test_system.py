@@ -71,7 +71,7 @@ def test_without_a_daemon_a_command_says_which_socket_and_why(flota: Flota, tmp_
 def test_a_host_that_is_none(flota: Flota, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.delenv("FLOTA_HOST")
     done = flota("-H", host or "nonsense", "node", "ls")
-    assert done.status == 2
+    assert done.status == 125
     assert done.err == (
         f"flota: invalid host {host or 'nonsense'!r}: unix:///path of a daemon's socket is needed (-H, FLOTA_HOST)\n"
     )
