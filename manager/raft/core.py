@@ -7,7 +7,8 @@ disk, then call `advance(ready)`, send `messages_after` and apply `committed`. R
 1. `messages_after` leave only when everything that this Ready (and earlier ones) asked to persist is on disk: votes and
    acknowledgements are promises. `messages` may leave at once: a leader writes its own log in parallel with its
    followers (dissertation, 10.2.1).
-2. While a Ready is being persisted the core may be fed, but the next `ready()` comes after `advance`.
+2. While a Ready is being persisted the core may be fed, and `urgent` messages sent, but the next `ready()` comes after
+   `advance`.
 3. Committed entries are applied in order, each once; `applied` says how far. A snapshot replaces the state machine
    before `advance`, and counts as applied from then on.
 4. A read in `reads` is served when its index is applied.
@@ -111,6 +112,11 @@ class Raft(Elections):
             ready.committed = self.log.slice(self.log.applied + 1, self.log.committed, self.config.max_apply_bytes)
         self._messages, self._messages_after, self._read_states = [], [], []
         return ready
+
+    def urgent(self) -> list[RaftMessage]:
+        """Messages that may leave while a Ready is being persisted: a slow disk need not silence a leader."""
+        messages, self._messages = self._messages, []
+        return messages
 
     @property
     def leads(self) -> bool:

@@ -22,7 +22,7 @@ from flota.rpc.errors import FailedPrecondition, NoLeader, ResourceExhausted, Un
 
 
 class StateMachine(Protocol):
-    """What the log is applied to; all calls come from the event loop's thread."""
+    """What the log is applied to; calls come from the event loop's thread unless they say otherwise."""
 
     def apply(self, index: int, data: bytes) -> object:
         """Apply one committed entry. Deterministic, and quick; what it gives back goes to the proposer."""
@@ -34,6 +34,10 @@ class StateMachine(Protocol):
 
     def restore(self, data: bytes, index: int) -> None:
         """Replace the state by a snapshot taken at `index`."""
+        ...
+
+    def reader(self, data: bytes, index: int) -> Callable[[], None]:
+        """The same in two steps: this reads, in a thread; the function that comes back replaces, quickly."""
         ...
 
 

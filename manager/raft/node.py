@@ -2,6 +2,7 @@
 
 One task takes each Ready in turn: send what may leave at once, persist in the storage's thread, send what rested on
 that, apply. Messages and proposals that arrive during a sync are fed to the core meanwhile and share the next one.
+Messages that rest on nothing (heartbeats above all) do not wait for a slow disk, within limits.
 When the disk refuses, the loop stops (and with it heartbeats, votes and acknowledgements) and tries again until the
 disk takes the record: others elect another leader, and nothing that was promised is lost.
 """
@@ -41,6 +42,8 @@ from flota.v1.raft_pb2 import ConfChange, ConfState, Entry, HardState, Member, R
 _log = structlog.get_logger("raft")
 T = TypeVar("T")
 _DISK_PAUSE = 0.5
+# A sync that takes longer, in seconds, is a disk to give up leadership for.
+_DISK_PATIENCE = 2.0
 _SNAPSHOT_PAUSE = 2.0
 # Split votes in a row that a caller waits through.
 _ELECTIONS = 3
@@ -86,6 +89,7 @@ class RaftNode:
         # When the newest leader came or was lost.
         self._led_until = time.monotonic()
         self._disk_trouble = ""
+        self._writing_since: float | None = None
         self._bytes_since_snapshot = 0
         self._snapshotting = False
         # Files up to this index are to be written anew, under the newest keys; None: nothing is.
@@ -209,6 +213,7 @@ class RaftNode:
             if not self.removed.is_set():
                 self._set_clock()
                 self.raft.tick()
+                self._send_urgent()
             self._wake.set()
 
     # What others ask.
@@ -470,6 +475,7 @@ class RaftNode:
         self._set_clock()
         for message in messages:
             self.raft.step(message)
+        self._send_urgent()
         self._wake.set()
 
     def receive_snapshot(self, message: RaftMessage, data: bytes) -> None:
@@ -557,7 +563,7 @@ class RaftNode:
                 future.set_exception(error)
 
     async def _handle(self, ready: Ready) -> None:
-        await self._send(ready.messages)
+        self._send(ready.messages)
         if ready.snapshot is not None:
             await self._install(ready.snapshot)
         state = ready.hard_state
@@ -571,7 +577,7 @@ class RaftNode:
                 state = self.raft.hard_state()
             await self._persist(state, ready.entries, ready.snapshot.index if ready.snapshot is not None else 0)
         self.raft.advance(ready)
-        await self._send(ready.messages_after)
+        self._send(ready.messages_after)
         self._apply(ready.committed)
         for read in ready.reads:
             self._ready_reads.append((read.index, self._read_rounds.pop(read.context, [])))
@@ -582,10 +588,11 @@ class RaftNode:
 
     async def _persist(self, state: HardState | None, entries: list[Entry], restored: int) -> None:
         while True:
-            start = time.monotonic()
+            start = self._writing_since = time.monotonic()
             try:
                 await self._on_disk(lambda: self._storage.persist(state, entries, restored))
             except OSError as error:
+                self._writing_since = None
                 self._metrics.sync_failures.inc()
                 if not self._disk_trouble:
                     _log.error("the log cannot be written: not taking part until it can", reason=str(error))
@@ -594,6 +601,7 @@ class RaftNode:
                 self._notify()
                 await asyncio.sleep(_DISK_PAUSE)
                 continue
+            self._writing_since = None
             self._metrics.sync_seconds.observe(time.monotonic() - start)
             if self._disk_trouble:
                 _log.info("the log can be written again")
@@ -603,7 +611,15 @@ class RaftNode:
                 self._promised = state
             return
 
-    async def _send(self, messages: list[RaftMessage]) -> None:
+    def _send_urgent(self) -> None:
+        """While the disk is at work; one that takes for ever, or refuses, must not keep us in office."""
+        since = self._writing_since
+        if since is None or self._disk_trouble:
+            return
+        if self.raft.role is not Role.LEADER or time.monotonic() - since < _DISK_PATIENCE:
+            self._send(self.raft.urgent())
+
+    def _send(self, messages: list[RaftMessage]) -> None:
         for message in messages:
             if message.type != RaftMessage.TYPE_SNAPSHOT:
                 self.transport.send(message)
@@ -626,6 +642,7 @@ class RaftNode:
     async def _install(self, meta: SnapshotMeta) -> None:
         data = self._snapshot_data.pop((meta.index, meta.term))
         keep = self.config.max_snapshots
+        self._writing_since = time.monotonic()
         while True:
             try:
                 await self._on_disk(lambda: self._storage.save_snapshot(meta, data, keep))
@@ -633,7 +650,9 @@ class RaftNode:
             except OSError as error:
                 _log.error("a snapshot cannot be saved", reason=str(error))
                 await asyncio.sleep(_DISK_PAUSE)
-        self._state_machine.restore(data, meta.index)
+        # Reading it takes a second for 50,000 tasks, and others wait for our heartbeats.
+        replace = await self._on_disk(lambda: self._state_machine.reader(data, meta.index))
+        replace()
         self._bytes_since_snapshot = 0
         self._set_peers()
         _log.info("restored a snapshot", index=meta.index, bytes=len(data))

@@ -67,10 +67,10 @@ class Store:
         self._proposer: Proposer | None = None
         self._hub = WatchHub()
         self._index = 0
-        self._make_tables()
+        self._use_tables(_new_tables())
 
-    def _make_tables(self) -> None:
-        self._tables: dict[str, Table[Any]] = {word: Table(kind) for word, kind in KINDS.items()}
+    def _use_tables(self, tables: dict[str, Table[Any]]) -> None:
+        self._tables = tables
         self.nodes: Table[Node] = self._tables["node"]
         self.services: Table[Service] = self._tables["service"]
         self.tasks: Table[Task] = self._tables["task"]
@@ -224,12 +224,25 @@ class Store:
 
     def restore(self, data: bytes, index: int = 0) -> None:
         """Replace everything by a snapshot taken at `index`. Open watches end with WatchClosed."""
-        self._make_tables()
+        self.reader(data, index)()
+
+    def reader(self, data: bytes, index: int) -> Callable[[], None]:
+        """Read a snapshot, in any thread; the function that comes back puts it in place, quickly."""
+        tables = _new_tables()
         for envelope in StoreSnapshot.FromString(data).objects:
             thing = _detached(unwrap(envelope))
-            self._tables[word_of(thing)].put(thing)
-        self._index = index
-        self._hub.reset(index)
+            tables[word_of(thing)].put(thing)
+
+        def replace() -> None:
+            self._use_tables(tables)
+            self._index = index
+            self._hub.reset(index)
+
+        return replace
+
+
+def _new_tables() -> dict[str, Table[Any]]:
+    return {word: Table(kind) for word, kind in KINDS.items()}
 
 
 def _detached(thing: StoreObject) -> StoreObject:

@@ -99,5 +99,6 @@ async def test_every_acknowledged_write_outlives_managers_that_are_killed(manage
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 async def test_twenty_rounds_of_it(managers: list[ManagerProcess]) -> None:
     await kill_in_turn(managers, rounds=60)

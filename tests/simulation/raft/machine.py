@@ -186,7 +186,9 @@ class Machine:
     # The driver's loop, as in raft/node.py.
 
     def pump(self) -> None:
-        """Take what there is to do, unless the disk is at work."""
+        """Take what there is to do, unless the disk is at work: then send what need not wait for it."""
+        if self.up and self.busy:
+            self._send(self.core.urgent())
         while self.up and not self.busy:
             self.world.check(self)
             ready = self.core.ready()

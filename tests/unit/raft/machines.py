@@ -44,6 +44,9 @@ class Register:
         lines = (line.split(b" ") for line in data.split(b"\n") if line)
         self.applied = [(int(at), bytes.fromhex(value.decode())) for at, value in lines]
 
+    def reader(self, data: bytes, index: int) -> Callable[[], None]:
+        return lambda: self.restore(data, index)
+
 
 class Machine:
     """One manager: identity, server, node. May be stopped, crashed and started again."""

@@ -237,6 +237,11 @@ class Group:
                 member.reads.remove((index, name))
                 yield f"{id}: read {name} at {index} sees {' '.join(member.values) or 'nothing'}"
 
+    def do_urgent(self, id: str) -> Iterator[str]:
+        """What may leave while something is being written."""
+        member = self._one(id)
+        yield from self._post(member, member.raft.urgent())
+
     def do_write(self, *ids: str) -> Iterator[str]:
         """Take and persist until there is nothing to do."""
         for id in ids:
