@@ -75,11 +75,12 @@ def _row(task: Task, no_trunc: bool) -> dict[str, str]:
     status = task.status
     error = status.error if no_trunc else ellipsis(status.error, _LONGEST_ERROR)
     moment = status.timestamp if status.HasField("timestamp") else task.meta.created_at
+    unready = " (not ready)" if status.unready else ""
     return {
         "ID": short_id(task.id, no_trunc),
         "Image": short_image(task.spec.container.image, no_trunc),
         "DesiredState": capital(short_name(task.desired_state).lower()),
-        "CurrentState": f"{capital(short_name(status.state).lower())} {since(moment).lower()}",
+        "CurrentState": f"{capital(short_name(status.state).lower())}{unready} {since(moment).lower()}",
         "Error": f'"{error}"' if error else "",
         "Why": task.decisions[-1].text if task.decisions else "",
         "Ports": ",".join(

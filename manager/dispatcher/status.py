@@ -175,6 +175,7 @@ def _is_news(known: TaskStatus, told: TaskStatus) -> bool:
         or known.error != told.error
         or known.container != told.container
         or known.ports != told.ports
+        or known.unready != told.unready
     )
 
 

@@ -23,7 +23,7 @@ from flota.overlay import BadAddress, OverlayError
 from flota.rpc.errors import DeadlineExceeded, FlotaError, ResourceExhausted, Unavailable
 from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import PreparedTask
-from flota.v1.types_pb2 import TaskState, TaskStatus
+from flota.v1.types_pb2 import HealthConfig, TaskState, TaskStatus
 from flota.worker.runtime.container import BadContainer, ContainerError, ContainerState, Exit, Phase, signal_number
 from flota.worker.runtime.processes import Completed
 from flota.worker.tasks.health import Check, Health, Unhealthy, seconds
@@ -233,9 +233,27 @@ class Controller:
         if check is None:
             return await self._parts.containers.wait(self.id)
         health = self._health or Health(check, self._execute)
-        exit = await self._end_or(health.until_unhealthy())
+        assert self.prepared is not None
+        tolerant = self.prepared.healthcheck.action == HealthConfig.ACTION_UNREADY
+        exit = await self._end_or(self._tell_readiness(health) if tolerant else health.until_unhealthy())
         assert exit is not None
         return exit
+
+    async def _tell_readiness(self, health: Health) -> None:
+        """The task runs on while it is unhealthy, without visitors. Runs until cancelled."""
+        message = self.status.message
+        if self.status.unready:
+            # An earlier worker said so.
+            message = LIFE[STARTING].message
+            await health.until_healthy_again()
+            self._observe(self.status.state, message)
+        while True:
+            try:
+                await health.until_unhealthy()
+            except Unhealthy as error:
+                self._observe(self.status.state, "running, but not ready", str(error), unready=True)
+            await health.until_healthy_again()
+            self._observe(self.status.state, message)
 
     def _check(self) -> Check | None:
         return Check.of(self.prepared.healthcheck) if self.prepared is not None else None
@@ -324,18 +342,25 @@ class Controller:
     # What is told of it.
 
     def _observe(
-        self, state: State, message: str, error: str = "", exit: Exit | None = None, *, unhealthy: bool = False
+        self,
+        state: State,
+        message: str,
+        error: str = "",
+        exit: Exit | None = None,
+        *,
+        unhealthy: bool = False,
+        unready: bool = False,
     ) -> None:
         known = self.status
         if state < known.state or (state, message, error) == (known.state, known.message, known.error):
             return
         now = time.time_ns()
-        self.status = status = TaskStatus(state=state, message=message, error=error)
+        self.status = status = TaskStatus(state=state, message=message, error=error, unready=unready)
         status.timestamp.seconds, status.timestamp.nanos = divmod(now, 1_000_000_000)
         if self._launched:
             status.container.container_id = self.id
             status.container.pid = 0 if is_over(state) else self._pid
-            status.container.unhealthy = unhealthy
+            status.container.unhealthy = unhealthy or unready
         if self.prepared is not None and self.prepared.ports and not is_over(state):
             status.ports.ports.extend(self.prepared.ports)
         if exit is not None:

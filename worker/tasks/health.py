@@ -1,7 +1,8 @@
 """Health checks, as Docker does them: a command run in the container again and again.
 
 Until the first success failures within the start period do not count, and checks come every start interval; after it,
-or after the period, `retries` failures in a row make the container unhealthy, for good. A check that takes longer than
+or after the period, `retries` failures in a row make the container unhealthy: for good, or (action unready) until a
+check succeeds again. A check that takes longer than
 its timeout has failed. Semantics: Docker's daemon/health.go.
 """
 
@@ -38,6 +39,7 @@ def merged(spec: HealthConfig | None, image: HealthConfig | None) -> HealthConfi
         if spec.test:
             result.test[:] = spec.test
         result.retries = spec.retries or result.retries
+        result.action = spec.action
         for name in ("interval", "timeout", "start_period", "start_interval"):
             value = getattr(spec, name)
             if seconds(value):
@@ -102,6 +104,14 @@ class Health:
         """Runs until cancelled, or raises Unhealthy."""
         while True:
             await self._probe(starting=False)
+
+    async def until_healthy_again(self) -> None:
+        """After `until_unhealthy` raised: until one check succeeds."""
+        while True:
+            await asyncio.sleep(self._check.interval)
+            if await self._failure() is None:
+                self._failures = 0
+                return
 
     async def _probe(self, *, starting: bool) -> bool:
         """Wait for the next check's time, and check. Raises Unhealthy when it was one too many."""
