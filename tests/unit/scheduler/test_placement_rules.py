@@ -59,9 +59,9 @@ class Cluster:
 # Filters.
 
 
-def test_the_filters_are_swarms_in_its_order_and_affinity_after_them() -> None:
+def test_the_filters_are_swarms_in_its_order_with_affinity_before_volumes() -> None:
     assert [one.name for one in FILTERS] == [
-        "ready", "resources", "constraints", "platform", "host ports", "max replicas", "affinity"
+        "ready", "resources", "constraints", "platform", "host ports", "max replicas", "affinity", "volumes"
     ]  # fmt: skip
 
 
