@@ -26,6 +26,19 @@ async def _services(session: Session) -> Iterable[str]:
     return [service.spec.annotations.name for service in answer.services]
 
 
+async def _tasks(session: Session) -> Iterable[str]:
+    from flota.v1.control_pb2 import ListFilters, ListTasksRequest
+    from flota.v1.types_pb2 import TaskState
+
+    running = TaskState.TASK_STATE_RUNNING
+    answer = await session.control.ListTasks(ListTasksRequest(filters=ListFilters(desired_states=[running])))
+    tasks = [task for task in answer.tasks if task.status.state <= running]
+    return [
+        *{task.service_annotations.name for task in tasks},
+        *(f"{task.service_annotations.name}.{task.slot or task.node_id}" for task in tasks),
+    ]
+
+
 async def _nodes(session: Session) -> Iterable[str]:
     from flota.v1.control_pb2 import ListNodesRequest
 
@@ -115,6 +128,7 @@ def one_of(words: Sequence[str]) -> Completer:
 
 services = _completer(_services)
 scales = _completer(_services, ending="=")
+tasks = _completer(_tasks)
 nodes = _completer(_nodes)
 networks = _completer(_networks)
 secrets = _completer(_secrets)

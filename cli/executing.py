@@ -1,9 +1,11 @@
-"""A conversation with a command in a container: this terminal and the command's, one in the other.
+"""A conversation with a program in a container: this terminal and the program's, one in the other.
 
-    typed keys ──► ExecRequest.stdin        a signal, a new size ──► ExecRequest.signal, .resize
-    screen     ◄── ExecResponse.stdout      exit status          ◄── ExecResponse.exit
+    typed keys ──► stdin          a signal, a new size ──► signal, resize
+    screen     ◄── stdout         exit status          ◄── exit
 
-The terminal is raw only once the command runs, and is put back before anything is said about how it ended.
+The same for a command that is run for it (`exec`) and for a task's own program (`attach`): their messages have the same
+parts. The terminal is raw only once the program can be spoken with, and is put back before anything is said about how
+it ended.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flota.cli import terminal
 from flota.cli.failures import CommandFailed
-from flota.v1.tasks_pb2 import ExecRequest, ExecResponse, ExecStart, TerminalSize
+from flota.v1.tasks_pb2 import (
+    AttachRequest,
+    AttachResponse,
+    AttachStart,
+    ExecRequest,
+    ExecResponse,
+    ExecStart,
+    TerminalSize,
+)
 
-if TYPE_CHECKING:
-    from flota.cli.session import Session
-
-# Passed on to a command without a terminal. (With one, keys are bytes.)
+# Passed on to a program without a terminal. (With one, keys are bytes.)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _HUNG_UP = 129
 _INTERRUPTED = 130
@@ -31,11 +38,15 @@ _INTERRUPTED = 130
 class Conversation:
     """`hold` it; gives the exit status."""
 
-    def __init__(self, session: Session, start: ExecStart, keys: bytes) -> None:
-        """`keys` leave the command running."""
-        self._call: Any = session.tasks.Exec()
+    def __init__(self, call: Any, start: ExecStart | AttachStart, keys: bytes, *, passes_signals: bool = True) -> None:
+        """`call`: an open call of Exec or Attach. `keys` leave the program running."""
+        self._call = call
         self._start = start
         self._keys = keys
+        self._passes_signals = passes_signals
+        self._runs = isinstance(start, ExecStart)
+        self._request: Any = ExecRequest if self._runs else AttachRequest
+        self._tty = isinstance(start, ExecStart) and start.tty
         self._asked_to_end = 0
         self._detached = False
         # The exit status when this side ended it.
@@ -45,22 +56,24 @@ class Conversation:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def hold(self) -> int:
-        """Until the command ends, or is left. Raises AioRpcError, CommandFailed when it could not be run."""
+        """Until the program ends, or is left. Raises AioRpcError, CommandFailed when it could not be run."""
         start = self._start
-        if start.tty:
-            rows, columns = terminal.size()
+        rows, columns = terminal.size()
+        if rows and columns:
             start.size.CopyFrom(TerminalSize(rows=rows, columns=columns))
         try:
-            await self._say(ExecRequest(start=start))
-            first: ExecResponse = await self._call.read()
-            if not isinstance(first, ExecResponse):
+            await self._say(self._request(start=start))
+            first = await self._call.read()
+            if not isinstance(first, ExecResponse | AttachResponse):
                 await self._call
                 raise CommandFailed("the daemon ended the conversation without a word: try again")
             if first.WhichOneof("part") == "exit":
                 raise CommandFailed(first.exit.error, first.exit.code)
-            if start.detach:
+            if isinstance(first, AttachResponse):
+                self._tty = first.started.tty
+            if isinstance(start, ExecStart) and start.detach:
                 return 0
-            if start.tty and start.stdin:
+            if self._tty and start.stdin:
                 with terminal.raw():
                     return await self._talk()
             return await self._talk()
@@ -71,11 +84,11 @@ class Conversation:
 
     async def _talk(self) -> int:
         handlers: dict[signal.Signals, Any] = {signal.SIGHUP: self._let_go}
-        if self._start.tty:
+        if self._tty:
             handlers[signal.SIGWINCH] = self._resized
             handlers[signal.SIGTERM] = self._let_go
             self._resized()
-        else:
+        elif self._passes_signals:
             handlers |= {number: lambda number=number: self._pass_on(number) for number in _PASSED_ON}
         with terminal.signals(handlers):
             if self._start.stdin:
@@ -83,7 +96,7 @@ class Conversation:
             try:
                 return await self._listen()
             except asyncio.CancelledError:
-                if not self._given_up:
+                if not self._given_up and not self._detached:
                     raise
                 return self._given_up
 
@@ -102,8 +115,8 @@ class Conversation:
             return 0
         raise CommandFailed("the connection to the command ended before it did")
 
-    async def _answers(self) -> AsyncIterator[ExecResponse]:
-        while isinstance(answer := await self._call.read(), ExecResponse):
+    async def _answers(self) -> AsyncIterator[ExecResponse | AttachResponse]:
+        while isinstance(answer := await self._call.read(), ExecResponse | AttachResponse):
             yield answer
         # Raises what went wrong, if anything did.
         code = await self._call.code()
@@ -111,18 +124,21 @@ class Conversation:
             await self._call
 
     async def _send_input(self) -> None:
-        detaching = terminal.Detaching(self._keys if self._start.tty else b"")
+        detaching = terminal.Detaching(self._keys if self._tty else b"")
         async for data in terminal.typed():
             data, leave = detaching.feed(data)
             if data:
-                await self._say(ExecRequest(stdin=data))
+                await self._say(self._request(stdin=data))
             if leave:
                 self._detached = True
-                await self._say(ExecRequest(detach=True))
+                if self._runs:
+                    await self._say(ExecRequest(detach=True))
+                else:
+                    self._call.cancel()
                 return
-        await self._say(ExecRequest(close_stdin=True))
+        await self._say(self._request(close_stdin=True))
 
-    async def _say(self, request: ExecRequest) -> None:
+    async def _say(self, request: Any) -> None:
         import grpc
 
         async with self._turn:
@@ -133,7 +149,7 @@ class Conversation:
     def _resized(self) -> None:
         rows, columns = terminal.size()
         if rows and columns:
-            self._do(self._say(ExecRequest(resize=TerminalSize(rows=rows, columns=columns))))
+            self._do(self._say(self._request(resize=TerminalSize(rows=rows, columns=columns))))
 
     def _pass_on(self, number: signal.Signals) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
@@ -142,7 +158,7 @@ class Conversation:
                 # The command does not listen: its node ends it.
                 self._let_go(_INTERRUPTED)
                 return
-        self._do(self._say(ExecRequest(signal=number.name)))
+        self._do(self._say(self._request(signal=number.name)))
 
     def _let_go(self, status: int = _HUNG_UP) -> None:
         self._given_up = status

@@ -157,12 +157,27 @@ async def task(session: Session, wanted: str) -> Task:
     return (await _asked("task", wanted, session.control.GetTask(request))).task
 
 
+async def task_in_slot(session: Session, wanted: str) -> Task:
+    """The task meant, also by SERVICE.SLOT: the newest one there. Raises Missing."""
+    from flota.v1.control_pb2 import ListFilters, ListTasksRequest
+    from flota.v1.task_states import is_wanted
+
+    try:
+        return await task(session, wanted)
+    except Missing:
+        filters = ListFilters(names=[wanted])
+        found = (await session.control.ListTasks(ListTasksRequest(filters=filters))).tasks if "." in wanted else []
+        if not found:
+            raise
+        return max(found, key=lambda one: (is_wanted(one), one.meta.version.index))
+
+
 async def task_or_service(session: Session, wanted: str) -> Service | Task:
     """What `service logs` takes: a service, or one task. Raises Missing."""
     try:
         return await service(session, wanted)
     except Missing:
         try:
-            return await task(session, wanted)
+            return await task_in_slot(session, wanted)
         except Missing:
             raise Missing(f"no such task or service: {wanted}") from None

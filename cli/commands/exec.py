@@ -34,7 +34,7 @@ from flota.cli.session import Session, talks
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user, not the container's.")
 @click.option("-w", "--workdir", default="", metavar="PATH", help="Run in this directory of the container.")
 @click.option("--privileged", is_flag=True, help="With all capabilities the node can give.")
-@click.argument("task", metavar="TASK|SERVICE[.SLOT]", shell_complete=completing.services)
+@click.argument("task", metavar="TASK|SERVICE[.SLOT]", shell_complete=completing.tasks)
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND [ARG]...")
 @talks
 async def exec_command(
@@ -85,6 +85,6 @@ async def exec_command(
         detach=detach,
         privileged=privileged,
     )
-    status = await Conversation(session, start, keys).hold()
+    status = await Conversation(session.tasks.Exec(), start, keys).hold()
     if status:
         raise click.exceptions.Exit(status)

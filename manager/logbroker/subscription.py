@@ -1,15 +1,20 @@
 """One subscriber: the nodes that were asked for it, and the lines on their way.
 
-Lines wait in a buffer of bounded size; a worker whose lines find it full waits in its call, and so does not read more.
+Lines wait in a buffer of bounded size for each node; a worker whose lines find it full waits in its call, and so does
+not read more. What had been written when it was asked for is passed on in order of time over all nodes: each sends its
+own in order, so what is no later than the last line of every node's buffer can go. A node that has caught up with what
+its tasks write (or cannot be asked) holds up nobody; from then on lines go as they come.
+
 A node's part is `open` until it says that it has sent everything, or is given up. Without follow, nodes that are silent
 while the subscriber waits are given up with a warning; with follow a node that cannot be asked is only warned of, since
 it may come back: then it goes on after the last line it sent.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,11 +24,17 @@ from flota.manager.logbroker.selection import Selection
 from flota.rpc.errors import FlotaError
 from flota.v1.logs_pb2 import LogMessage, LogOptions, SubscribeLogsMessage, SubscribeLogsRequest, SubscriptionMessage
 
-# Bytes that wait for a subscriber, and that go into one message to it (each about: a worker's message is never cut).
+# Bytes that wait for a subscriber, of one node and of all, and that go into one message to it (each about: a worker's
+# message is never cut, and each of very many nodes may have one).
 MAX_WAITING = 1 << 20
+_MAX_TOGETHER = 16 << 20
 MAX_MESSAGE = 256 << 10
 # Seconds in which those who followed get the last lines of what has ended.
 _LAST_LINES = 1.0
+# Seconds for which those who follow wait for the earlier lines of a node that says nothing.
+_ORDER = 1.0
+# So that a moment that is waited for has passed.
+_MOMENT = 0.001
 
 
 class Part(Enum):
@@ -44,6 +55,12 @@ class _Asked:
     newest: Timestamp | None = None
     # The call that brings its lines now.
     publisher: object = None
+    # It has sent what had been written when it was asked, or is not waited for any longer.
+    caught_up: bool = False
+    # Its lines on their way, and from when on they are at least: no earlier than the one before, whatever clocks say.
+    waiting: deque[tuple[int, LogMessage]] = field(default_factory=deque)
+    size: int = 0
+    order: int = 0
 
 
 class Subscription:
@@ -59,8 +76,8 @@ class Subscription:
         self._leaving = False
         self._nodes: dict[str, _Asked] = {}
         self._warnings: list[str] = []
-        self._waiting: deque[LogMessage] = deque()
-        self._size = 0
+        self._ready: deque[LogMessage] = deque()
+        self._until = request.options.until.ToNanoseconds() if request.options.HasField("until") else None
         self._ended = False
         self._error: FlotaError | None = None
         self._news = asyncio.Event()
@@ -90,7 +107,7 @@ class Subscription:
     def question(self, node_id: str) -> SubscriptionMessage:
         """What to ask the node, now that it can be told: everything, or what comes after its newest line."""
         asked = self._nodes[node_id]
-        asked.part, asked.warned, asked.publisher = Part.OPEN, False, None
+        asked.part, asked.warned, asked.publisher, asked.at = Part.OPEN, False, None, self._time()
         options = LogOptions()
         options.CopyFrom(self._request.options)
         if asked.newest is not None:
@@ -120,6 +137,8 @@ class Subscription:
         if self._follows:
             self._follows, self._leaving = False, True
             self._limit = min(self._limit, _LAST_LINES)
+            for asked in self._nodes.values():
+                asked.at = self._time()
             self._news.set()
 
     # Lines.
@@ -128,19 +147,25 @@ class Subscription:
         """A call of the node brings lines. What an older one still has to say is of no account from now on."""
         self._nodes[node_id].publisher = publisher
 
-    async def put(self, node_id: str, publisher: object, messages: Iterable[LogMessage]) -> None:
-        """Lines from a node. Waits while the subscriber does not read."""
-        while self._size >= MAX_WAITING and not self._ended:
+    async def put(
+        self, node_id: str, publisher: object, messages: Iterable[LogMessage], *, caught_up: bool = False
+    ) -> None:
+        """Lines from a node, in order of time until it has `caught_up`. Waits while the subscriber does not read."""
+        asked = self._nodes[node_id]
+        while asked.size >= min(MAX_WAITING, _MAX_TOGETHER // len(self._nodes)) and not self._ended:
             self._room.clear()
             await self._room.wait()
-        asked = self._nodes[node_id]
         if self._ended or asked.publisher is not publisher:
             return
+        asked.at = self._time()
         for message in messages:
-            self._waiting.append(message)
-            self._size += message.ByteSize()
-            if asked.newest is None or message.timestamp.ToNanoseconds() > asked.newest.ToNanoseconds():
+            moment = message.timestamp.ToNanoseconds()
+            asked.order = max(asked.order, moment)
+            asked.waiting.append((asked.order, message))
+            asked.size += message.ByteSize()
+            if asked.newest is None or moment > asked.newest.ToNanoseconds():
                 asked.newest = message.timestamp
+        asked.caught_up = asked.caught_up or caught_up
         self._news.set()
 
     def done(self, node_id: str, publisher: object) -> None:
@@ -169,7 +194,10 @@ class Subscription:
         while True:
             if self._error is not None:
                 raise self._error
-            if self._waiting or self._warnings:
+            if self._until is not None and self._follows and self._past(self._until):
+                self.leave()
+            self._merge()
+            if self._ready or self._warnings:
                 yield self._next()
             elif self._ended or self._is_over():
                 return
@@ -177,37 +205,77 @@ class Subscription:
                 await self._wait()
 
     def _is_over(self) -> bool:
-        return not self._follows and all(asked.part is Part.DONE for asked in self._nodes.values())
+        return not self._follows and all(
+            asked.part is Part.DONE and not asked.waiting for asked in self._nodes.values()
+        )
+
+    def _merge(self) -> None:
+        """Make ready what is next in order of time, if it is known."""
+        if self._ready:
+            return
+        waited_for = [asked for asked in self._nodes.values() if self._holds_up(asked)]
+        if any(not asked.waiting for asked in waited_for):
+            return
+        horizon = min((asked.waiting[-1][0] for asked in waited_for), default=None)
+        taken: list[tuple[int, LogMessage]] = []
+        for asked in self._nodes.values():
+            while asked.waiting and (horizon is None or asked.waiting[0][0] <= horizon):
+                one = asked.waiting.popleft()
+                asked.size -= one[1].ByteSize()
+                taken.append(one)
+        if taken:
+            taken.sort(key=lambda one: one[0])
+            self._ready.extend(message for _, message in taken)
+            self._room.set()
+
+    def _holds_up(self, asked: _Asked) -> bool:
+        """Whether earlier lines than others have may still come from the node."""
+        return asked.part is not Part.DONE and not asked.caught_up and not asked.warned and not self._leaving
+
+    def _past(self, moment: int) -> bool:
+        return time.time_ns() > moment
 
     def _next(self) -> SubscribeLogsMessage:
         message = SubscribeLogsMessage(warnings=self._warnings)
         self._warnings = []
         size = 0
-        while self._waiting and size < MAX_MESSAGE:
-            line = self._waiting.popleft()
-            size += line.ByteSize()
+        while self._ready and size < MAX_MESSAGE:
+            line = self._ready.popleft()
+            size += len(line.data)
             message.messages.append(line)
-        self._size -= size
         LINES.inc(len(message.messages))
-        self._room.set()
         return message
 
     async def _wait(self) -> None:
-        """Until there is news; nodes that are silent for too long are warned of."""
+        """Until there is news; nodes that are silent for too long are warned of, or not waited for any longer."""
         self._news.clear()
-        now = self._time()
-        if self._follows:
-            unasked = [a.at for a in self._nodes.values() if a.part is Part.UNASKED and not a.warned]
-            delay = max(0.0, min(unasked) + self._limit - now) if unasked else None
-        else:
-            delay = self._limit
+        deadlines = [deadline for asked in self._nodes.values() if (deadline := self._deadline(asked)) is not None]
+        if self._until is not None and self._follows:
+            deadlines.append(self._time() + max(0.0, (self._until - time.time_ns()) / 1e9) + _MOMENT)
         try:
-            async with asyncio.timeout(delay):
+            async with asyncio.timeout_at(min(deadlines, default=None)):
                 await self._news.wait()
         except TimeoutError:
-            for node_id, asked in self._nodes.items():
-                if self._leaving and asked.part is Part.OPEN:
-                    asked.part = Part.DONE
-                late = asked.part is Part.UNASKED and asked.at + self._limit <= self._time()
-                if late or (not self._follows and asked.part is not Part.DONE):
-                    self.warn(node_id, f"does not answer (for {self._limit:g} s): lines are missing")
+            self._lose_patience()
+
+    def _deadline(self, asked: _Asked) -> float | None:
+        """Until when the subscriber waits for this node; None if it does not."""
+        if asked.waiting or asked.warned or asked.part is Part.DONE:
+            return None
+        if self._follows and not asked.caught_up:
+            return asked.at + min(_ORDER, self._limit)
+        return asked.at + self._limit if not self._follows or asked.part is Part.UNASKED else None
+
+    def _lose_patience(self) -> None:
+        now = self._time()
+        for node_id, asked in self._nodes.items():
+            deadline = self._deadline(asked)
+            if deadline is None or deadline > now:
+                continue
+            if self._leaving and asked.part is Part.OPEN:
+                asked.part = Part.DONE
+            elif self._follows and not asked.caught_up:
+                # It may have much to read before it finds what is wanted: others go on without it.
+                asked.caught_up = True
+            else:
+                self.warn(node_id, f"does not answer (for {self._limit:g} s): lines are missing")

@@ -156,7 +156,8 @@ class Term:
                 if subscription not in brings:
                     brings.add(subscription)
                     subscription.begin(node_id, this_call)
-                await subscription.put(node_id, this_call, self._own(node_id, request.messages))
+                lines = self._own(node_id, request.messages)
+                await subscription.put(node_id, this_call, lines, caught_up=request.caught_up)
                 if request.close:
                     brings.discard(subscription)
                     subscription.done(node_id, this_call)

@@ -4,9 +4,11 @@ whoever subscribed.
     entries     one line of conmon's file ──► when, from which stream, which bytes
     files       one file: from where on (tail, since), part by part, across its replacement by a new one
     changes     who waits for files to grow is woken (inotify)
+    merging     logs of many tasks ──► one stream in order of time
     publisher   subscriptions of the managers ──► lines of this node's tasks (proto/flota/v1/logs.proto)
 """
 
-from flota.worker.logs.publisher import LogPublisher, TaskLog
+from flota.worker.logs.merging import TaskLog
+from flota.worker.logs.publisher import LogPublisher
 
 __all__ = ["LogPublisher", "TaskLog"]

@@ -3,34 +3,30 @@
     ListenSubscriptions ──► somebody wants the lines of services or tasks ──► PublishLogs, one stream for each who asks
 
 A subscriber who does not read holds up its own stream and nobody else's: the next part of a file is read only when the
-last one has been taken, so that no more than a part waits for each subscriber.
+last one has been taken, so that no more than a part of each task's log waits for each subscriber.
 
 Trouble with a stream ends that stream; what is still wanted, the managers ask for again. It is never trouble of the
 session the channel belongs to.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
 
 from flota.v1.logs_pb2 import (
     ListenSubscriptionsRequest,
-    LogContext,
-    LogMessage,
-    LogOptions,
     PublishLogsMessage,
     SubscriptionMessage,
 )
 from flota.v1.logs_pb2_grpc import LogBrokerStub
 from flota.worker.logs.changes import Changes
-from flota.worker.logs.entries import LogEntry
-from flota.worker.logs.files import LogFile
+from flota.worker.logs.merging import News, Reader, TaskLog, merged, parts
 
 if TYPE_CHECKING:
     from flota.v1.logs_pb2_grpc import LogBrokerAsyncStub
@@ -39,17 +35,8 @@ _log = structlog.get_logger("logs")
 _THREADS = 2
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
-
-
-@dataclass(frozen=True)
-class TaskLog:
-    """A task of this node and where its log is, or will be once it has a container."""
-
-    task_id: str
-    service_id: str
-    path: Path
-    # Nothing more will be written.
-    ended: bool
+# Bytes in one message, about.
+_MOST = 256 << 10
 
 
 class LogPublisher:
@@ -140,109 +127,94 @@ class _Subscription:
         threads: ThreadPoolExecutor,
     ) -> None:
         self.id = message.id
+        # Also when a file has changed: each reader knows whether it was its own.
         self.tasks_changed = asyncio.Event()
         self._services = frozenset(message.selector.service_ids)
         self._tasks = frozenset(message.selector.task_ids)
         self._options = message.options
+        self._follows = message.options.follow
         self._logs = logs
         self._changes = changes
         self._threads = threads
-        self._readers: dict[str, _Reader] = {}
-        # Whoever has it reads and sends; so only one part is in memory.
-        self._turn = asyncio.Lock()
+        self._readers: dict[str, Reader] = {}
+        self._watched: dict[str, ExitStack] = {}
+        self._first = True
 
     async def run(self, stub: "LogBrokerAsyncStub") -> None:
         """Send everything that is wanted. Raises AioRpcError, OSError."""
         self._call = stub.PublishLogs()
         try:
-            async with asyncio.TaskGroup() as group:
-                await self._follow_tasks(group)
+            await self._send_all()
             await self._call.write(PublishLogsMessage(subscription_id=self.id, close=True))
             await self._call.done_writing()
             await self._call
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from None
         finally:
             self._call.cancel()
+            for watched in self._watched.values():
+                watched.close()
 
-    async def _follow_tasks(self, group: asyncio.TaskGroup) -> None:
-        """Have a reader for each task, now and as they come; returns when there will be no more of them."""
-        first = True
+    async def _send_all(self) -> None:
+        """What there is, and with follow what comes; returns when there will be no more of it."""
+        caught_up = False
         while True:
             self.tasks_changed.clear()
-            there = {one.task_id: one for one in self._logs() if self._wants(one)}
-            for task_id, log in there.items():
-                if task_id not in self._readers and log.path.exists():
-                    self._readers[task_id] = reader = _Reader(log, self._options, with_tail=first)
-                    group.create_task(self._read(reader))
-            for task_id, reader in list(self._readers.items()):
-                if task_id not in there or there[task_id].ended:
-                    reader.end()
-                if task_id not in there and reader.finished:
-                    del self._readers[task_id]
-            first = False
-            if not self._options.follow or not self._may_get_more(there):
+            goes_on = self._look()
+            while await self._send_next():
+                pass
+            if not self._follows or not (goes_on or self._unfinished()):
                 return
-            await self.tasks_changed.wait()
+            if not caught_up:
+                caught_up = True
+                await self._call.write(PublishLogsMessage(subscription_id=self.id, caught_up=True))
+            try:
+                async with asyncio.timeout(self._time_left()):
+                    await self.tasks_changed.wait()
+            except TimeoutError:
+                self._follows = False
+                for reader in self._readers.values():
+                    reader.end()
+
+    def _look(self) -> bool:
+        """Have a reader for each task there is now; whether there may be more of them."""
+        there = {one.task_id: one for one in self._logs() if self._wants(one)}
+        for task_id, log in there.items():
+            if task_id not in self._readers and log.path.exists():
+                self._readers[task_id] = reader = Reader(log, self._options, with_tail=self._first)
+                self._watched[task_id] = watched = ExitStack()
+                watched.callback(reader.close)
+                watched.enter_context(self._changes.watch(log.path.parent, News(reader.news, self.tasks_changed)))
+        for task_id, reader in list(self._readers.items()):
+            if task_id not in there or there[task_id].ended or not self._follows:
+                reader.end()
+            if task_id not in there and reader.finished:
+                del self._readers[task_id]
+                self._watched.pop(task_id).close()
+        self._first = False
+        return bool(self._services) or any(not log.ended for log in there.values())
 
     def _wants(self, log: TaskLog) -> bool:
         return log.service_id in self._services or log.task_id in self._tasks
 
-    def _may_get_more(self, there: dict[str, TaskLog]) -> bool:
-        return bool(self._services) or any(not log.ended for log in there.values())
+    def _unfinished(self) -> bool:
+        return any(not reader.finished for reader in self._readers.values())
 
-    async def _read(self, reader: "_Reader") -> None:
-        try:
-            with self._changes.watch(reader.file.path.parent, reader.news):
-                while True:
-                    reader.news.clear()
-                    last = reader.ended or not self._options.follow
-                    while await self._send_next(reader):
-                        pass
-                    if last:
-                        return
-                    await reader.news.wait()
-        finally:
-            reader.finished = True
-            reader.file.close()
+    def _time_left(self) -> float | None:
+        """Seconds until the last moment of interest; None = for ever."""
+        if not self._options.HasField("until"):
+            return None
+        return max(0.0, (self._options.until.ToNanoseconds() - time.time_ns()) / 1e9)
 
-    async def _send_next(self, reader: "_Reader") -> bool:
-        """Read a part and send it, which waits while the subscriber does not read. False if there is none."""
+    async def _send_next(self) -> bool:
+        """Read what is needed for the next lines and send them, which waits while the subscriber does not read.
+
+        False if there are none.
+        """
         loop = asyncio.get_running_loop()
-        async with self._turn:
-            entries = await loop.run_in_executor(self._threads, reader.file.read)
-            if entries:
-                messages = [reader.message(entry) for entry in entries]
-                await self._call.write(PublishLogsMessage(subscription_id=self.id, messages=messages))
-        return entries is not None
-
-
-class _Reader:
-    """One task's log, read for one subscriber."""
-
-    def __init__(self, log: TaskLog, options: LogOptions, *, with_tail: bool) -> None:
-        tail = options.tail if with_tail and options.HasField("tail") else None
-        self.news = asyncio.Event()
-        self.ended = False
-        self.finished = False
-        self.file = LogFile(log.path, tail=tail, since=max(0, options.since.ToNanoseconds()), streams=options.streams)
-        self._context = LogContext(service_id=log.service_id, task_id=log.task_id)
-
-    def end(self) -> None:
-        """Nothing more will be written."""
-        if not self.ended:
-            self.ended = True
-            self.news.set()
-
-    def message(self, entry: LogEntry) -> LogMessage:
-        """The entry as it goes over the wire."""
-        message = LogMessage(context=self._context, stream=entry.stream, data=entry.data)
-        message.timestamp.FromNanoseconds(entry.time)
-        return message
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        readers = list(self._readers.values())
+        for reader in readers:
+            while reader.needs_more:
+                await loop.run_in_executor(self._threads, reader.read_part)
+        messages = merged(readers)
+        for part in parts(messages, _MOST):
+            await self._call.write(PublishLogsMessage(subscription_id=self.id, messages=part))
+        return bool(messages)

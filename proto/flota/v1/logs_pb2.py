@@ -26,7 +26,7 @@ from flota.v1 import auth_pb2 as flota_dot_v1_dot_auth__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x66lota/v1/logs.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0bLogSelector\x12\x13\n\x0bservice_ids\x18\x01 \x03(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\"\x89\x01\n\nLogOptions\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x11\n\x04tail\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07streams\x18\x04 \x03(\x0e\x32\x13.flota.v1.LogStreamB\x07\n\x05_tail\"B\n\nLogContext\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\"\x95\x01\n\nLogMessage\x12%\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x14.flota.v1.LogContext\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06stream\x18\x03 \x01(\x0e\x32\x13.flota.v1.LogStream\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"f\n\x14SubscribeLogsRequest\x12\'\n\x08selector\x18\x01 \x01(\x0b\x32\x15.flota.v1.LogSelector\x12%\n\x07options\x18\x02 \x01(\x0b\x32\x14.flota.v1.LogOptions\"P\n\x14SubscribeLogsMessage\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.flota.v1.LogMessage\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\x1c\n\x1aListenSubscriptionsRequest\"\x80\x01\n\x13SubscriptionMessage\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x08selector\x18\x02 \x01(\x0b\x32\x15.flota.v1.LogSelector\x12%\n\x07options\x18\x03 \x01(\x0b\x32\x14.flota.v1.LogOptions\x12\r\n\x05\x63lose\x18\x04 \x01(\x08\"d\n\x12PublishLogsMessage\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.flota.v1.LogMessage\x12\r\n\x05\x63lose\x18\x03 \x01(\x08\"\x15\n\x13PublishLogsResponse*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\x65\n\x04Logs\x12]\n\rSubscribeLogs\x12\x1e.flota.v1.SubscribeLogsRequest\x1a\x1e.flota.v1.SubscribeLogsMessage\"\n\x8a\xc9\x18\x06\n\x02\x04\x01\x10\x01\x30\x01\x32\xcf\x01\n\tLogBroker\x12h\n\x13ListenSubscriptions\x12$.flota.v1.ListenSubscriptionsRequest\x1a\x1d.flota.v1.SubscriptionMessage\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x30\x01\x12X\n\x0bPublishLogs\x12\x1c.flota.v1.PublishLogsMessage\x1a\x1d.flota.v1.PublishLogsResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x66lota/v1/logs.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0bLogSelector\x12\x13\n\x0bservice_ids\x18\x01 \x03(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\"\xb4\x01\n\nLogOptions\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x11\n\x04tail\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07streams\x18\x04 \x03(\x0e\x32\x13.flota.v1.LogStream\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_tail\"B\n\nLogContext\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\"\x95\x01\n\nLogMessage\x12%\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x14.flota.v1.LogContext\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06stream\x18\x03 \x01(\x0e\x32\x13.flota.v1.LogStream\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"f\n\x14SubscribeLogsRequest\x12\'\n\x08selector\x18\x01 \x01(\x0b\x32\x15.flota.v1.LogSelector\x12%\n\x07options\x18\x02 \x01(\x0b\x32\x14.flota.v1.LogOptions\"P\n\x14SubscribeLogsMessage\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.flota.v1.LogMessage\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\x1c\n\x1aListenSubscriptionsRequest\"\x80\x01\n\x13SubscriptionMessage\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x08selector\x18\x02 \x01(\x0b\x32\x15.flota.v1.LogSelector\x12%\n\x07options\x18\x03 \x01(\x0b\x32\x14.flota.v1.LogOptions\x12\r\n\x05\x63lose\x18\x04 \x01(\x08\"w\n\x12PublishLogsMessage\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.flota.v1.LogMessage\x12\r\n\x05\x63lose\x18\x03 \x01(\x08\x12\x11\n\tcaught_up\x18\x04 \x01(\x08\"\x15\n\x13PublishLogsResponse*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\x65\n\x04Logs\x12]\n\rSubscribeLogs\x12\x1e.flota.v1.SubscribeLogsRequest\x1a\x1e.flota.v1.SubscribeLogsMessage\"\n\x8a\xc9\x18\x06\n\x02\x04\x01\x10\x01\x30\x01\x32\xcf\x01\n\tLogBroker\x12h\n\x13ListenSubscriptions\x12$.flota.v1.ListenSubscriptionsRequest\x1a\x1d.flota.v1.SubscriptionMessage\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x30\x01\x12X\n\x0bPublishLogs\x12\x1c.flota.v1.PublishLogsMessage\x1a\x1d.flota.v1.PublishLogsResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,30 +39,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGBROKER'].methods_by_name['ListenSubscriptions']._serialized_options = b'\212\311\030\006\n\002\001\002\020\001'
   _globals['_LOGBROKER'].methods_by_name['PublishLogs']._loaded_options = None
   _globals['_LOGBROKER'].methods_by_name['PublishLogs']._serialized_options = b'\212\311\030\006\n\002\001\002\020\001'
-  _globals['_LOGSTREAM']._serialized_start=973
-  _globals['_LOGSTREAM']._serialized_end=1058
+  _globals['_LOGSTREAM']._serialized_start=1035
+  _globals['_LOGSTREAM']._serialized_end=1120
   _globals['_LOGSELECTOR']._serialized_start=87
   _globals['_LOGSELECTOR']._serialized_end=139
   _globals['_LOGOPTIONS']._serialized_start=142
-  _globals['_LOGOPTIONS']._serialized_end=279
-  _globals['_LOGCONTEXT']._serialized_start=281
-  _globals['_LOGCONTEXT']._serialized_end=347
-  _globals['_LOGMESSAGE']._serialized_start=350
-  _globals['_LOGMESSAGE']._serialized_end=499
-  _globals['_SUBSCRIBELOGSREQUEST']._serialized_start=501
-  _globals['_SUBSCRIBELOGSREQUEST']._serialized_end=603
-  _globals['_SUBSCRIBELOGSMESSAGE']._serialized_start=605
-  _globals['_SUBSCRIBELOGSMESSAGE']._serialized_end=685
-  _globals['_LISTENSUBSCRIPTIONSREQUEST']._serialized_start=687
-  _globals['_LISTENSUBSCRIPTIONSREQUEST']._serialized_end=715
-  _globals['_SUBSCRIPTIONMESSAGE']._serialized_start=718
-  _globals['_SUBSCRIPTIONMESSAGE']._serialized_end=846
-  _globals['_PUBLISHLOGSMESSAGE']._serialized_start=848
-  _globals['_PUBLISHLOGSMESSAGE']._serialized_end=948
-  _globals['_PUBLISHLOGSRESPONSE']._serialized_start=950
-  _globals['_PUBLISHLOGSRESPONSE']._serialized_end=971
-  _globals['_LOGS']._serialized_start=1060
-  _globals['_LOGS']._serialized_end=1161
-  _globals['_LOGBROKER']._serialized_start=1164
-  _globals['_LOGBROKER']._serialized_end=1371
+  _globals['_LOGOPTIONS']._serialized_end=322
+  _globals['_LOGCONTEXT']._serialized_start=324
+  _globals['_LOGCONTEXT']._serialized_end=390
+  _globals['_LOGMESSAGE']._serialized_start=393
+  _globals['_LOGMESSAGE']._serialized_end=542
+  _globals['_SUBSCRIBELOGSREQUEST']._serialized_start=544
+  _globals['_SUBSCRIBELOGSREQUEST']._serialized_end=646
+  _globals['_SUBSCRIBELOGSMESSAGE']._serialized_start=648
+  _globals['_SUBSCRIBELOGSMESSAGE']._serialized_end=728
+  _globals['_LISTENSUBSCRIPTIONSREQUEST']._serialized_start=730
+  _globals['_LISTENSUBSCRIPTIONSREQUEST']._serialized_end=758
+  _globals['_SUBSCRIPTIONMESSAGE']._serialized_start=761
+  _globals['_SUBSCRIPTIONMESSAGE']._serialized_end=889
+  _globals['_PUBLISHLOGSMESSAGE']._serialized_start=891
+  _globals['_PUBLISHLOGSMESSAGE']._serialized_end=1010
+  _globals['_PUBLISHLOGSRESPONSE']._serialized_start=1012
+  _globals['_PUBLISHLOGSRESPONSE']._serialized_end=1033
+  _globals['_LOGS']._serialized_start=1122
+  _globals['_LOGS']._serialized_end=1223
+  _globals['_LOGBROKER']._serialized_start=1226
+  _globals['_LOGBROKER']._serialized_end=1433
 # @@protoc_insertion_point(module_scope)

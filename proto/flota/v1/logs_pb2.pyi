@@ -71,6 +71,7 @@ class LogOptions(_message.Message):
     TAIL_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     follow: _builtins.bool
     """Go on as new lines come, also from tasks that the service gets later."""
     tail: _builtins.int
@@ -81,6 +82,10 @@ class LogOptions(_message.Message):
     def streams(self) -> _containers.RepeatedScalarFieldContainer[Global___LogStream.ValueType]:
         """Empty = both."""
 
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Lines written after it are left out; with follow the stream ends then."""
+
     def __init__(
         self,
         *,
@@ -88,10 +93,11 @@ class LogOptions(_message.Message):
         tail: _builtins.int | None = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         streams: _abc.Iterable[Global___LogStream.ValueType] | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "since", b"since", "tail", b"tail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "since", b"since", "tail", b"tail", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "follow", b"follow", "since", b"since", "streams", b"streams", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "follow", b"follow", "since", b"since", "streams", b"streams", "tail", b"tail", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail: _TypeAlias = _typing.Literal["tail"]  # noqa: Y015
     _WhichOneofArgType__tail: _TypeAlias = _typing.Literal["_tail", b"_tail"]  # noqa: Y015
@@ -187,7 +193,9 @@ class SubscribeLogsMessage(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogMessage]:
-        """In order for each task; those of several tasks are mixed as they come."""
+        """In order of time: what had been written when it was asked for over all tasks and nodes, what comes later as it comes.
+        The order of each task's lines is its own, whatever their times say.
+        """
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -267,10 +275,15 @@ class PublishLogsMessage(_message.Message):
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     close: _builtins.bool
     """This node has sent all it will: without follow everything it has (also when that is nothing), with follow nothing
     is left that could say more. A stream that ends without it has broken off.
+    """
+    caught_up: _builtins.bool
+    """With follow: everything that had been written when the worker was asked has been sent. Until then its lines are
+    sent in order of time, also those of different tasks.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogMessage]: ...
@@ -280,10 +293,11 @@ class PublishLogsMessage(_message.Message):
         subscription_id: _builtins.str = ...,
         messages: _abc.Iterable[Global___LogMessage] | None = ...,
         close: _builtins.bool = ...,
+        caught_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "messages", b"messages", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "close", b"close", "messages", b"messages", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

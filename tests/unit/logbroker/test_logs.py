@@ -1,6 +1,7 @@
 """Logs from simulated workers to a subscriber, over gRPC with mutual TLS."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ class Publication:
         self._id = subscription_id
         self.call = worker.stub.PublishLogs(wait_for_ready=True)
 
-    async def send(self, *lines: LogMessage, close: bool = False) -> None:
-        await self.call.write(PublishLogsMessage(subscription_id=self._id, messages=lines, close=close))
+    async def send(self, *lines: LogMessage, close: bool = False, caught_up: bool = False) -> None:
+        message = PublishLogsMessage(subscription_id=self._id, messages=lines, close=close, caught_up=caught_up)
+        await self.call.write(message)
 
     async def finish(self) -> None:
         await self.call.done_writing()
@@ -165,6 +167,8 @@ class Scene:
         for name, value in options.items():
             if name == "streams":
                 request.options.streams.extend(value)
+            elif name == "until":
+                request.options.until.FromNanoseconds(int(value * 1e9))
             else:
                 setattr(request.options, name, value)
         return Subscriber(self.channel, request, reads)
@@ -195,24 +199,57 @@ async def hasty(tmp_path: Path) -> AsyncIterator[Scene]:
         await scene.close()
 
 
-async def test_what_all_nodes_have_is_merged_and_then_it_ends(scene: Scene) -> None:
+async def test_what_all_nodes_have_is_merged_in_order_of_time_and_then_it_ends(scene: Scene) -> None:
     one, two = await scene.worker("w1"), await scene.worker("w2")
     subscriber = scene.subscribe(tail=5, streams=[LogStream.LOG_STREAM_STDERR])
     question = await one.question()
     assert list(question.selector.service_ids) == ["web"]
     assert (question.options.tail, list(question.options.streams)) == (5, [LogStream.LOG_STREAM_STDERR])
     first = Publication(one, question.id)
-    await first.send(line("t1", "a"), line("t1", "b"))
-    await subscriber.until(lines=2)
+    await first.send(line("t1", "1", at=1), line("t1", "4", at=4))
     second = Publication(two, (await two.question()).id)
-    await second.send(line("t2", "c"), close=True)
-    await first.send(line("t1", "d"), close=True)
+    await second.send(line("t2", "2", at=2), line("t2", "3", at=3), line("t2", "4 too", at=4))
+    # What is no later than the last line of either is known to be complete.
+    await subscriber.until(lines=5)
+    await first.send(line("t1", "7", at=7), line("t1", "6, by a clock that was set back", at=6), close=True)
+    await second.send(line("t2", "5", at=5), line("t2", "8", at=8), close=True)
     await subscriber.end()
-    assert sorted(subscriber.lines) == ["a", "b", "c", "d"]
+    assert subscriber.lines[:5] == ["1", "2", "3", "4", "4 too"]
+    assert subscriber.lines[5:] == ["5", "7", "6, by a clock that was set back", "8"]
     assert {m.context.node_id for message in subscriber.messages for m in message.messages} == {"w1", "w2"}
     assert subscriber.warnings == []
     await first.finish()
     await second.finish()
+
+
+async def test_who_follows_gets_what_was_in_order_and_then_lines_as_they_come(scene: Scene) -> None:
+    one, two = await scene.worker("w1"), await scene.worker("w2")
+    subscriber = scene.subscribe(follow=True)
+    first, second = Publication(one, (await one.question()).id), Publication(two, (await two.question()).id)
+    await second.send(line("t2", "2", at=2), line("t2", "4", at=4), caught_up=True)
+    await first.send(line("t1", "1", at=1), line("t1", "3", at=3), caught_up=True)
+    await subscriber.until(lines=4)
+    assert subscriber.lines == ["1", "2", "3", "4"]
+    await second.send(line("t2", "9", at=9))
+    await subscriber.until(lines=5)
+    await first.send(line("t1", "8, late", at=8))
+    await subscriber.until(lines=6)
+    assert subscriber.lines[4:] == ["9", "8, late"]
+    assert subscriber.warnings == []
+
+
+async def test_who_follows_until_a_time_is_done_then(scene: Scene) -> None:
+    one, two = await scene.worker("w1"), await scene.worker("w2")
+    subscriber = scene.subscribe(follow=True, until=time.time() + 0.5)
+    publications = []
+    for worker in (one, two):
+        question = await worker.question()
+        assert question.options.HasField("until")
+        publications.append(Publication(worker, question.id))
+        await publications[-1].send(caught_up=True)
+    # Neither has said that it is done.
+    await subscriber.end()
+    assert subscriber.warnings == []
 
 
 async def test_a_task_is_asked_for_only_where_it_is(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from flota.v1.logs_pb2 import LogStream, SubscribeLogsMessage, SubscribeLogsRequ
 from flota.v1.logs_pb2_grpc import LogsStub
 from flota.v1.objects_pb2 import Node, Service
 from flota.v1.types_pb2 import NodeState, TaskState
-from flota.worker.logs import LogPublisher, TaskLog, changes, publisher
+from flota.worker.logs import LogPublisher, TaskLog, changes, merging
 from flota.worker.logs.entries import LogEntry
 from flota.worker.logs.files import CHUNK, LogFile
 from tests.unit.dispatcher.swarm import MANAGER, PATIENCE, RUNNING, Swarm, set_state, task
@@ -111,6 +111,8 @@ class Scene:
         since = options.pop("since", 0)
         if since:
             request.options.since.FromNanoseconds(since)
+        if until := options.pop("until", 0):
+            request.options.until.FromNanoseconds(until)
         request.options.streams.extend(options.pop("streams", []))
         for name, value in options.items():
             setattr(request.options, name, value)
@@ -155,6 +157,26 @@ async def test_tail_since_and_streams(scene: Scene) -> None:
     assert await scene.subscribe(tail=2).end() == ["b\n", "c\n"]
     assert await scene.subscribe(since=BEGIN + 2_000_000).end() == ["c\n"]
     assert await scene.subscribe("t1", streams=[LogStream.LOG_STREAM_STDOUT], tail=1).end() == ["b\n"]
+
+
+async def test_lines_of_several_tasks_come_in_order_of_time(scene: Scene) -> None:
+    logs = [await scene.task(f"t{number}") for number in range(3)]
+    # Conmon's lines are a millisecond apart: each log is longer than a part that is read at once.
+    for number, log in enumerate(logs):
+        log.lines = number * 500
+        log.write(*(f"{number} {'x' * 100}" for _ in range(2000)))
+    subscriber = scene.subscribe()
+    await subscriber.end()
+    times = [one.timestamp.ToNanoseconds() for message in subscriber.messages for one in message.messages]
+    assert len(times) == 6000
+    assert times == sorted(times)
+
+
+async def test_nothing_after_until(scene: Scene) -> None:
+    one = await scene.task("t1")
+    one.write("a", "b", "c")
+    assert await scene.subscribe(until=BEGIN + 1_000_000).end() == ["a\n", "b\n"]
+    assert await scene.subscribe(until=BEGIN + 1_000_000, follow=True).end() == ["a\n", "b\n"]
 
 
 async def test_tasks_without_a_container_have_no_lines(scene: Scene) -> None:
@@ -231,7 +253,7 @@ async def test_who_does_not_read_holds_up_only_itself(scene: Scene, monkeypatch:
             reads += self.path == one.path
             return super().read()
 
-    monkeypatch.setattr(publisher, "LogFile", Counting)
+    monkeypatch.setattr(merging, "LogFile", Counting)
     lazy = scene.subscribe("t1", reads=False)
     before = -1
     # Until no more is read for it; others are served meanwhile.
