@@ -6,16 +6,15 @@
                                              └► nftables threads: virtual addresses, published ports
     attach / detach / adopt ──────────────────► kernel thread: tasks' namespaces, sockets of their DNS servers
 
-A network exists on the node while a task is attached to it; the ingress network as long as the manager sends it.
-Containers outlive the worker, so `stop` leaves the kernel as it is and `adopt` takes it over. Never decides about
-addresses, and never talks to a manager.
+A network exists on the node while a task is attached to it, and for a minute after that; the ingress network as long
+as the manager sends it. Containers outlive the worker, so `stop` leaves the kernel as it is and `adopt` takes it over.
+Never decides about addresses, and never talks to a manager.
 """
 
 import asyncio
 import logging
 import os
 from collections.abc import Iterable, Set
-from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 
@@ -41,6 +40,8 @@ from flota.v1.objects_pb2 import Task
 log = logging.getLogger(__name__)
 
 _USUAL_MTU = 1500
+# Seconds for which a network stays here that no task is on any more.
+LINGER = 60.0
 # Seconds after which a refused change is tried again.
 _RETRY = 1.0
 
@@ -56,8 +57,10 @@ class Network:
         node_id: str,
         *,
         host_resolv_conf: Path = Path("/etc/resolv.conf"),
+        linger: float = LINGER,
     ) -> None:
         """`run_directory` is RUN (namespaces go to RUN/netns); `local_address` the VXLAN endpoint's own address."""
+        self._linger = linger
         self._run_directory = run_directory
         self._local_address = local_address
         self._vxlan_port = vxlan_port
@@ -86,19 +89,20 @@ class Network:
         self._kernel = KernelThread()
         self._upstream = Upstream()
         self._underlay = await self._kernel.call(self._find_underlay)
-        self._segments = Segments(self._run_directory, self._underlay)
+        self._segments = Segments(self._run_directory, self._underlay, self._linger)
         self._threads = NamespaceThreads(self._underlay.home)
         self._balancer = Balancer(self._run_directory, self._threads, SystemRandom())
         self._publisher = Publisher(self._run_directory, self._threads, SystemRandom())
         self._programmer = asyncio.create_task(self._program(), name="overlay-programmer")
+        self._tidying = asyncio.create_task(self._tidy(), name="overlay-tidying")
 
     async def stop(self) -> None:
         """Stop serving names. Namespaces and links of attached tasks stay: containers outlive the worker."""
         self._programmer.cancel()
+        self._tidying.cancel()
         if self._paced is not None:
             self._paced.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._programmer
+        await asyncio.gather(self._programmer, self._tidying, return_exceptions=True)
         for server in self._servers.values():
             await server.close()
         self._servers.clear()
@@ -180,7 +184,17 @@ class Network:
     async def leave(self) -> None:
         """The node is in no cluster (any longer): networks that are here without a task go too."""
         await self._kernel.call(self._segments.hold, {}, {})
+        await self._kernel.call(lambda: self._segments.tidy(at_once=True))
         self._held = set()
+
+    async def _tidy(self) -> None:
+        """Take networks away that nobody has been on for a while, as long as the worker runs."""
+        while self._linger:
+            await asyncio.sleep(self._linger / 2)
+            try:
+                await self._kernel.call(self._segments.tidy)
+            except (OverlayError, OSError) as error:
+                log.warning("a network that nobody is on is not removed: %s", error)
 
     async def _build(self, task: Task) -> tuple[Task, Sockets]:
         """The task's namespace, with its ports held; returns the task as it is to be remembered."""

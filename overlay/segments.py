@@ -1,12 +1,14 @@
 """The segments of one node: which networks exist here, and which tasks are attached to them.
 
 A network exists on a node while a task is attached to it, or while it is held (the ingress network, on nodes that
-answer published ports without having a task). The node's own rules exist while any network with a way out does.
+answer published ports without having a task), and for a while after that: making one is the longest part of a task's
+start, and the next task often comes soon. The node's own rules exist while any network with a way out does.
 
 Blocking, and only ever used on the overlay's kernel thread, which keeps it consistent without locks.
 """
 
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,12 @@ class WaysIn:
 class Segments:
     """What the kernel has, as far as this process made it or took it over."""
 
-    def __init__(self, run_directory: Path, underlay: Underlay) -> None:
+    def __init__(self, run_directory: Path, underlay: Underlay, linger: float = 0.0) -> None:
+        """`linger` are the seconds for which a network stays that nobody is on any more."""
+        self._linger = linger
+        # Networks nobody is on: since when (monotonic).
+        self._unused: dict[str, float] = {}
+        self._vnis: dict[str, int] = {}
         self._run_directory = run_directory
         self._underlay = underlay
         self._segments: dict[str, Segment] = {}
@@ -130,9 +137,20 @@ class Segments:
             segment.close()
         self._segments.clear()
 
+    def tidy(self, *, at_once: bool = False) -> None:
+        """Remove the networks that nobody has been on for long enough; `at_once`: all that nobody is on."""
+        self._remove_unused(0.0 if at_once else self._linger)
+
     def _require(self, network: Network, forwarding: Forwarding) -> None:
-        if network.id in self._segments:
+        known = self._segments.get(network.id)
+        if known is not None:
+            if self._unused.pop(network.id, None) is not None:
+                # Nobody told it anything meanwhile.
+                known.program(forwarding)
             return
+        # A network that was deleted may still linger, and its identifier be another one's now.
+        for network_id in [one for one in self._unused if self._vnis.get(one) == network.vni]:
+            self._remove(network_id)
         if not self._node_ready and not network.spec.internal:
             namespaces.set_sysctl("ipv4.ip_forward", "1")
             libnftables.load(firewall.node_rules())
@@ -143,6 +161,7 @@ class Segments:
         segment = Segment.create(network, self._run_directory, self._underlay, number)
         self._segments[network.id] = segment
         self._made[network.id] = self._next()
+        self._vnis[network.id] = network.vni
         segment.program(forwarding)
 
     def _next(self) -> int:
@@ -157,11 +176,21 @@ class Segments:
     def _in_use(self) -> set[str]:
         return self._held | {network_id for networks in self._attached.values() for network_id in networks}
 
-    def _remove_unused(self) -> None:
-        in_use = self._in_use()
-        for network_id in [network_id for network_id in self._segments if network_id not in in_use]:
-            self._made.pop(network_id, None)
-            self._segments.pop(network_id).remove()
+    def _remove_unused(self, linger: float | None = None) -> None:
+        in_use, now = self._in_use(), time.monotonic()
+        for network_id in list(self._segments):
+            if network_id in in_use:
+                self._unused.pop(network_id, None)
+                continue
+            # What an earlier process made goes at once: its identifier is not known here.
+            longest = (self._linger if linger is None else linger) if network_id in self._vnis else 0.0
+            if now - self._unused.setdefault(network_id, now) >= longest:
+                self._remove(network_id)
         if self._node_ready and not self.ways_in().networks:
             libnftables.load(firewall.remove_rules())
             self._node_ready = False
+
+    def _remove(self, network_id: str) -> None:
+        for known in (self._made, self._vnis, self._unused):
+            known.pop(network_id, None)
+        self._segments.pop(network_id).remove()

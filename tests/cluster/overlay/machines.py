@@ -64,12 +64,12 @@ class Node:
         self._port = port
         self.start()
 
-    def start(self) -> None:
-        """Start the process (again)."""
+    def start(self, linger: float = 0) -> None:
+        """Start the process (again); networks that nobody is on stay for `linger` seconds."""
         self._process = subprocess.Popen(
             [
                 *("nsenter", f"--net=/run/netns/{self.name}", sys.executable, str(NODE), str(self.run_directory)),
-                *(self.address, str(self._port), self.node_id, str(self.resolv_conf)),
+                *(self.address, str(self._port), self.node_id, str(self.resolv_conf), str(linger)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -59,8 +59,10 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(request)
 
 
-async def main(run_directory: str, address: str, port: str, node_id: str, resolv_conf: str) -> None:
-    network = Network(Path(run_directory), address, int(port), node_id, host_resolv_conf=Path(resolv_conf))
+async def main(run_directory: str, address: str, port: str, node_id: str, resolv_conf: str, linger: str) -> None:
+    network = Network(
+        Path(run_directory), address, int(port), node_id, host_resolv_conf=Path(resolv_conf), linger=float(linger)
+    )
     await network.start()
     print(json.dumps({"ready": True}), flush=True)
     loop = asyncio.get_running_loop()

@@ -324,6 +324,39 @@ def test_two_networks_with_one_vni_are_refused_and_the_first_stays_whole(nodes: 
     assert {one.name for one in (a.run_directory / "netns").iterdir()} == {WEB.id, f"net-{APP.id}"}
 
 
+def test_a_network_stays_for_the_next_task(nodes: list[Node]) -> None:
+    a, b = nodes
+    a.stop()
+    a.start(linger=1000)
+    for node in nodes:
+        node.apply(*everything(a, b), complete=True)
+    a.attach(WEB)
+    b.attach(DB)
+    a.detach(WEB)
+    kept = a.run_directory / "netns" / f"net-{APP.id}"
+    number = kept.stat().st_ino
+    # What changes meanwhile is not told to it; the next task finds it as it has to be.
+    moved = task("moved", "db", 2, (APP, "10.90.1.77/24"))
+    b.detach(DB)
+    b.attach(moved)
+    a.apply(removal(peer(DB, b, APP)), update(peer(moved, b, APP)))
+    a.attach(WEB)
+    assert kept.stat().st_ino == number
+    assert a.pings(WEB, "db")
+    # Deleted, and its identifier another one's: it makes room.
+    a.detach(WEB)
+    twin = Network.FromString(APP.SerializeToString())
+    twin.id, twin.spec.annotations.name = "twin".ljust(25, "0"), "twin"
+    a.apply(update(twin))
+    stranger = task("stranger", "stranger", 1, (twin, "10.90.1.50/24"))
+    a.attach(stranger)
+    assert {one.name for one in kept.parent.iterdir()} == {stranger.id, f"net-{twin.id}"}
+    # A node that leaves keeps nothing.
+    a.detach(stranger)
+    a.call("leave")
+    assert list(kept.parent.iterdir()) == []
+
+
 def test_other_names_are_asked_of_the_nodes_resolvers(machines: Machines, nodes: list[Node]) -> None:
     a, b = nodes
     machines.apply(*everything(a, b), complete=True)
