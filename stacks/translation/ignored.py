@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flota.stacks.translation.scheduling import SPREAD_OVER_NODES
+
 _NAMES = "containers are named by the swarm; other services find them by the service's name"
 _MACHINE = "it is about one machine's container"
 _KERNEL = "tasks have no such setting"
@@ -98,6 +100,10 @@ def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         for port in service.get("ports", ()):
             if "app_protocol" in port:
                 yield name, "ports.app_protocol", "the mesh does not look into connections"
+        for preference in service.get("deploy", {}).get("placement", {}).get("preferences", ()):
+            if preference["spread"] in SPREAD_OVER_NODES:
+                reason = "tasks are dealt evenly over nodes anyway"
+                yield name, f"deploy.placement.preferences: spread: {preference['spread']}", reason
         reservations = service.get("deploy", {}).get("resources", {}).get("reservations", {})
         if reservations.get("devices"):
             yield name, "deploy.resources.reservations.devices", "use generic_resources"

@@ -33,7 +33,11 @@ _ORDERS = {"stop-first": UpdateConfig.ORDER_STOP_FIRST, "start-first": UpdateCon
 # Below, the kernel's controllers do not work as one would expect; the control API holds the same.
 _LEAST_NANO_CPUS = 1_000_000
 _LEAST_BYTES = 4 << 20
-_CONSTRAINT = re.compile(r"\s*([^\s=!]+)\s*(==|!=)\s*(.+?)\s*", re.DOTALL)
+# The cluster's grammar (manager/constraint.py).
+_CONSTRAINT = re.compile(r"\s*([a-z_][a-z0-9\-_.]+)\s*(==|!=)\s*([a-z0-9:\-_\s.*()?+\[\]\\^$|/]+?)\s*", re.IGNORECASE)
+_SPREAD = re.compile(r"(?:node|engine)\.labels\..+")
+# Files say so, and it is what happens anyway: tasks are dealt evenly over nodes.
+SPREAD_OVER_NODES = ("node.id", "node.hostname")
 
 
 def set_deploy(spec: ServiceSpec, service: Map, spot: Spot) -> None:
@@ -145,8 +149,15 @@ def _set_placement(spec: ServiceSpec, deploy: Map, spot: Spot) -> None:
             at = here.of(placement, "constraints").of(constraints, index)
             at.fail(f"{text!r} is not KEY==VALUE or KEY!=VALUE, such as node.role==manager")
         spec.task.placement.constraints.append(f"{match[1]}{match[2]}{match[3]}")
-    for preference in placement.get("preferences", ()):
-        spec.task.placement.preferences.add().spread.descriptor = preference["spread"]
+    preferences = placement.get("preferences", [])
+    for index, preference in enumerate(preferences):
+        descriptor = preference["spread"]
+        if descriptor in SPREAD_OVER_NODES:
+            continue
+        if not _SPREAD.fullmatch(descriptor):
+            at = here.of(placement, "preferences").of(preferences, index)
+            at.fail(f"{descriptor!r} is nothing to spread over; node.labels.KEY and engine.labels.KEY are")
+        spec.task.placement.preferences.add().spread.descriptor = descriptor
     most = placement.get("max_replicas_per_node", 0)
     if most and spec.WhichOneof("mode") != "replicated":
         here.of(placement, "max_replicas_per_node").fail("only replicated services have a maximum on a node")

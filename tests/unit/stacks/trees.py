@@ -16,7 +16,7 @@ TEXTS = st.sampled_from(
         "node.labels.x", "CMD", "NONE", "always", "on-failure:3", "linux/amd64", "NET_ADMIN", "0440", "nofile",
         "\x00", "\n", "a\nb", "ü", "'", "x.env", "{{.Task.Slot}}", "file", "~", "..", "a b", "2001-01-01", "yes",
         "1_0", "0x1F", "22:22", "gpu", "SIGTERM", "http://x", "/", "/x/..", "//", "/x/{{.Task.Slot}}",
-        "a:{{.Task.Slot}}", "{{.Node.ID}}:/x", "{{", "/x/",
+        "node.id", "node.labels.zone", "a:{{.Task.Slot}}", "{{.Node.ID}}:/x", "{{", "/x/",
     ]
 )  # fmt: skip
 NUMBERS = st.one_of(
