@@ -1,16 +1,18 @@
 """Removes nodes that nobody is: a machine that lost power while it joined knows nothing of it afterwards.
 
 A node describes itself when it opens its first session. One that did not within twice the time that a join may take
-is a leftover: its certificate is refused, and it is taken out of the Raft group if it got that far.
+is a leftover: its certificate is refused, and it is taken out of the Raft group if it got that far. A member of that
+group that answers is somebody, whatever has become of its worker.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from flota.manager.clock import Clock, seconds
 from flota.manager.control.nodes import refusing
+from flota.manager.raft.interface import MemberStatus
 from flota.manager.role_manager import Membership
 from flota.manager.store import Store, Transaction
 from flota.rpc.errors import FlotaError
@@ -39,17 +41,19 @@ class GhostHunter:
 
     name = "ghosts"
 
-    def __init__(self, store: Store, membership: Membership, clock: Clock, own_node_id: str) -> None:
+    def __init__(
+        self, store: Store, membership: Membership, clock: Clock, members: Callable[[], Sequence[MemberStatus]]
+    ) -> None:
         self._store = store
         self._membership = membership
         self._clock = clock
-        self._own_node_id = own_node_id
+        self._members = members
 
     async def run(self) -> None:
         """Runs until cancelled."""
         while True:
             for node in ghosts(self._store.nodes, self._clock.now()):
-                if node.id != self._own_node_id:
+                if node.id not in {member.node_id for member in self._members() if member.reachable}:
                     await self._remove(node.id)
             await asyncio.sleep(_EVERY)
 

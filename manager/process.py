@@ -219,7 +219,7 @@ class Manager:
             self._log_broker,
             self._node_calls,
             self._control,
-            GhostHunter(self.store, self.raft, self._clock, self.config.node_id),
+            GhostHunter(self.store, self.raft, self._clock, self._members),
             RoleManager(self.store, self.raft, self.config.node_id, self._dispatcher.knows_managers),
         ]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from flota.manager.clock import timestamp
 from flota.manager.ghosts import GHOST_AFTER, GhostHunter, ghosts
-from flota.manager.raft.interface import MembershipRefused
+from flota.manager.raft.interface import MembershipRefused, MemberStatus
 from flota.manager.store import LocalProposer, Store
 from flota.v1.objects_pb2 import Cluster, Node
 from flota.v1.types_pb2 import NodeState
@@ -20,6 +20,10 @@ def node(id: str, created: float = 0.0, state: NodeState.ValueType = UNKNOWN, ho
     made.status.state = state
     made.description.hostname = hostname
     return made
+
+
+def member(node_id: str, reachable: bool) -> MemberStatus:
+    return MemberStatus(raft_id=1, node_id=node_id, address="", voter=True, leader=False, reachable=reachable)
 
 
 def test_a_ghost_never_said_a_word_and_had_its_time() -> None:
@@ -58,15 +62,19 @@ def test_a_ghost_leaves_group_and_cluster_and_its_certificate_is_refused() -> No
         LocalProposer(store)
         await store.update(lambda tx: tx.create(Cluster(id="c")))
         await store.update(lambda tx: tx.create(node("ghost")))
-        hunting = asyncio.create_task(GhostHunter(store, group, Now(), "m1").run())
+        await store.update(lambda tx: tx.create(node("alive")))
+        hunting = asyncio.create_task(
+            GhostHunter(store, group, Now(), lambda: [member("alive", True), member("ghost", False)]).run()
+        )
         with store.watch("node") as changes:
             await changes.next()
         hunting.cancel()
         await asyncio.gather(hunting, return_exceptions=True)
         assert store.cluster is not None
-        return list(store.nodes), group.asked, dict(store.cluster.removed_nodes).keys(), Now().now()
+        return [one.id for one in store.nodes], group.asked, dict(store.cluster.removed_nodes).keys(), Now().now()
 
     nodes, asked, removed, now = virtual_time.run(scenario())
     # A group that would have no quorum without it is asked again.
-    assert (nodes, asked, list(removed)) == ([], ["ghost", "ghost"], ["ghost"])
+    # A member that answers is none, though its worker never came.
+    assert (nodes, asked, list(removed)) == (["alive"], ["ghost", "ghost"], ["ghost"])
     assert GHOST_AFTER < now < GHOST_AFTER + 60
