@@ -1,4 +1,4 @@
-"""One simulated manager: the real core and the real storage, driven as raft/node.py drives them, on virtual time.
+"""One simulated manager: the real core and the real storage, driven as raft/driver.py drives them, on virtual time.
 
 Everything that takes time in reality (a sync of the disk) is an event of the world here, and a crash may come before
 it is over: then what was being written is torn at a random byte, or there, or not there at all.
@@ -183,7 +183,7 @@ class Machine:
         self.pump()
         return True
 
-    # The driver's loop, as in raft/node.py.
+    # The driver's loop, as in raft/driver.py.
 
     def pump(self) -> None:
         """Take what there is to do, unless the disk is at work: then send what need not wait for it."""
