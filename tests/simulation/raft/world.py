@@ -6,7 +6,7 @@ every step (Ongaro's dissertation, figure 3.2):
 
 * election safety: at most one leader a term, and one vote of each member, over all its lives;
 * log matching: an index and a term name one entry, with one predecessor, everywhere;
-* leader completeness: a new leader has every entry that anybody has applied;
+* leader completeness: a new leader has every entry that was committed in an earlier term than its own;
 * state machine safety: all members apply the same entry at an index, once, in order;
 * term and commit index of a member only grow; at most one change of the membership is on its way.
 """
@@ -66,6 +66,8 @@ class World:
         self._leaders: dict[int, int] = {}
         self._entries: dict[tuple[int, int], tuple[int | None, bytes]] = {}
         self._applied: dict[int, tuple[int, bytes]] = {}
+        # In which term an entry was first seen to be committed; its own may be an earlier one.
+        self._committed_in: dict[int, int] = {}
         self._applied_by: dict[int, int] = {}
         self._highest: dict[int, tuple[int, int, int]] = {}
         self._votes: dict[tuple[int, int], int] = {}
@@ -405,7 +407,8 @@ class World:
         other = self._leaders.setdefault(raft.term, machine.id)
         assert other == machine.id, f"{other} and {machine.id} both lead in term {raft.term}"
         for index, (term, _) in self._applied.items():
-            if index > raft.log.snapshot.index and term < raft.term:
+            # A candidate of a term between the entry's own and the one that committed it may still win, late (3.6.3).
+            if index > raft.log.snapshot.index and self._committed_in[index] < raft.term:
                 found = raft.log.term(index)
                 assert found == term, f"leader {machine.id} of term {raft.term} lacks entry {index} of term {term}"
 
@@ -446,6 +449,7 @@ class World:
         assert entry.index == self._applied_by[machine.id] + 1 or machine.life > 1, f"{machine.id} skips an entry"
         self._applied_by[machine.id] = entry.index
         seen = (entry.term, entry.data)
+        self._committed_in.setdefault(entry.index, machine.core.term)
         known = self._applied.setdefault(entry.index, seen)
         assert known == seen, f"{machine.id} applies another entry {entry.index} than others did"
 
