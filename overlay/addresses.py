@@ -57,6 +57,11 @@ def hop_of_mark(mark: int) -> str:
     return str(ipaddress.IPv4Address(mark))
 
 
+def version_of(address: str) -> int:
+    """4 or 6."""
+    return ipaddress.ip_address(address).version
+
+
 def mtu_over(underlay: int, vtep: str) -> int:
     """Largest packet a network over an underlay of MTU `underlay` can carry in one piece."""
     return underlay - _VXLAN_OVERHEAD[ipaddress.ip_address(vtep).version]

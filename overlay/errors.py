@@ -37,3 +37,12 @@ class PortTaken(OverlayError):
     def __init__(self, port: int, reason: str) -> None:
         super().__init__(f"published port {port} in host mode cannot be used: {reason}")
         self.port = port
+
+
+class EncryptionUnavailable(OverlayError):
+    """A task is on an encrypted network, and this machine cannot encrypt."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "encrypted networks need WireGuard: install wireguard-tools, and wireguard-go if the kernel has none"
+        )

@@ -11,10 +11,11 @@ a connection that came in through it are routed back to it (segment.py), by a ma
 A peer without addresses is a node that takes part in an ingress network without having a task on it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from flota.overlay.addresses import mac_of, node_hop, node_mac
+from flota.overlay.tunnel_keys import newest, tunnel_address
 from flota.v1.dispatcher_pb2 import NetworkPeer
 
 
@@ -43,8 +44,26 @@ class ForwardingChange:
         return bool(puts or self.drop_endpoints or self.drop_neighbours or self.drop_entries)
 
 
-def wanted(peers: Iterable[NetworkPeer], node_id: str, vtep: str, *, ingress: bool = False) -> Forwarding:
-    """Entries for `peers` as seen from node `node_id` with VXLAN endpoint `vtep`.
+def vtep_of(peer: NetworkPeer) -> str:
+    """Where packets for a peer go on a plain network."""
+    return peer.vtep
+
+
+def tunnel_end(peer: NetworkPeer) -> str:
+    """Where they go on an encrypted one: its node's address within WireGuard; "" while its node has told no key."""
+    key = newest(peer.tunnel_keys)
+    return tunnel_address(peer.vtep, key.generation) if key is not None else ""
+
+
+def wanted(
+    peers: Iterable[NetworkPeer],
+    node_id: str,
+    vtep: str,
+    *,
+    ingress: bool = False,
+    through: Callable[[NetworkPeer], str] = vtep_of,
+) -> Forwarding:
+    """Entries for `peers` as seen from node `node_id` with VXLAN endpoint `vtep`; `through` says where packets go.
 
     When two peers claim one address (a fixed address that moves from task to task), the ready one has it.
     """
@@ -57,8 +76,11 @@ def wanted(peers: Iterable[NetworkPeer], node_id: str, vtep: str, *, ingress: bo
             continue
         if not ingress and not peer.addresses:
             continue
+        end = through(peer)
+        if not end:
+            continue
         gate = node_mac(peer.vtep)
-        result.endpoints[gate] = peer.vtep
+        result.endpoints[gate] = end
         if ingress:
             result.neighbours[node_hop(peer.vtep)] = gate
             entries.add(peer.vtep)
@@ -68,7 +90,7 @@ def wanted(peers: Iterable[NetworkPeer], node_id: str, vtep: str, *, ingress: bo
         for address in peer.addresses:
             if owners[address] == peer.task_id:
                 result.neighbours[address.partition("/")[0]] = mac
-                result.endpoints[mac] = peer.vtep
+                result.endpoints[mac] = end
     result.entries = frozenset(entries)
     return result
 

@@ -80,6 +80,22 @@ def default_route(index: int, gateway: str, *, table: int = _MAIN_TABLE, onlink:
     )
 
 
+def prefix_route(index: int, prefix: str, source: str) -> Message:
+    """The route to `prefix` through the link behind `index`, for packets that get the address `source`."""
+    network, _, length = prefix.partition("/")
+    return netlink.replace(
+        netlink.RTM_NEWROUTE,
+        f"route to {prefix}",
+        family=family(network),
+        dst_len=int(length),
+        table=_MAIN_TABLE,
+        proto=_STATIC_ROUTE,
+        scope=0,
+        type=_UNICAST,
+        attributes=[("RTA_DST", network), ("RTA_OIF", index), ("RTA_PREFSRC", source)],
+    )
+
+
 def mark_rule(mark: int) -> Message:
     """IPv4 packets with `mark` are routed by the table of the same number."""
     return netlink.message(

@@ -69,6 +69,8 @@ _VXLAN: _Table = {
     "IFLA_VXLAN_LEARNING": (7, _U8),
     "IFLA_VXLAN_PORT": (15, _BE16),
     "IFLA_VXLAN_LOCAL6": (17, _IP),
+    "IFLA_VXLAN_UDP_ZERO_CSUM6_TX": (19, _U8),
+    "IFLA_VXLAN_UDP_ZERO_CSUM6_RX": (20, _U8),
 }
 _PORT: _Table = {
     "IFLA_BRPORT_LEARNING": (8, _U8),
@@ -92,7 +94,13 @@ _INFO: _Table = {
 }
 _LINK["IFLA_LINKINFO"] = (18, _Nest(_INFO))
 _ADDRESS: _Table = {"IFA_ADDRESS": (1, _IP), "IFA_LOCAL": (2, _IP)}
-_ROUTE: _Table = {"RTA_OIF": (4, _U32), "RTA_GATEWAY": (5, _IP), "RTA_TABLE": (15, _U32)}
+_ROUTE: _Table = {
+    "RTA_DST": (1, _IP),
+    "RTA_OIF": (4, _U32),
+    "RTA_GATEWAY": (5, _IP),
+    "RTA_PREFSRC": (7, _IP),
+    "RTA_TABLE": (15, _U32),
+}
 _RULE: _Table = {"FRA_FWMARK": (10, _U32), "FRA_TABLE": (15, _U32)}
 _NEIGHBOUR: _Table = {"NDA_DST": (1, _IP), "NDA_LLADDR": (2, _MAC)}
 

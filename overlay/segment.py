@@ -19,6 +19,7 @@ Blocking: everything here runs on the overlay's kernel thread. What the entries 
 import ipaddress
 import os
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from flota.overlay.addresses import (
     node_mac,
     node_mark,
     port_name,
+    version_of,
 )
 from flota.overlay.forwarding import Forwarding, ForwardingChange, difference
 from flota.overlay.links import (
@@ -53,11 +55,12 @@ from flota.overlay.links import (
     veth,
 )
 from flota.overlay.netlink import Message, RouteSocket
+from flota.overlay.tunnel_keys import OVERHEAD, PREFIX
+from flota.v1.network_options import MTU_OPTION, is_encrypted
 from flota.v1.objects_pb2 import Network
 
 _PERMANENT, _STATIC = 0x80, 0x42  # NUD_PERMANENT; NUD_NOARP | NUD_REACHABLE
 _SELF, _MASTER = 0x02, 0x04  # NTF_SELF: VXLAN's own table; NTF_MASTER: the bridge's
-_MTU_OPTION = "com.docker.network.driver.mtu"
 _SMALLEST_MTU = 576
 
 
@@ -85,8 +88,13 @@ class Segment:
         self._programmed = Forwarding()
 
     @classmethod
-    def create(cls, network: Network, run_directory: Path, underlay: Underlay, number: int) -> "Segment":
-        """Make the namespace with everything in it. Raises KernelRefused or BadAddress; nothing is left then."""
+    def create(
+        cls, network: Network, run_directory: Path, underlay: Underlay, number: int, tunnels: Path | None = None
+    ) -> "Segment":
+        """Make the namespace with everything in it; an encrypted network's VXLAN goes through the namespace `tunnels`.
+
+        Raises KernelRefused or BadAddress; nothing is left then.
+        """
         path = network_namespace(run_directory, network.id)
         cls.sweep(network.id, run_directory, underlay)
         with RouteSocket() as node:
@@ -100,7 +108,7 @@ class Segment:
                 routes.close()
                 raise
         try:
-            segment._join_underlay(network)
+            segment._join_underlay(network, tunnels)
             if not network.spec.internal:
                 segment._make_exit(number)
         except BaseException:
@@ -212,17 +220,22 @@ class Segment:
             )
             libnftables.load(firewall.network_rules())
 
-    def _join_underlay(self, network: Network) -> None:
-        """From the node's namespace, where VXLAN's socket stays: the VXLAN device, as a port of the bridge."""
+    def _join_underlay(self, network: Network, tunnels: Path | None) -> None:
+        """The VXLAN device, as a port of the bridge. Its socket stays in the node's namespace, or in the tunnels'."""
         local = ipaddress.ip_address(self._underlay.address)
-        data = [
+        data: list[tuple[str, int | str]] = [
             ("IFLA_VXLAN_ID", network.vni),
-            ("IFLA_VXLAN_LOCAL" if local.version == 4 else "IFLA_VXLAN_LOCAL6", str(local)),
             ("IFLA_VXLAN_PORT", self._underlay.port),
             ("IFLA_VXLAN_LEARNING", 0),
         ]
+        if tunnels is None:
+            data.append(("IFLA_VXLAN_LOCAL" if local.version == 4 else "IFLA_VXLAN_LOCAL6", str(local)))
+        else:
+            # The route says which of the node's two addresses packets get; WireGuard vouches for what is in them.
+            unchecked = ("IFLA_VXLAN_UDP_ZERO_CSUM6_TX", "IFLA_VXLAN_UDP_ZERO_CSUM6_RX")
+            data += [("IFLA_VXLAN_LOCAL6", "::"), *((name, 1) for name in unchecked)]
         what = f"VXLAN device of network {network.id} (VNI {network.vni}, port {self._underlay.port})"
-        with _open(self._path) as namespace, RouteSocket() as node:
+        with _open(self._path) as namespace, self._beside(tunnels), RouteSocket() as node:
             device = [
                 ("IFLA_IFNAME", "vxlan0"),
                 ("IFLA_NET_NS_FD", namespace.fileno()),
@@ -260,6 +273,9 @@ class Segment:
                 ),
             ]
         )
+
+    def _beside(self, tunnels: Path | None) -> AbstractContextManager[None]:
+        return nullcontext() if tunnels is None else namespaces.entered(tunnels, self._underlay.home)
 
     def _make_exit(self, number: int) -> None:
         """The link to the node's namespace, addresses at both ends and the default route through it."""
@@ -350,7 +366,9 @@ class Segment:
 def network_mtu(network: Network, underlay: Underlay) -> int:
     """MTU of a network's interfaces, bytes: what fits through VXLAN, or less if its options ask for less."""
     largest = mtu_over(underlay.mtu, underlay.address)
-    asked = network.spec.driver.options.get(_MTU_OPTION, "")
+    if is_encrypted(network.spec):
+        largest = mtu_over(underlay.mtu - OVERHEAD[version_of(underlay.address)], PREFIX)
+    asked = network.spec.driver.options.get(MTU_OPTION, "")
     if asked.isdigit() and _SMALLEST_MTU <= int(asked) < largest:
         return int(asked)
     return largest

@@ -19,6 +19,8 @@ from flota.overlay.attachments import InterfacePlan
 from flota.overlay.dns.server import Sockets
 from flota.overlay.forwarding import Forwarding
 from flota.overlay.segment import Segment, Underlay
+from flota.overlay.tunnels import Tunnels
+from flota.v1.network_options import is_encrypted
 from flota.v1.objects_pb2 import Network, Task
 
 log = logging.getLogger(__name__)
@@ -38,13 +40,15 @@ class WaysIn:
 class Segments:
     """What the kernel has, as far as this process made it or took it over."""
 
-    def __init__(self, run_directory: Path, underlay: Underlay, linger: float = 0.0) -> None:
+    def __init__(self, run_directory: Path, underlay: Underlay, tunnels: Tunnels, linger: float = 0.0) -> None:
         """`linger` are the seconds for which a network stays that nobody is on any more."""
         self._linger = linger
         # Networks nobody is on: since when (monotonic).
         self._unused: dict[str, float] = {}
         self._vnis: dict[str, int] = {}
         self._run_directory = run_directory
+        self._tunnels = tunnels
+        self._encrypted: set[str] = set()
         self._underlay = underlay
         self._segments: dict[str, Segment] = {}
         self._attached: dict[str, set[str]] = {}
@@ -121,6 +125,9 @@ class Segments:
             attachments.forget(task_id, self._run_directory)
         for network_id in networks - self._segments.keys():
             Segment.sweep(network_id, self._run_directory, self._underlay)
+        self._encrypted = self._tunnels.recall() & self._segments.keys()
+        if self._tunnels.is_up and not self._encrypted:
+            self._tunnels.remove()
         self._node_ready = bool(self.ways_in().networks)
         libnftables.load(firewall.node_rules() if self._node_ready else firewall.remove_rules())
         reopened: dict[str, Sockets] = {}
@@ -158,7 +165,13 @@ class Segments:
             self._node_made = self._next()
         taken = {segment.exit_number for segment in self._segments.values() if segment.exit_number is not None}
         number = exit_index(network.vni, taken)
-        segment = Segment.create(network, self._run_directory, self._underlay, number)
+        through = None
+        if is_encrypted(network.spec):
+            self._tunnels.require()
+            self._encrypted.add(network.id)
+            self._tunnels.remember(self._encrypted)
+            through = self._tunnels.namespace
+        segment = Segment.create(network, self._run_directory, self._underlay, number, through)
         self._segments[network.id] = segment
         self._made[network.id] = self._next()
         self._vnis[network.id] = network.vni
@@ -186,6 +199,8 @@ class Segments:
             longest = (self._linger if linger is None else linger) if network_id in self._vnis else 0.0
             if now - self._unused.setdefault(network_id, now) >= longest:
                 self._remove(network_id)
+        if self._tunnels.is_up and not self._encrypted:
+            self._tunnels.remove()
         if self._node_ready and not self.ways_in().networks:
             libnftables.load(firewall.remove_rules())
             self._node_ready = False
@@ -194,3 +209,6 @@ class Segments:
         for known in (self._made, self._vnis, self._unused):
             known.pop(network_id, None)
         self._segments.pop(network_id).remove()
+        if network_id in self._encrypted:
+            self._encrypted.discard(network_id)
+            self._tunnels.remember(self._encrypted)

@@ -111,15 +111,18 @@ class Worker:
         """
         self.config = config
         self._identity = identity = Identity(Path(config.identity_directory))
-        description = Description(lambda: describe(config, identity, self._volumes()))
-        self._runtime.volumes.changed = description.refresh_soon
-        self._description = description.current
         network = Network(
             self._run,
             config.data_path_address,
             config.data_path_port or _VXLAN_PORT,
             config.node_id or identity.node_id,
         )
+        description = Description(
+            lambda: describe(config, identity, self._volumes(), network.tunnel_keys, network.wireguard)
+        )
+        network.keys_changed = description.refresh_soon
+        self._runtime.volumes.changed = description.refresh_soon
+        self._description = description.current
         payloads, reporter = Payloads(), Reporter()
         logs = LogPublisher(self._logs)
         await logs.start()

@@ -386,7 +386,9 @@ def node(node: objects.Node) -> Json:
             "Engine": {"EngineVersion": description.engine.version}
             | _some(Labels=dict(description.engine.labels))
             | {"Plugins": PLUGINS},
-        },
+        }
+        # flota's own: what carries encrypted networks there.
+        | _some(WireGuard=description.wireguard),
         "Status": _some(
             State=word(types.NodeState.Name(node.status.state), "NODE_STATE_"),
             Message=node.status.message,

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from flota.manager.control.names import check_annotations, check_network_name
 from flota.rpc.errors import InvalidArgument, Unsupported
+from flota.v1.network_options import ENCRYPTED_OPTION, FALSE, MTU_OPTION, TRUE
 from flota.v1.objects_pb2 import Network
 from flota.v1.specs_pb2 import NetworkSpec
 from flota.v1.types_pb2 import IpamConfig
 
-MTU_OPTION = "com.docker.network.driver.mtu"
 # IPv4 needs 68 at least (RFC 791); jumbo frames are the most there is.
 _MTU_RANGE = range(68, 65536)
 # Longer prefixes leave no room for a gateway and a few tasks, shorter ones are a mistake.
@@ -23,10 +23,14 @@ def check_network(spec: NetworkSpec) -> None:
     if spec.driver.name not in ("", "overlay"):
         raise Unsupported(f"network driver {spec.driver.name!r} is not supported: only overlay is")
     for option, value in spec.driver.options.items():
-        if option == "encrypted":
-            raise Unsupported("encrypted networks are not supported yet")
+        if option == ENCRYPTED_OPTION:
+            if value.lower() not in (*TRUE, *FALSE):
+                raise InvalidArgument.of(f"network option {option}", value, "no value, true or false is needed")
+            continue
         if option != MTU_OPTION:
-            raise Unsupported(f"network option {option!r} is not supported: only {MTU_OPTION} is")
+            raise Unsupported(
+                f"network option {option!r} is not supported: only {MTU_OPTION} and {ENCRYPTED_OPTION} are"
+            )
         if not value.isascii() or not value.isdigit() or int(value) not in _MTU_RANGE:
             raise InvalidArgument.of(f"network option {option}", value, "a number from 68 to 65535 is needed")
     if spec.ipv6_enabled:

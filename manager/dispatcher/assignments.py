@@ -21,15 +21,17 @@ from enum import Enum
 from typing import NamedTuple
 
 from flota.manager.dispatcher.peers import (
+    Endpoint,
+    endpoint_of,
     is_ready,
     node_peer,
     peers_of,
     publishes,
     services_of,
-    underlay_address,
 )
 from flota.manager.store import Event, ReadTables
 from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer, NetworkService
+from flota.v1.network_options import is_encrypted
 from flota.v1.objects_pb2 import Config, Network, Node, Secret, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeState, TaskState
@@ -77,7 +79,7 @@ class Assignments:
         self._peers: dict[str, dict[str, AssignmentChange]] = {}
         self._services: dict[str, dict[str, AssignmentChange]] = {}
         self._networks_of_service: dict[str, set[str]] = {}
-        self._addresses: dict[str, str] = {}
+        self._endpoints: dict[str, Endpoint] = {}
         # The ingress network's id ("" = there is none), services that publish ports on it, nodes that can answer them.
         self._ingress = ""
         self._publishing: set[str] = set()
@@ -224,9 +226,9 @@ class Assignments:
                 yield "peer", network_id, task_id
 
     def _set_peers(self, task: Task) -> None:
-        address = self._addresses.get(task.node_id)
-        for peer in peers_of(task, address or ""):
-            if address is None:
+        endpoint = self._endpoints.get(task.node_id)
+        for peer in peers_of(task, endpoint or Endpoint(""), self._is_encrypted):
+            if endpoint is None:
                 # Its node was removed from the cluster.
                 self._drop_peer(peer.network_id, task.id)
                 continue
@@ -236,6 +238,10 @@ class Assignments:
                 peers[task.id] = AssignmentChange(action=_UPDATE, peer=peer)
                 withdrawn = known is not None and known.peer.ready and not peer.ready
                 self._touch_peer(peer.network_id, task.id, Urgency.WITHDRAWN if withdrawn else Urgency.SPREAD)
+
+    def _is_encrypted(self, network_id: str) -> bool:
+        network = self._tables.networks.get(network_id)
+        return network is not None and is_encrypted(network.spec)
 
     def _drop_peer(self, network_id: str, task_id: str) -> None:
         peers = self._peers.get(network_id, {})
@@ -253,14 +259,14 @@ class Assignments:
 
     def _set_node(self, node: Node, removed: bool) -> None:
         """Its address may have changed, or whether it answers published ports; only then does anybody else care."""
-        address = None if removed else underlay_address(node)
-        able = bool(address) and node.status.state != NodeState.NODE_STATE_DOWN
-        moved = self._addresses.get(node.id) != address
+        endpoint = None if removed else endpoint_of(node)
+        able = endpoint is not None and bool(endpoint.vtep) and node.status.state != NodeState.NODE_STATE_DOWN
+        moved = self._endpoints.get(node.id) != endpoint
         if moved:
-            if address is None:
-                self._addresses.pop(node.id, None)
+            if endpoint is None:
+                self._endpoints.pop(node.id, None)
             else:
-                self._addresses[node.id] = address
+                self._endpoints[node.id] = endpoint
             for task in self._tables.tasks.by("node", node.id):
                 if task.id in self._placements:
                     self._set_peers(task)
@@ -316,7 +322,7 @@ class Assignments:
         self._release(node_id, ("network", self._ingress))
 
     def _set_node_peer(self, node_id: str) -> None:
-        peer = node_peer(self._ingress, node_id, self._addresses[node_id])
+        peer = node_peer(self._ingress, node_id, self._endpoints[node_id].vtep)
         self._peers.setdefault(self._ingress, {})[node_id] = AssignmentChange(action=_UPDATE, peer=peer)
         self._touch_peer(self._ingress, node_id, Urgency.SPREAD)
 

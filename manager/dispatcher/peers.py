@@ -1,11 +1,12 @@
 """What others on a network are told of tasks and services: NetworkPeer and NetworkService. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.task_states import task_name
-from flota.v1.types_pb2 import EndpointSpec, PortConfig, TaskState
+from flota.v1.types_pb2 import EndpointSpec, PortConfig, TaskState, TunnelKey
 
 
 def is_ready(task: Task) -> bool:
@@ -24,8 +25,20 @@ def underlay_address(node: Node) -> str:
     return node.description.data_path_address or node.status.address
 
 
-def peers_of(task: Task, vtep: str) -> Iterator[NetworkPeer]:
-    """The task's place on each of its networks."""
+class Endpoint(NamedTuple):
+    """Where a node's end of every network is: the address of VXLAN, and the keys of WireGuard."""
+
+    vtep: str
+    keys: tuple[TunnelKey, ...] = ()
+
+
+def endpoint_of(node: Node) -> Endpoint:
+    """The node's."""
+    return Endpoint(underlay_address(node), tuple(node.description.tunnel_keys))
+
+
+def peers_of(task: Task, endpoint: Endpoint, is_encrypted: Callable[[str], bool]) -> Iterator[NetworkPeer]:
+    """The task's place on each of its networks; of which `is_encrypted` knows by their ids."""
     name, ready = task_name(task), is_ready(task)
     for attachment in task.networks:
         if attachment.addresses:
@@ -39,8 +52,9 @@ def peers_of(task: Task, vtep: str) -> Iterator[NetworkPeer]:
                 aliases=attachment.aliases,
                 addresses=attachment.addresses,
                 node_id=task.node_id,
-                vtep=vtep,
+                vtep=endpoint.vtep,
                 ready=ready,
+                tunnel_keys=endpoint.keys if is_encrypted(attachment.network_id) else (),
             )
 
 

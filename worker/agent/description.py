@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flota.rpc.identity import Identity
 from flota.v1.objects_pb2 import EngineDescription, NodeDescription, TlsInfo
 from flota.v1.process_pb2 import WorkerConfig
-from flota.v1.types_pb2 import GenericResource, Platform, Resources, Volume
+from flota.v1.types_pb2 import GenericResource, Platform, Resources, TunnelKey, Volume
 
 _VERSION = version("flota")
 _MOMENT = 0.05
@@ -51,7 +51,13 @@ class Description:
             await self._news.wait()
 
 
-def describe(config: WorkerConfig, identity: Identity | None, volumes: Iterable[Volume] = ()) -> NodeDescription:
+def describe(
+    config: WorkerConfig,
+    identity: Identity | None,
+    volumes: Iterable[Volume] = (),
+    tunnel_keys: Iterable[TunnelKey] = (),
+    wireguard: str = "",
+) -> NodeDescription:
     """The machine as it is now. Raises ValueError for a generic resource that cannot be read."""
     return NodeDescription(
         hostname=config.hostname or platform.node(),
@@ -65,6 +71,8 @@ def describe(config: WorkerConfig, identity: Identity | None, volumes: Iterable[
         tls_info=_tls_info(identity) if identity is not None else None,
         data_path_address=config.data_path_address,
         volumes=volumes,
+        tunnel_keys=tunnel_keys,
+        wireguard=wireguard,
     )
 
 

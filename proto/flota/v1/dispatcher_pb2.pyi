@@ -257,6 +257,7 @@ class NetworkPeer(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     VTEP_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    TUNNEL_KEYS_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     task_id: _builtins.str
     """Also the key: one per task and network. Of a node, its id."""
@@ -277,6 +278,10 @@ class NetworkPeer(_message.Message):
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses with prefix length, IPv4 first."""
 
+    @_builtins.property
+    def tunnel_keys(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TunnelKey]:
+        """On an encrypted network: the keys of its node's WireGuard endpoint."""
+
     def __init__(
         self,
         *,
@@ -291,10 +296,11 @@ class NetworkPeer(_message.Message):
         node_id: _builtins.str = ...,
         vtep: _builtins.str = ...,
         ready: _builtins.bool = ...,
+        tunnel_keys: _abc.Iterable[_types_pb2.TunnelKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "network_id", b"network_id", "node_id", b"node_id", "ready", b"ready", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "task_id", b"task_id", "task_name", b"task_name", "vtep", b"vtep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "network_id", b"network_id", "node_id", b"node_id", "ready", b"ready", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "task_id", b"task_id", "task_name", b"task_name", "tunnel_keys", b"tunnel_keys", "vtep", b"vtep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,9 +108,13 @@ class NodeDescription(_message.Message):
     TLS_INFO_FIELD_NUMBER: _builtins.int
     DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
     VOLUMES_FIELD_NUMBER: _builtins.int
+    TUNNEL_KEYS_FIELD_NUMBER: _builtins.int
+    WIREGUARD_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     data_path_address: _builtins.str
     """Where other nodes reach its VXLAN endpoint."""
+    wireguard: _builtins.str
+    """What carries encrypted networks there: "kernel", "wireguard-go", or empty when there is neither."""
     @_builtins.property
     def platform(self) -> _types_pb2.Platform: ...
     @_builtins.property
@@ -123,6 +127,10 @@ class NodeDescription(_message.Message):
     def volumes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]:
         """Its named volumes, in the order of their names."""
 
+    @_builtins.property
+    def tunnel_keys(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TunnelKey]:
+        """Of its WireGuard endpoint, for encrypted networks: the newest last; two while one replaces the other."""
+
     def __init__(
         self,
         *,
@@ -133,10 +141,12 @@ class NodeDescription(_message.Message):
         tls_info: Global___TlsInfo | None = ...,
         data_path_address: _builtins.str = ...,
         volumes: _abc.Iterable[_types_pb2.Volume] | None = ...,
+        tunnel_keys: _abc.Iterable[_types_pb2.TunnelKey] | None = ...,
+        wireguard: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "platform", b"platform", "resources", b"resources", "tls_info", b"tls_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "engine", b"engine", "hostname", b"hostname", "platform", b"platform", "resources", b"resources", "tls_info", b"tls_info", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "engine", b"engine", "hostname", b"hostname", "platform", b"platform", "resources", b"resources", "tls_info", b"tls_info", "tunnel_keys", b"tunnel_keys", "volumes", b"volumes", "wireguard", b"wireguard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1638,6 +1638,35 @@ class JoinTokens(_message.Message):
 Global___JoinTokens: _TypeAlias = JoinTokens  # noqa: Y015
 
 @_typing.final
+class TunnelKey(_message.Message):
+    """TunnelKey is the public half of a key of a node's WireGuard endpoint; the private one never leaves the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    generation: _builtins.int
+    """Counts the node's keys: a larger one replaces the smaller ones, which are still taken for a while."""
+    port: _builtins.int
+    """UDP port at which the key is used."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "port", b"port", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TunnelKey: _TypeAlias = TunnelKey  # noqa: Y015
+
+@_typing.final
 class Peer(_message.Message):
     """Peer is a manager a worker may turn to."""
 

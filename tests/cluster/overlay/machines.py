@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flota.v1.dispatcher_pb2 import AssignmentChange, AssignmentsMessage, NetworkPeer, NetworkService
+from flota.v1.network_options import is_encrypted
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.specs_pb2 import NetworkSpec, TaskSpec
-from flota.v1.types_pb2 import Annotations, IpamConfig, NetworkAttachment
+from flota.v1.types_pb2 import Annotations, IpamConfig, NetworkAttachment, TunnelKey
 
 NODE = Path(__file__).with_name("node.py")
 
@@ -94,6 +95,10 @@ class Node:
         assert "error" not in answer, answer
         return answer
 
+    def keys(self) -> list[TunnelKey]:
+        """The keys of its WireGuard endpoint, as others hear of them."""
+        return [TunnelKey.FromString(bytes.fromhex(key)) for key in self.call("keys")["keys"]]
+
     def detach(self, *tasks: Task) -> None:
         self.call("detach", tasks=[one.id for one in tasks])
 
@@ -158,6 +163,10 @@ class Node:
         netns = self.run_directory / "netns"
         for name in os.listdir(netns) if netns.is_dir() else []:
             run("umount", "-l", str(netns / name), check=False)
+        run("umount", "-l", str(self.run_directory / "tunnels" / "netns"), check=False)
+        for log in (self.run_directory / "tunnels").glob("fw*.log"):
+            # The end of its socket is the end of wireguard-go.
+            Path(f"/var/run/wireguard/{log.stem}.sock").unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -252,7 +261,9 @@ def peer(of: Task, node: Node, place: Network, *, ready: bool = True, aliases: I
     """What the dispatcher would say about a task."""
     attachment = next(one for one in of.networks if one.network_id == place.id)
     name = of.service_annotations.name
+    keys = node.keys() if is_encrypted(place.spec) else ()
     return NetworkPeer(
+        tunnel_keys=keys,
         network_id=place.id,
         task_id=of.id,
         task_name=f"{name}.{of.slot}.{of.id}",

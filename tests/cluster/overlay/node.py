@@ -50,6 +50,11 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
         case "adopt":
             await network.adopt(set(request["tasks"]))
             return {}
+        case "keys":
+            return {"keys": [key.SerializeToString().hex() for key in network.tunnel_keys]}
+        case "rotate":
+            network.rotation.begin()
+            return {}
         case "leave":
             await network.leave()
             return {}
@@ -61,7 +66,13 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
 
 async def main(run_directory: str, address: str, port: str, node_id: str, resolv_conf: str, linger: str) -> None:
     network = Network(
-        Path(run_directory), address, int(port), node_id, host_resolv_conf=Path(resolv_conf), linger=float(linger)
+        Path(run_directory),
+        address,
+        int(port),
+        node_id,
+        host_resolv_conf=Path(resolv_conf),
+        linger=float(linger),
+        key_settle=1.5,
     )
     await network.start()
     print(json.dumps({"ready": True}), flush=True)

@@ -1,0 +1,250 @@
+"""Encrypted networks: what is on the wire, what gets in from there, keys that are replaced under traffic."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.types_pb2 import Driver
+from tests.cluster.overlay.machines import Machines, network, peer, removal, run, task, update
+from tests.cluster.waiting import wait_until
+
+SECRET = "so-nobody-reads-this-on-the-wire"
+
+
+def crypted(number: int) -> Network:
+    return network(number, f"secret{number}", driver=Driver(name="overlay", options={"encrypted": ""}))
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    machines = Machines(tmp_path / "machines", 2)
+    yield machines
+    machines.close()
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path) -> None:
+    (tmp_path / "machines").mkdir()
+
+
+def two_tasks(machines: Machines, place: Network) -> tuple[Task, Task]:
+    """One on each node, and everybody knows of both."""
+    number = place.vni - 5000
+    tasks = (
+        task(f"a{number}", "a", 1, (place, f"10.90.{number}.2/24")),
+        task(f"b{number}", "b", 1, (place, f"10.90.{number}.3/24")),
+    )
+    told = [update(place), *(update(peer(one, node, place)) for one, node in zip(tasks, machines.nodes, strict=True))]
+    machines.apply(*told, complete=True)
+    for one, node in zip(tasks, machines.nodes, strict=True):
+        node.attach(one)
+    return tasks
+
+
+SNIFF = """
+import signal, socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind(("u1", 0))
+signal.signal(signal.SIGTERM, lambda *_: s.setblocking(False))
+sys.stdout.buffer.write(b"ready\\n"); sys.stdout.flush()
+try:
+    while True: sys.stdout.buffer.write(s.recv(65536))
+except BlockingIOError: sys.stdout.flush()
+"""
+
+
+def capture(machines: Machines) -> subprocess.Popen[bytes]:
+    """Everything that passes the first node's cable, until it is told to end."""
+    command = ["nsenter", f"--net=/run/netns/{machines.wire}", sys.executable, "-c", SNIFF]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+SEND = f"""
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(30)
+while True:
+    s.sendto(b"{SECRET}", ("ADDRESS", 9000))
+    try:
+        print(s.recv(100)); break
+    except TimeoutError: pass
+"""
+ECHO = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 9000)); print("ready", flush=True)
+while True:
+    d, a = s.recvfrom(2000); s.sendto(d, a)
+"""
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_the_wire_shows_nothing_of_it(machines: Machines, encrypted: bool) -> None:
+    here, there = machines.nodes
+    a, b = two_tasks(machines, crypted(1) if encrypted else network(1, "plain"))
+    echo = there.background(b, ECHO)
+    seen = capture(machines)
+    try:
+        assert SECRET in here.python(a, SEND.replace("ADDRESS", "10.90.1.3"))
+    finally:
+        echo.kill()
+        echo.wait()
+        seen.terminate()
+        wire, _ = seen.communicate()
+    # The plain network shows that the capture would have seen it.
+    assert (SECRET.encode() in wire) is not encrypted
+    assert len(wire) > 100
+
+
+def test_what_is_not_encrypted_does_not_get_in(machines: Machines) -> None:
+    """A well-formed VXLAN packet from a node's own address is dropped; on a plain network it is not."""
+    here, there = machines.nodes
+    for place, gets_in in ((crypted(1), False), (network(2, "plain"), True)):
+        a, b = two_tasks(machines, place)
+        address = f"10.90.{place.vni - 5000}.3"
+        listener = there.background(
+            b,
+            "import socket\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 9001)); print('ready', flush=True)\n"
+            "while True: print(s.recv(100), flush=True)\n",
+        )
+        inject = (
+            "import socket, struct\n"
+            f"src, dst = socket.inet_aton('{address[:-1]}2'), socket.inet_aton('{address}')\n"
+            "def total(data):\n"
+            "    s = sum(struct.unpack(f'!{len(data) // 2}H', data)); s = (s >> 16) + (s & 0xffff)\n"
+            "    return ~(s + (s >> 16)) & 0xffff\n"
+            "udp = struct.pack('!HHHH', 9001, 9001, 8 + 8, 0) + b'injected'\n"
+            "ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, src, dst)\n"
+            "ip = ip[:10] + struct.pack('!H', total(ip)) + ip[12:]\n"
+            "frame = b'\\x02\\x42' + dst + b'\\x02\\x42' + src + b'\\x08\\x00' + ip + udp\n"
+            f"vxlan = struct.pack('!II', 0x08000000, {place.vni} << 8) + frame\n"
+            f"s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            f"for _ in range(5): s.sendto(vxlan, ('{there.address}', 4789))\n"
+        )
+        file = machines.directory / "inject.py"
+        file.write_text(inject)
+        here.sh(f"{sys.executable} {file}")
+        # Something that does get in comes after it, so there is nothing to wait for.
+        sender = here.background(
+            a,
+            "import socket, time\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); print('ready')\n"
+            f"while True: s.sendto(b'the end', ('{address}', 9001)); time.sleep(0.05)\n",
+        )
+        heard = []
+        assert listener.stdout is not None
+        for line in listener.stdout:
+            heard.append(line.strip())
+            if "the end" in line:
+                break
+        for process in (listener, sender):
+            process.kill()
+            process.wait()
+        assert any("injected" in line for line in heard) is gets_in
+
+
+STREAM = """
+import json, socket, sys, threading, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("10.90.1.3", 9000))
+s.settimeout(5)
+sent, got, end = 0, set(), threading.Event()
+def listen():
+    while not end.is_set() or len(got) < sent:
+        try: got.add(int(s.recv(100)))
+        except TimeoutError: return
+while True:
+    s.send(b"-1")
+    try: s.recv(100); break
+    except TimeoutError: pass
+listener = threading.Thread(target=listen); listener.start()
+threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
+print("ready", flush=True)
+while not end.is_set():
+    s.send(str(sent).encode()); sent += 1
+    time.sleep(0.005)
+listener.join()
+print(json.dumps([sent, len(got - {-1})]))
+"""
+
+
+def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
+    here, there = machines.nodes
+    place = crypted(1)
+    a, b = two_tasks(machines, place)
+    old = here.keys(), there.keys()
+    echo = there.background(b, ECHO)
+    stream = subprocess.Popen(
+        ["nsenter", f"--net={here.run_directory}/netns/{a.id}", sys.executable, "-u", "-c", STREAM],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert stream.stdout is not None
+        assert stream.stdout.readline() == "ready\n"
+
+        def told() -> None:
+            machines.apply(update(peer(a, here, place)), update(peer(b, there, place)))
+
+        for node in machines.nodes:
+            node.call("rotate")
+        for count in (2, 1):
+            for node in machines.nodes:
+                wait_until(lambda node=node, count=count: len(node.keys()) == count, f"{count} keys", 30)
+            told()
+        sent, got = json.loads(stream.communicate("", timeout=60)[0])
+    finally:
+        for process in (echo, stream):
+            process.kill()
+            process.wait()
+    assert (here.keys(), there.keys()) != old
+    new, before = ({key.public_key for key in keys} for keys in (here.keys(), old[0]))
+    assert not new & before
+    assert sent > 100
+    assert got == sent
+
+
+def test_the_mesh_is_there_as_long_as_an_encrypted_network(machines: Machines) -> None:
+    here, there = machines.nodes
+    place = crypted(1)
+    a, b = two_tasks(machines, place)
+    wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 30)
+    # As large as an interface takes it is not cut in pieces and comes through.
+    echo = there.background(b, ECHO)
+    large = (
+        "import socket\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('10.90.1.3', 9000)); s.settimeout(10)\n"
+        "s.setsockopt(socket.IPPROTO_IP, 10, 2); size = s.getsockopt(socket.IPPROTO_IP, 14) - 28\n"
+        "s.send(bytes(size)); print(size > 1300 and len(s.recv(2000)) == size)\n"
+    )
+    assert here.python(a, large).strip() == "True"
+    echo.kill()
+    echo.wait()
+
+    # A worker that starts again finds it, and can go on with it.
+    here.crash()
+    here.start()
+    here.call("adopt", tasks=[a.id])
+    assert here.pings(a, "10.90.1.3")
+    here.apply(update(place), update(peer(a, here, place)), update(peer(b, there, place)), complete=True)
+    assert here.pings(a, "10.90.1.3")
+
+    # wireguard-go that ended is started again.
+    for file in Path("/var/run/wireguard").glob("fw*.sock"):
+        if file.name.removesuffix(".sock") in _devices(here.run_directory):
+            file.unlink()
+    wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other again", 60)
+
+    for node, one in ((here, a), (there, b)):
+        node.detach(one)
+        node.apply(removal(place))
+        assert not (node.run_directory / "tunnels" / "netns").exists()
+
+
+def _devices(run_directory: Path) -> str:
+    return run("nsenter", f"--net={run_directory}/tunnels/netns", "ip", "-o", "link")
