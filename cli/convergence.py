@@ -115,6 +115,21 @@ class Convergence:
         """Jobs end; once they are complete there is nothing to watch."""
         return self.service.spec.WhichOneof("mode") in ("replicated_job", "global_job")
 
+    @property
+    def updating(self) -> bool:
+        """An update, or a rollback, is under way."""
+        return self.service.update_status.state in _MOVING
+
+    def standing(self) -> str:
+        """Where it stands, for people: how many are there, and what the first of the others says."""
+        progress = self.progress()
+        text = f"{progress.done} of {progress.wanted} {progress.word} are there"
+        for line in progress.lines:
+            if line.tenths < _STEPS[TaskState.TASK_STATE_RUNNING]:
+                note = f": {line.note}" if line.note else ""
+                return f"{text}, {self.service.spec.annotations.name}.{line.place} is {line.state}{note}"
+        return text
+
     def progress(self) -> Progress:
         """Where the service is now."""
         lines = tuple(self._line(place, task) for place, task in sorted(self._current().items(), key=_order))
@@ -124,13 +139,12 @@ class Convergence:
             wanted, word = min(1, wanted), "job tasks"
         elif self.service.spec.WhichOneof("mode") == "replicated_job":
             done, wanted, word = self._completed(), self.service.spec.replicated_job.total_completions, "job tasks"
-        moving = self.service.update_status.state in _MOVING
         known = (
             wanted > 0
             or self.service.spec.stopped
             or self.service.spec.WhichOneof("mode") not in ("global", "global_job")
         )
-        converged = known and done >= wanted and not moving and not self._leftovers()
+        converged = known and done >= wanted and not self.updating and not self._leftovers()
         failure = self._rolled_back() or ("" if converged else self._failure())
         return Progress(done, wanted, word, lines, converged and not failure, failure, self._message())
 

@@ -83,6 +83,26 @@ def detach_option(function: F) -> F:
     )(function)
 
 
+def timeout_option(function: F) -> F:
+    """--timeout for waits: seconds in which nothing moves; None = wait for ever."""
+    return click.option(
+        "--timeout",
+        "standstill",
+        default="10m",
+        show_default=True,
+        metavar="DURATION",
+        callback=_standstill,
+        help="Give up when nothing has moved for so long; 0s waits for ever.",
+    )(function)
+
+
+def _standstill(ctx: click.Context, param: click.Parameter, text: str) -> float | None:
+    from flota.cli.service.scalars import read_flag
+    from flota.stacks.units import NANO, parse_duration
+
+    return (read_flag("timeout", parse_duration, text) / NANO) or None
+
+
 def label_option(function: F) -> F:
     """-l/--label"""
     return click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")(function)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from flota.cli.convergence import Convergence, Goal, Progress, TaskLine, update_mark
 from flota.cli.failures import CommandFailed
+from flota.stacks.units import NANO, format_duration
 from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.objects_pb2 import Service, Task
 from flota.v1.store_pb2 import StoreAction
@@ -46,8 +47,12 @@ class Waiter:
         display: Display,
         rollback_wanted: bool = False,
         goals: Mapping[str, Goal] | None = None,
+        standstill: float | None = None,
     ) -> None:
-        """`goals` by the services' ids; without one, a service shall be stable."""
+        """`goals` by the services' ids; without one, a service shall be stable.
+
+        The wait is given up when nothing has moved for `standstill` seconds and no update is under way; None = never.
+        """
         self._session = session
         self._services = {
             service.id: Convergence(
@@ -63,6 +68,10 @@ class Waiter:
         # When services that hold still now will have done so for long enough.
         self._dues: list[float] = []
         self._start = time.monotonic()
+        self._standstill = standstill
+        # Where everything was when it last moved, and when that was.
+        self._picture: object = None
+        self._moved = self._start
 
     def history(self, tasks: Sequence[Task]) -> None:
         """Tasks of the time before: their failures do not count."""
@@ -151,6 +160,8 @@ class Waiter:
             dues.append(now + _REDRAW_SECONDS)
         if self._dues:
             dues.append(now + 1.0)  # The seconds that are left are shown.
+        if self._standstill is not None:
+            dues.append(max(now + _REDRAW_SECONDS, self._moved + self._standstill))
         return max(0.0, min(dues) - now) if dues else None
 
     def _apply(self, message: WatchMessage) -> None:
@@ -193,7 +204,23 @@ class Waiter:
             if left > 0:
                 self._dues.append(now + left)
                 stable = False
+        if not stable:
+            self._check_standstill(now)
         return stable
+
+    def _check_standstill(self, now: float) -> None:
+        """Raise NotConverged with what stands still, when that has been so for too long."""
+        left = [each for each in self._services.values() if not each.progress().converged]
+        picture = [
+            (each.service.spec.annotations.name, [(line.place, line.state) for line in each.progress().lines])
+            for each in left
+        ]
+        if picture != self._picture or not left or any(each.updating for each in left):
+            self._picture, self._moved = picture, now
+        elif self._standstill is not None and now - self._moved >= self._standstill:
+            reasons = "; ".join(f"service {each.service.spec.annotations.name}: {each.standing()}" for each in left)
+            since = format_duration(round(self._standstill * NANO))
+            raise NotConverged(f"nothing has moved for {since}, so the wait is over: {reasons}")
 
 
 class Display:
@@ -322,6 +349,7 @@ async def wait_for(
     history: Sequence[Task] = (),
     hint: str = "",
     rollback_wanted: bool = False,
+    standstill: float | None = None,
 ) -> None:
     """Wait until `services` are stable, showing how it goes unless `quiet`. Ctrl-C ends the wait, not the work.
 
@@ -331,7 +359,7 @@ async def wait_for(
         return
     several = len(services) > 1
     display = Display() if quiet else LiveDisplay(several) if sys.stdout.isatty() else PlainDisplay(several)
-    waiter = Waiter(session, services, display, rollback_wanted)
+    waiter = Waiter(session, services, display, rollback_wanted, standstill=standstill)
     waiter.history(history)
     try:
         await waiter.run()

@@ -7,7 +7,7 @@ import click
 from flota.cli import completing
 from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
-from flota.cli.options import detach_option
+from flota.cli.options import detach_option, timeout_option
 from flota.cli.session import Session, talks
 from flota.cli.stack.project import file_options, load_stack
 
@@ -34,6 +34,7 @@ from flota.cli.stack.project import file_options, load_stack
 @click.option("--format", "form", type=click.Choice(["json", "yaml"]), help="With --plan, for programs.")
 @click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers.")
 @detach_option
+@timeout_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 @click.argument("name", required=False, metavar="[STACK]", shell_complete=completing.stacks)
 @talks
@@ -49,6 +50,7 @@ async def deploy(
     form: str | None,
     with_registry_auth: bool,
     detach: bool,
+    standstill: float | None,
     quiet: bool,
 ) -> None:
     """Deploy a stack from Compose files, or bring it up to date with them.
@@ -73,6 +75,7 @@ async def deploy(
         with_registry_auth=with_registry_auth,
         resolve_image=resolve_image,
         detach=detach,
+        standstill=standstill,
         quiet=quiet,
         source=", ".join(files),
     )

@@ -9,7 +9,7 @@ import click
 from flota.cli import completing
 from flota.cli.failures import CommandFailed
 from flota.cli.groups import Command
-from flota.cli.options import detach_option, format_option, no_trunc_option, quiet_option
+from flota.cli.options import detach_option, format_option, no_trunc_option, quiet_option, timeout_option
 from flota.cli.session import Session, talks
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _row(kept: Kept, no_trunc: bool) -> dict[str, Any]:
 @click.option("--format", "form", type=click.Choice(["json", "yaml"]), help="With --plan, for programs.")
 @click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers.")
 @detach_option
+@timeout_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 @click.argument("name", metavar="STACK", shell_complete=completing.stacks)
 @talks
@@ -104,6 +105,7 @@ async def rollback(
     form: str | None,
     with_registry_auth: bool,
     detach: bool,
+    standstill: float | None,
     quiet: bool,
 ) -> None:
     """Bring STACK back to a revision of its history.
@@ -136,6 +138,7 @@ async def rollback(
         stack,
         with_registry_auth=with_registry_auth,
         detach=detach,
+        standstill=standstill,
         quiet=quiet,
         source=f"rollback to {chosen.revision.revision}",
     )

@@ -22,7 +22,9 @@ _GOALS = {
 }
 
 
-async def wait_until(session: Session, waiting: str, wanted: Mapping[str, Dependency], quiet: bool) -> None:
+async def wait_until(
+    session: Session, waiting: str, wanted: Mapping[str, Dependency], quiet: bool, standstill: float | None = None
+) -> None:
     """Return when all of `wanted` (by the services' ids) are as far as they must be. Raises NotConverged."""
     from flota.v1.control_pb2 import GetServiceRequest
 
@@ -34,4 +36,4 @@ async def wait_until(session: Session, waiting: str, wanted: Mapping[str, Depend
         click.echo(f"Waiting until {conditions}, for {waiting}")
     goals = {service_id: _GOALS[each.condition][0] for service_id, each in wanted.items()}
     display = Display() if quiet else LiveDisplay(True) if sys.stdout.isatty() else PlainDisplay(True)
-    await Waiter(session, services, display, goals=goals).run()
+    await Waiter(session, services, display, goals=goals, standstill=standstill).run()

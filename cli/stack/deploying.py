@@ -46,8 +46,9 @@ class Deployment:
         detach: bool = False,
         quiet: bool = False,
         source: str = "",
+        standstill: float | None = None,
     ) -> None:
-        """`source` is where the stack comes from, for its history."""
+        """`source` is where the stack comes from, for its history; `standstill` ends the wait (waiting.py)."""
         self._session = session
         self._stack = stack
         self._with_registry_auth = with_registry_auth
@@ -55,6 +56,7 @@ class Deployment:
         self._detach = detach
         self._quiet = quiet
         self._source = source
+        self._standstill = standstill
         self._there = Inventory({}, {}, {}, {})
         # Services as they are after this deploy, and those that were only now made or changed.
         self._deployed: dict[str, Service] = {}
@@ -273,7 +275,7 @@ class Deployment:
 
         name = spec.annotations.name
         try:
-            await wait_until(self._session, name, wanted, self._quiet)
+            await wait_until(self._session, name, wanted, self._quiet, self._standstill)
         except CommandFailed as failure:
             left = self._not_deployed()
             raise CommandFailed(f"{failure}; {_listed(left)} not deployed, as {name} depends on it") from None
@@ -312,7 +314,8 @@ class Deployment:
             if name not in self._first:
                 # A failure of a service that is only now made is news, however quick it was.
                 history += own
-        await wait_for(self._session, waited, self._quiet, history, hint=f"flota stack ps {self._stack.name}")
+        hint = f"flota stack ps {self._stack.name}"
+        await wait_for(self._session, waited, self._quiet, history, hint=hint, standstill=self._standstill)
 
     # --- pruning --------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ def _explained(problem: str) -> str:
         "found undefined alias": "an anchor (&name) must stand above its alias (*name)",
         "cannot start any token": "indent with spaces, and quote values that begin with @, ` or %",
         "but found another document": "one document per file: use several -c FILE instead of ---",
+        "expected ',' or '}', but got '{'": 'within { } quote what has variables: {replicas: "${REPLICAS}"}',
         "could not find expected ':'": "check the indentation of the lines around it",
     }
     hint = next((f" ({hint})" for part, hint in hints.items() if part in problem), "")

@@ -1,5 +1,6 @@
 """`flota events` against the real control API."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -61,3 +62,28 @@ def test_it_goes_on_as_things_happen(working: Daemon, flota: Flota) -> None:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_another_leader_goes_on_where_the_last_one_was(swarm: Daemon, flota: Flota) -> None:
+    argv = ["events", "--since", "1h", "--filter", "type=secret", "--format", "{{.Actor.Attributes.name}}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flota.cli", "-H", swarm.host, *argv],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for number in range(3):
+            flota("secret", "create", f"key{number}", "/etc/hostname")
+            assert process.stdout.readline() == f"key{number}\n", "each is told once"
+            swarm.run(lose_leadership(swarm))
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def lose_leadership(daemon: Daemon) -> None:
+    """What the control API does when another manager leads: streams end."""
+    leading = asyncio.ensure_future(daemon.control.run())
+    await asyncio.sleep(0)
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)

@@ -143,6 +143,23 @@ def test_a_service_that_crashes_fails_the_deploy_with_the_reason(working: Daemon
     assert deploy(flota, file, "--detach").status == 0
 
 
+def test_a_service_that_no_node_takes_fails_the_deploy_in_the_end(
+    working: Daemon, flota: Flota, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "services: {web: {image: x, deploy: {placement: {constraints: [node.id==nope]}}}}")
+    done = deploy(flota, file, "--timeout", "1s")
+    assert done.status == 1
+    assert done.err.startswith(
+        "flota: nothing has moved for 1s, so the wait is over: service shop_web: 0 of 1 tasks are there, "
+        "shop_web.1 is pending: no suitable node ("
+    )
+    assert deploy(flota, file, "--timeout", "soon").err.startswith(
+        "flota: invalid --timeout 'soon': a duration such as"
+    )
+    (row,) = flota("stack", "history", "--format", "{{.Outcome}}", "shop").lines
+    assert row.startswith("nothing has moved for 1s")
+
+
 def test_prune_removes_what_the_file_no_longer_has(working: Daemon, flota: Flota, shop: Path, tmp_path: Path) -> None:
     deploy(flota, shop, "-q")
     small = write(tmp_path, QUICK + "services: {web: {<<: *quick, image: web}}", "small.yml")
