@@ -21,6 +21,7 @@ from flota.v1 import types_pb2 as types
 from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import AgentStatusResponse
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
+from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import WorkerConfig
 from flota.v1.tasks_pb2_grpc import add_TasksServicer_to_server
 from flota.v1.types_pb2 import TaskStatus
@@ -211,6 +212,18 @@ class Worker:
     def words(self) -> AsyncIterator[SessionMessage]:
         """What managers say."""
         return self._words.all()
+
+    def tasks(self) -> list[Task]:
+        """This machine's tasks with what is observed of them, without credentials."""
+        shown = []
+        for task in self._tasks.all() if self._tasks is not None else ():
+            copy = Task()
+            copy.CopyFrom(task)
+            copy.spec.container.registry_auth = ""
+            if (status := self._tasks.status(task.id) if self._tasks is not None else None) is not None:
+                copy.status.CopyFrom(status)
+            shown.append(copy)
+        return shown
 
     async def remove_all(self, kill: bool) -> int:
         """Leave the cluster and end all tasks."""

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from flota.gateway.endpoints import events, files, logs, networks, nodes, services, swarm, system, tasks
+from flota.gateway.endpoints import (
+    containers,
+    events,
+    exec,
+    files,
+    images,
+    logs,
+    networks,
+    nodes,
+    services,
+    stats,
+    swarm,
+    system,
+    tasks,
+)
 from flota.gateway.http import Route, routes
 
 ROUTES: list[Route] = routes(
@@ -15,4 +29,8 @@ ROUTES: list[Route] = routes(
     networks.ROUTES,
     logs.ROUTES,
     events.ROUTES,
+    images.ROUTES,
+    containers.ROUTES,
+    exec.ROUTES,
+    stats.ROUTES,
 )

@@ -7,11 +7,14 @@ from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import (
     AgentStatusRequest,
     AgentStatusResponse,
+    ListLocalTasksRequest,
+    ListLocalTasksResponse,
     RemoveAllTasksRequest,
     RemoveAllTasksResponse,
     WatchSessionRequest,
 )
 from flota.v1.local_pb2_grpc import AgentServicer
+from flota.v1.objects_pb2 import Task
 
 
 class Answers(Protocol):
@@ -23,6 +26,10 @@ class Answers(Protocol):
 
     def words(self) -> AsyncIterator[SessionMessage]:
         """What managers say, the last word first."""
+        ...
+
+    def tasks(self) -> list[Task]:
+        """Those of this machine, as anybody may see them."""
         ...
 
     async def remove_all(self, kill: bool) -> int:
@@ -39,6 +46,10 @@ class TaskCalls(AgentServicer):
     async def Status(self, request: AgentStatusRequest, context: Any) -> AgentStatusResponse:
         """Never fails."""
         return self._answers.status()
+
+    async def ListTasks(self, request: ListLocalTasksRequest, context: Any) -> ListLocalTasksResponse:
+        """Never fails; empty on a machine in no cluster."""
+        return ListLocalTasksResponse(tasks=self._answers.tasks())
 
     async def WatchSession(self, request: WatchSessionRequest, context: Any) -> AsyncIterator[SessionMessage]:
         """Runs until the caller goes; says nothing while the machine is in no cluster."""

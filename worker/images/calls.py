@@ -30,6 +30,8 @@ from flota.v1.local_pb2 import (
     SaveImageRequest,
     TagImageRequest,
     TagImageResponse,
+    ResolveImageRequest,
+    ResolveImageResponse,
 )
 from flota.worker.images.config import ImageConfig
 from flota.worker.images.index import ImageRecord
@@ -105,6 +107,10 @@ class ImageCalls:
         """Raises PullRefused, InvalidArgument, RegistryUnavailable."""
         await self.image_store.check(request.registry, request.registry_auth)
         return CheckRegistryAuthResponse()
+
+    async def ResolveImage(self, request: ResolveImageRequest, context: Any) -> ResolveImageResponse:
+        """Raises ImageNotFound, BadImage, InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted."""
+        return await self.image_store.resolve(request.reference, request.registry_auth)
 
     async def ListImages(self, request: ListImagesRequest, context: Any) -> ListImagesResponse:
         """All images of this node."""

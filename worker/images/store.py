@@ -29,6 +29,7 @@ from flota.v1.local_pb2 import (
     InspectImageResponse,
     PruneImagesResponse,
     RemoveImageResponse,
+    ResolveImageResponse,
 )
 from flota.worker.images import archives, collection, removal, saving
 from flota.worker.images.archives import FoundImage
@@ -47,6 +48,7 @@ from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.pull import Puller, Say, Word
 from flota.worker.images.receiving import make_plain, receive
 from flota.worker.images.saving import SavedImage
+from flota.worker.images.resolving import resolve
 from flota.worker.images.skopeo import Skopeo
 from flota.worker.images.unpack import FULL
 from flota.worker.runtime.processes import to_the_end
@@ -176,6 +178,14 @@ class ImageStore:
         with _said_in_words():
             image_id = await self._puller.pull(name, auth, say)
         return self._catalogue.find(image_id).image
+
+    async def resolve(self, reference: str, auth: str = "") -> ResolveImageResponse:
+        """What a registry has under a name, without pulling it.
+
+        Raises ImageNotFound, BadImage, InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted.
+        """
+        with _said_in_words():
+            return await resolve(self._skopeo, _name(reference), auth, self._layers.incoming)
 
     def images(self) -> list[Image]:
         """All of them."""

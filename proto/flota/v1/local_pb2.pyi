@@ -1440,3 +1440,97 @@ class ManagerReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ManagerReport: _TypeAlias = ManagerReport  # noqa: Y015
+
+@_typing.final
+class ResolveImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """name[:tag] or name@sha256:…"""
+    registry_auth: _builtins.str
+    """As in PullImageRequest."""
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        registry_auth: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "registry_auth", b"registry_auth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveImageRequest: _TypeAlias = ResolveImageRequest  # noqa: Y015
+
+@_typing.final
+class ResolveImageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PLATFORMS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """sha256:… of what the name stands for at the registry: a manifest, or an index of several."""
+    media_type: _builtins.str
+    """Its kind and its bytes."""
+    size_bytes: _builtins.int
+    @_builtins.property
+    def platforms(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Platform]:
+        """What the image exists for."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        platforms: _abc.Iterable[_types_pb2.Platform] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "media_type", b"media_type", "platforms", b"platforms", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveImageResponse: _TypeAlias = ResolveImageResponse  # noqa: Y015
+
+@_typing.final
+class ListLocalTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLocalTasksRequest: _TypeAlias = ListLocalTasksRequest  # noqa: Y015
+
+@_typing.final
+class ListLocalTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Task]:
+        """As they were assigned, without credentials, each with the status that this machine has observed."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[_objects_pb2.Task] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLocalTasksResponse: _TypeAlias = ListLocalTasksResponse  # noqa: Y015

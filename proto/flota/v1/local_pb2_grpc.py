@@ -413,6 +413,16 @@ class AgentStub:
                 request_serializer=flota_dot_v1_dot_local__pb2.PruneVolumesRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_local__pb2.PruneVolumesResponse.FromString,
                 _registered_method=True)
+        self.ResolveImage = channel.unary_unary(
+                '/flota.v1.Agent/ResolveImage',
+                request_serializer=flota_dot_v1_dot_local__pb2.ResolveImageRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.ResolveImageResponse.FromString,
+                _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/flota.v1.Agent/ListTasks',
+                request_serializer=flota_dot_v1_dot_local__pb2.ListLocalTasksRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_local__pb2.ListLocalTasksResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -532,6 +542,20 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveImage(self, request, context):
+        """What a registry has under a name, without pulling it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTasks(self, request, context):
+        """The tasks of this machine, also while no manager can be reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -624,6 +648,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.PruneVolumes,
                     request_deserializer=flota_dot_v1_dot_local__pb2.PruneVolumesRequest.FromString,
                     response_serializer=flota_dot_v1_dot_local__pb2.PruneVolumesResponse.SerializeToString,
+            ),
+            'ResolveImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveImage,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.ResolveImageRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.ResolveImageResponse.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=flota_dot_v1_dot_local__pb2.ListLocalTasksRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_local__pb2.ListLocalTasksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1113,6 +1147,60 @@ class Agent:
             '/flota.v1.Agent/PruneVolumes',
             flota_dot_v1_dot_local__pb2.PruneVolumesRequest.SerializeToString,
             flota_dot_v1_dot_local__pb2.PruneVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/ResolveImage',
+            flota_dot_v1_dot_local__pb2.ResolveImageRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.ResolveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Agent/ListTasks',
+            flota_dot_v1_dot_local__pb2.ListLocalTasksRequest.SerializeToString,
+            flota_dot_v1_dot_local__pb2.ListLocalTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -128,6 +128,10 @@ class AgentStub:
     ListVolumes: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListVolumesRequest, _local_pb2.ListVolumesResponse]
     RemoveVolume: _grpc.UnaryUnaryMultiCallable[_local_pb2.RemoveVolumeRequest, _local_pb2.RemoveVolumeResponse]
     PruneVolumes: _grpc.UnaryUnaryMultiCallable[_local_pb2.PruneVolumesRequest, _local_pb2.PruneVolumesResponse]
+    ResolveImage: _grpc.UnaryUnaryMultiCallable[_local_pb2.ResolveImageRequest, _local_pb2.ResolveImageResponse]
+    """What a registry has under a name, without pulling it."""
+    ListTasks: _grpc.UnaryUnaryMultiCallable[_local_pb2.ListLocalTasksRequest, _local_pb2.ListLocalTasksResponse]
+    """The tasks of this machine, also while no manager can be reached."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -159,6 +163,10 @@ class AgentAsyncStub(AgentStub):
     ListVolumes: _aio.UnaryUnaryMultiCallable[_local_pb2.ListVolumesRequest, _local_pb2.ListVolumesResponse]  # type: ignore[assignment]
     RemoveVolume: _aio.UnaryUnaryMultiCallable[_local_pb2.RemoveVolumeRequest, _local_pb2.RemoveVolumeResponse]  # type: ignore[assignment]
     PruneVolumes: _aio.UnaryUnaryMultiCallable[_local_pb2.PruneVolumesRequest, _local_pb2.PruneVolumesResponse]  # type: ignore[assignment]
+    ResolveImage: _aio.UnaryUnaryMultiCallable[_local_pb2.ResolveImageRequest, _local_pb2.ResolveImageResponse]  # type: ignore[assignment]
+    """What a registry has under a name, without pulling it."""
+    ListTasks: _aio.UnaryUnaryMultiCallable[_local_pb2.ListLocalTasksRequest, _local_pb2.ListLocalTasksResponse]  # type: ignore[assignment]
+    """The tasks of this machine, also while no manager can be reached."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """Agent is the worker process's own socket; the daemon passes calls on."""
@@ -295,6 +303,22 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request: _local_pb2.PruneVolumesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.PruneVolumesResponse, _abc.Awaitable[_local_pb2.PruneVolumesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResolveImage(
+        self,
+        request: _local_pb2.ResolveImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.ResolveImageResponse, _abc.Awaitable[_local_pb2.ResolveImageResponse]]:
+        """What a registry has under a name, without pulling it."""
+
+    @_abc_1.abstractmethod
+    def ListTasks(
+        self,
+        request: _local_pb2.ListLocalTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.ListLocalTasksResponse, _abc.Awaitable[_local_pb2.ListLocalTasksResponse]]:
+        """The tasks of this machine, also while no manager can be reached."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

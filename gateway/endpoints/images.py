@@ -1,0 +1,127 @@
+"""/images and /distribution: the images of this machine, and what registries have."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+
+import grpc
+import grpc.aio
+from aiohttp import web
+
+from flota.gateway.failures import HttpFailure, failure_of
+from flota.gateway.filters import Filters
+from flota.gateway.http import Call, Route, answer
+from flota.gateway.streams import Streaming
+from flota.gateway.translation import image as shapes
+from flota.v1.local_pb2 import (
+    Image,
+    ListImagesRequest,
+    LoadImageRequest,
+    PullImageMessage,
+    PullImageRequest,
+    RemoveImageRequest,
+    ResolveImageRequest,
+)
+
+_CHUNK = 256 << 10
+
+
+def reference_of(name: str, tag: str) -> str:
+    """fromImage and tag of a query as one name; a digest may be the tag."""
+    if not tag:
+        return name
+    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
+
+
+async def ls(call: Call) -> web.StreamResponse:
+    """All images that fulfil the filters."""
+    wanted = call.filters("before", "dangling", "label", "reference", "since", "until")
+    images = (await call.backend.agent.ListImages(ListImagesRequest())).images
+    return answer([shapes.listed(image) for image in images if _passes(image, wanted)])
+
+
+def _passes(image: Image, wanted: Filters) -> bool:
+    dangling = wanted.flag("dangling")
+    return (
+        wanted.labels("label", image.labels)
+        and (dangling is None or dangling == (not image.references))
+        and shapes.matches(image, wanted.get("reference"))
+    )
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Pull, with lines of progress."""
+    if not call.query("fromImage"):
+        raise HttpFailure(501, "importing an image is not supported here: flota image import")
+    reference = reference_of(call.query("fromImage"), call.query("tag"))
+    request = PullImageRequest(reference=reference, registry_auth=call.registry_auth())
+    pull = call.backend.agent.PullImage(request)
+    try:
+        first = await _next(pull)
+        async with Streaming(call, "application/json", told=True) as out:
+            while first is not None:
+                if first.HasField("image"):
+                    name = shapes.familiar(reference)
+                    await out.line({"status": f"Status: Image is up to date for {name}"})
+                elif first.line:
+                    await out.line(shapes.progress(first.line))
+                first = await _next(pull)
+        return out.response
+    finally:
+        pull.cancel()
+
+
+async def _next(pull: AsyncIterable[PullImageMessage]) -> PullImageMessage | None:
+    async for told in pull:
+        return told
+    return None
+
+
+async def load(call: Call) -> web.StreamResponse:
+    """The body is a tar of `docker save` or an OCI layout."""
+
+    async def parts() -> AsyncIterator[LoadImageRequest]:
+        async for data in call.request.content.iter_chunked(_CHUNK):
+            yield LoadImageRequest(data=data)
+
+    loaded = await call.backend.agent.LoadImage(parts())
+    async with Streaming(call, "application/json", told=True) as out:
+        for image in loaded.images:
+            names = [f"Loaded image: {name}\n" for name in image.references] or [f"Loaded image ID: {image.id}\n"]
+            for line in names:
+                await out.line({"stream": line})
+    return out.response
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    """A name, and the image with its last one."""
+    request = RemoveImageRequest(reference=call.name("name"), force=call.flag("force"))
+    try:
+        done = await call.backend.agent.RemoveImage(request)
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+            # In use: Docker's clients know it by its status.
+            raise HttpFailure(409, str(failure_of(error))) from None
+        raise
+    return answer([{"Untagged": name} for name in done.untagged] + [{"Deleted": id} for id in done.deleted])
+
+
+async def distribution(call: Call) -> web.StreamResponse:
+    """What a registry has under a name: digest and platforms."""
+    request = ResolveImageRequest(reference=call.name("name"), registry_auth=call.registry_auth())
+    found = await call.backend.agent.ResolveImage(request)
+    return answer(
+        {
+            "Descriptor": {"mediaType": found.media_type, "digest": found.digest, "size": found.size_bytes},
+            "Platforms": [{"architecture": each.architecture, "os": each.os} for each in found.platforms],
+        }
+    )
+
+
+ROUTES: list[Route] = [
+    ("GET", "/images/json", ls),
+    ("POST", "/images/create", create),
+    ("POST", "/images/load", load),
+    ("DELETE", "/images/{name:.+}", remove),
+    ("GET", "/distribution/{name:.+}/json", distribution),
+]
