@@ -16,6 +16,7 @@ from flota.gateway.endpoints import (
     swarm,
     system,
     tasks,
+    volumes,
 )
 from flota.gateway.http import Route, routes
 
@@ -33,4 +34,5 @@ ROUTES: list[Route] = routes(
     containers.ROUTES,
     exec.ROUTES,
     stats.ROUTES,
+    volumes.ROUTES,
 )

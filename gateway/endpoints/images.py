@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterable, AsyncIterator
 
 import grpc
@@ -10,17 +11,26 @@ from aiohttp import web
 
 from flota.gateway.failures import HttpFailure, failure_of
 from flota.gateway.filters import Filters
-from flota.gateway.http import Call, Route, answer
+from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.streams import Streaming
 from flota.gateway.translation import image as shapes
+from flota.gateway.translation.words import parse_time
+from flota.rpc.errors import InvalidArgument
 from flota.v1.local_pb2 import (
     Image,
+    InspectImageRequest,
+    InspectImageResponse,
     ListImagesRequest,
     LoadImageRequest,
+    PruneImagesRequest,
     PullImageMessage,
     PullImageRequest,
+    PushImageRequest,
     RemoveImageRequest,
     ResolveImageRequest,
+    SaveImageMessage,
+    SaveImageRequest,
+    TagImageRequest,
 )
 
 _CHUNK = 256 << 10
@@ -64,7 +74,7 @@ async def create(call: Call) -> web.StreamResponse:
                     name = shapes.familiar(reference)
                     await out.line({"status": f"Status: Image is up to date for {name}"})
                 elif first.line:
-                    await out.line(shapes.progress(first.line))
+                    await out.line(shapes.progress(first.line, first.current_bytes, first.total_bytes))
                 first = await _next(pull)
         return out.response
     finally:
@@ -75,6 +85,84 @@ async def _next(pull: AsyncIterable[PullImageMessage]) -> PullImageMessage | Non
     async for told in pull:
         return told
     return None
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """One image, with its configuration."""
+    found = await _inspected(call)
+    return answer(shapes.inspected(found.image, json.loads(found.configuration)))
+
+
+async def _inspected(call: Call) -> InspectImageResponse:
+    return await call.backend.agent.InspectImage(InspectImageRequest(reference=call.name("name")))
+
+
+async def history(call: Call) -> web.StreamResponse:
+    """How it was built, the newest step first."""
+    found = await _inspected(call)
+    return answer(shapes.history(found.image, json.loads(found.configuration)))
+
+
+async def tag(call: Call) -> web.StreamResponse:
+    """Another name for it."""
+    target = reference_of(call.query("repo"), call.query("tag"))
+    await call.backend.agent.TagImage(TagImageRequest(source=call.name("name"), target=target))
+    return nothing(201)
+
+
+async def push(call: Call) -> web.StreamResponse:
+    """Give it to its registry, with lines of progress."""
+    reference = reference_of(call.name("name"), call.query("tag"))
+    request = PushImageRequest(reference=reference, registry_auth=call.registry_auth())
+    going = call.backend.agent.PushImage(request)
+    try:
+        async with Streaming(call, "application/json", told=True) as out:
+            async for told in going:
+                if told.digest:
+                    name = reference.rpartition(":")[2] if ":" in reference.rpartition("/")[2] else "latest"
+                    await out.line({"status": f"{name}: digest: {told.digest}"})
+                    await out.line({"progressDetail": {}, "aux": {"Tag": name, "Digest": told.digest, "Size": 0}})
+                else:
+                    await out.line(shapes.progress(told.line))
+        return out.response
+    finally:
+        going.cancel()
+
+
+async def save(call: Call) -> web.StreamResponse:
+    """One or several as a tar."""
+    names = [call.name("name")] if "name" in call.request.match_info else call.request.query.getall("names", [])
+    going = call.backend.agent.SaveImage(SaveImageRequest(references=names))
+    try:
+        first = await _next_part(going)
+        async with Streaming(call, "application/x-tar") as out:
+            while first is not None:
+                await out.write(first.data)
+                first = await _next_part(going)
+        return out.response
+    finally:
+        going.cancel()
+
+
+async def _next_part(going: AsyncIterable[SaveImageMessage]) -> SaveImageMessage | None:
+    async for told in going:
+        return told
+    return None
+
+
+async def prune(call: Call) -> web.StreamResponse:
+    """Those that no task needs: without names, or with dangling=false all of them."""
+    wanted = call.filters("dangling", "label", "label!", "until")
+    request = PruneImagesRequest(all=wanted.flag("dangling") is False)
+    request.labels.update({key: value for key, _, value in (one.partition("=") for one in wanted.get("label"))})
+    for text in wanted.get("until"):
+        try:
+            request.until.CopyFrom(parse_time(text))
+        except ValueError:
+            raise InvalidArgument.of("filter until", text, "Unix seconds or RFC 3339 are needed") from None
+    done = await call.backend.agent.PruneImages(request)
+    gone = [{"Untagged": name} for name in done.untagged] + [{"Deleted": id} for id in done.deleted]
+    return answer({"ImagesDeleted": gone or None, "SpaceReclaimed": done.reclaimed_bytes})
 
 
 async def load(call: Call) -> web.StreamResponse:
@@ -122,6 +210,13 @@ ROUTES: list[Route] = [
     ("GET", "/images/json", ls),
     ("POST", "/images/create", create),
     ("POST", "/images/load", load),
+    ("POST", "/images/prune", prune),
+    ("GET", "/images/get", save),
+    ("GET", "/images/{name:.+}/get", save),
+    ("GET", "/images/{name:.+}/json", inspect),
+    ("GET", "/images/{name:.+}/history", history),
+    ("POST", "/images/{name:.+}/tag", tag),
+    ("POST", "/images/{name:.+}/push", push),
     ("DELETE", "/images/{name:.+}", remove),
     ("GET", "/distribution/{name:.+}/json", distribution),
 ]

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import asked, shown
+from flota.gateway.translation.keeping import keep_unknown_to_docker
 from flota.rpc.errors import InvalidArgument
 from flota.v1.control_pb2 import (
     CreateServiceRequest,
@@ -77,7 +78,10 @@ async def update(call: Call) -> web.StreamResponse:
     if rollback == "previous":
         request.rollback = UpdateServiceRequest.ROLLBACK_PREVIOUS
     else:
-        request.spec.CopyFrom(asked.service_spec(await call.body()))
+        given = await call.body()
+        request.spec.CopyFrom(asked.service_spec(given))
+        stored = await call.backend.control.GetService(GetServiceRequest(service_id=call.name()))
+        keep_unknown_to_docker(request.spec, given, stored.service.spec)
         request.spec.task.container.registry_auth = call.registry_auth()
     done = await call.backend.control.UpdateService(request)
     return answer({"Warnings": list(done.warnings) or None})

@@ -9,8 +9,8 @@ from aiohttp import web
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import asked, shown
 from flota.gateway.translation.fields import PORTS, UINT32
-from flota.v1.control_pb2 import GetClusterRequest, GetJoinTokensRequest, UpdateClusterRequest
-from flota.v1.local_pb2 import InitRequest, JoinRequest, LeaveRequest
+from flota.v1.control_pb2 import GetClusterRequest, GetJoinTokensRequest, GetUnlockKeyRequest, UpdateClusterRequest
+from flota.v1.local_pb2 import InitRequest, JoinRequest, LeaveRequest, UnlockRequest
 from flota.v1.types_pb2 import NodeAvailability, Version
 
 
@@ -77,12 +77,30 @@ async def update(call: Call) -> web.StreamResponse:
         version=Version(index=call.object_version()),
         rotate_worker_token=call.flag("rotateWorkerToken"),
         rotate_manager_token=call.flag("rotateManagerToken"),
+        rotate_unlock_key=call.flag("rotateManagerUnlockKey"),
     )
     if given:
+        stored = (await call.backend.control.GetCluster(GetClusterRequest())).cluster.spec
         request.spec.CopyFrom(asked.cluster_spec(given))
+        # What Docker's clients do not know they do not send back.
+        if not given.has("Strategy"):
+            request.spec.strategy = stored.strategy
+        if not given.has("Rebalance"):
+            request.spec.rebalance = stored.rebalance
         # Docker's clients call every cluster "default".
         request.spec.annotations.name = ""
     await call.backend.control.UpdateCluster(request)
+    return nothing()
+
+
+async def unlock_key(call: Call) -> web.StreamResponse:
+    """What a person needs after a restart, with autolock; empty without."""
+    return answer({"UnlockKey": (await call.backend.control.GetUnlockKey(GetUnlockKeyRequest())).unlock_key})
+
+
+async def unlock(call: Call) -> web.StreamResponse:
+    """Let a locked manager go on."""
+    await call.backend.local.Unlock(UnlockRequest(key=(await call.body()).text("UnlockKey")))
     return nothing()
 
 
@@ -92,4 +110,6 @@ ROUTES: list[Route] = [
     ("POST", "/swarm/join", join),
     ("POST", "/swarm/leave", leave),
     ("POST", "/swarm/update", update),
+    ("GET", "/swarm/unlockkey", unlock_key),
+    ("POST", "/swarm/unlock", unlock),
 ]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import time
+
 import grpc.aio
 from aiohttp import web
 
+from flota.gateway import local_tasks
 from flota.gateway.failures import failure_of
 from flota.gateway.http import NEWEST, OLDEST, Call, Route, answer
-from flota.gateway.translation import machine
+from flota.gateway.translation import container, image, machine, volume
 from flota.rpc.errors import Unsupported
 from flota.v1.control_pb2 import GetClusterRequest, ListNodesRequest
-from flota.v1.local_pb2 import InfoRequest
+from flota.v1.local_pb2 import CheckRegistryAuthRequest, InfoRequest, ListImagesRequest, ListVolumesRequest
 
 # A manager without a leader still says what it is itself.
 _CLUSTER_LIMIT = 3.0
@@ -49,6 +54,38 @@ async def info(call: Call) -> web.StreamResponse:
     return answer(machine.info_of(told, swarm))
 
 
+async def auth(call: Call) -> web.StreamResponse:
+    """Whether a registry takes these credentials."""
+    given = await call.body()
+    credentials = {
+        key: given.text(key) for key in ("username", "password", "identitytoken", "serveraddress") if given.text(key)
+    }
+    address = given.text("serveraddress").removeprefix("https://").removeprefix("http://").partition("/")[0]
+    registry = "docker.io" if address in ("", "index.docker.io") else address
+    encoded = base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
+    await call.backend.agent.CheckRegistryAuth(CheckRegistryAuthRequest(registry=registry, registry_auth=encoded))
+    return answer({"Status": "Login Succeeded", "IdentityToken": ""})
+
+
+async def usage(call: Call) -> web.StreamResponse:
+    """What takes room on this machine."""
+    agent = call.backend.agent
+    found = (await agent.ListImages(ListImagesRequest())).images
+    there = (await agent.ListVolumes(ListVolumesRequest(sizes=True))).volumes
+    networks = await local_tasks.networks(call)
+    now = time.time()
+    return answer(
+        {
+            "LayersSize": sum(each.size_bytes for each in found),
+            "Images": [image.listed(each) for each in found],
+            "Containers": [container.listed(task, networks, now) for task in await local_tasks.all_of(call)],
+            "Volumes": [volume.shown(each) for each in there],
+            "BuildCache": [],
+            "BuilderSize": 0,
+        }
+    )
+
+
 async def refuse_build(call: Call) -> web.StreamResponse:
     """Images are made elsewhere. Raises Unsupported."""
     raise Unsupported("flota builds no images: build them with docker or buildah, then push them or use docker load")
@@ -59,6 +96,8 @@ ROUTES: list[Route] = [
     ("HEAD", "/_ping", ping),
     ("GET", "/version", version),
     ("GET", "/info", info),
+    ("POST", "/auth", auth),
+    ("GET", "/system/df", usage),
     ("POST", "/session", refuse_build),
     ("POST", "/build", refuse_build),
     ("POST", "/grpc", refuse_build),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from flota.gateway.translation.words import parse_time
 from flota.v1.image_references import ImageReference
 from flota.v1.local_pb2 import Image
 
@@ -38,6 +39,54 @@ def listed(image: Image) -> Json:
     }
 
 
+def inspected(image: Image, configuration: Json) -> Json:
+    """GET /images/{name}/json"""
+    platform = image.platform
+    return {
+        "Id": image.id,
+        "RepoTags": list(image.references),
+        "RepoDigests": list(image.digests),
+        "Parent": "",
+        "Comment": "",
+        "Created": configuration.get("created"),
+        "Author": configuration.get("author", ""),
+        "DockerVersion": "",
+        "Config": configuration.get("config") or {},
+        "Architecture": platform.architecture,
+        "Os": platform.os,
+        "Size": image.size_bytes,
+        "VirtualSize": image.size_bytes,
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "RootFS": {"Type": "layers", "Layers": (configuration.get("rootfs") or {}).get("diff_ids", [])},
+        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+    }
+
+
+def history(image: Image, configuration: Json) -> list[Json]:
+    """GET /images/{name}/history. Sizes of single layers are not known."""
+    steps = [
+        {
+            "Id": "<missing>",
+            "Created": _seconds(step.get("created", "")),
+            "CreatedBy": step.get("created_by", ""),
+            "Tags": None,
+            "Size": 0,
+            "Comment": step.get("comment", ""),
+        }
+        for step in reversed(configuration.get("history") or [])
+    ]
+    if steps:
+        steps[0] |= {"Id": image.id, "Tags": list(image.references) or None, "Size": image.size_bytes}
+    return steps
+
+
+def _seconds(text: str) -> int:
+    try:
+        return parse_time(text).seconds
+    except ValueError:
+        return 0
+
+
 def matches(image: Image, patterns: Sequence[str]) -> bool:
     """Whether one of its names fits one of the patterns (with * and ?), with or without its tag."""
     if not patterns:
@@ -46,7 +95,9 @@ def matches(image: Image, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
-def progress(line: str) -> Json:
-    """A line about a pull, the layer's name apart, as Docker's clients draw it."""
+def progress(line: str, current: int = 0, total: int = 0) -> Json:
+    """A line about a pull, the layer's name apart or with how much has come, as Docker's clients draw it."""
+    if total > 0:
+        return {"status": "Downloading", "progressDetail": {"current": current, "total": total}, "id": "layers"}
     layer = _LAYER.fullmatch(line)
     return {"status": layer[2], "progressDetail": {}, "id": layer[1]} if layer else {"status": line}

@@ -26,12 +26,12 @@ from flota.v1.local_pb2 import (
     PushImageRequest,
     RemoveImageRequest,
     RemoveImageResponse,
+    ResolveImageRequest,
+    ResolveImageResponse,
     SaveImageMessage,
     SaveImageRequest,
     TagImageRequest,
     TagImageResponse,
-    ResolveImageRequest,
-    ResolveImageResponse,
 )
 from flota.worker.images.config import ImageConfig
 from flota.worker.images.index import ImageRecord

@@ -47,8 +47,8 @@ from flota.worker.images.metrics import BYTES, COLLECTED, IMAGES
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.pull import Puller, Say, Word
 from flota.worker.images.receiving import make_plain, receive
-from flota.worker.images.saving import SavedImage
 from flota.worker.images.resolving import resolve
+from flota.worker.images.saving import SavedImage
 from flota.worker.images.skopeo import Skopeo
 from flota.worker.images.unpack import FULL
 from flota.worker.runtime.processes import to_the_end
