@@ -22,6 +22,21 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
+# Docker's command line, which the gateway's tests drive: only that file, Debian's daemon is not installed.
+if [ ! -x .cache/docker/docker ]; then
+  say "fetching the docker client of Debian's docker.io, for tests"
+  mkdir -p .cache/docker
+  scratch=$(mktemp -d)
+  if (cd "$scratch" && { apt-get download -qq docker.io || { apt-get update -q && apt-get download -qq docker.io; }; }) \
+      >"$scratch/log" 2>&1; then
+    dpkg-deb --fsys-tarfile "$scratch"/docker.io_*.deb | tar -xO ./usr/bin/docker >.cache/docker/docker.part
+    chmod 0755 .cache/docker/docker.part && mv .cache/docker/docker.part .cache/docker/docker
+  else
+    say "Debian's docker.io cannot be had: tests with docker's own client are skipped"
+  fi
+  rm -rf "$scratch"
+fi
+
 python=""
 for candidate in python3 /usr/bin/python3 python3.11 python3.12 python3.13; do
   if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then

@@ -79,7 +79,7 @@ async def usage(call: Call) -> web.StreamResponse:
             "LayersSize": sum(each.size_bytes for each in found),
             "Images": [image.listed(each) for each in found],
             "Containers": [container.listed(task, networks, now) for task in await local_tasks.all_of(call)],
-            "Volumes": [volume.shown(each) for each in there],
+            "Volumes": [volume.shown(each, sizes=True) for each in there],
             "BuildCache": [],
             "BuilderSize": 0,
         }

@@ -8,8 +8,8 @@ from flota.gateway.translation.words import time_of
 from flota.v1.types_pb2 import Volume
 
 
-def shown(volume: Volume) -> dict[str, Any]:
-    """GET /volumes/{name}"""
+def shown(volume: Volume, sizes: bool = False) -> dict[str, Any]:
+    """GET /volumes/{name}; with `sizes` as GET /system/df has it."""
     shape: dict[str, Any] = {
         "Name": volume.name,
         "Driver": volume.driver or "local",
@@ -19,6 +19,6 @@ def shown(volume: Volume) -> dict[str, Any]:
         "Options": dict(volume.options) or None,
         "Scope": "local",
     }
-    if volume.size_bytes > 0 or volume.task_ids:
+    if sizes:
         shape["UsageData"] = {"Size": volume.size_bytes, "RefCount": len(volume.task_ids)}
     return shape

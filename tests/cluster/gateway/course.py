@@ -1,0 +1,182 @@
+"""A transcript of what people type, played against a lab: the same lines, the same answers as Docker Swarm gives.
+
+    python -m tests.cluster.gateway.course     records the answers anew, from real dockerds on this machine
+
+Ids, times, addresses and widths of columns are made equal on both sides before they are compared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flota.node.lab import Lab, places
+from flota.node.lab.busybox import write_archive
+from tests.cluster.waiting import wait_until
+
+HERE = Path(__file__).parent
+COURSE = HERE / "course.txt"
+ROOT = HERE.parents[2]
+DEBIAN = ROOT / ".cache/docker/docker"
+_STEP = re.compile(r"(\w+)([$?]) (.+)")
+_LIMIT = 60.0
+_SETTLED = 3.0
+
+
+@dataclass
+class Step:
+    """One line, and what was answered."""
+
+    machine: str
+    asks: bool
+    line: str
+    expected: list[str] = field(default_factory=list)
+
+
+def steps() -> list[Step]:
+    """The course."""
+    found: list[Step] = []
+    for line in COURSE.read_text().splitlines():
+        if match := _STEP.fullmatch(line):
+            found.append(Step(match[1], match[2] == "?", match[3]))
+        elif line and not line.startswith("#"):
+            found[-1].expected.append(line)
+    return found
+
+
+class Machines:
+    """The lab's nodes as `docker` reaches them."""
+
+    def __init__(self, lab: Lab, program: Path, socket: str, scratch: Path) -> None:
+        self._lab = lab
+        self._socket = socket
+        binaries = scratch / "bin"
+        binaries.mkdir()
+        (binaries / "docker").symlink_to(program)
+        (scratch / "home").mkdir()
+        self._environment = {
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "HOME": str(scratch / "home"),
+            "DOCKER_CLI_HINTS": "false",
+            "LC_ALL": "C",
+        }
+        for name, node in lab.nodes.items():
+            self._environment[name.upper()] = node.address
+            self._environment[f"{name.upper()}_HOST"] = self.host(name)
+
+    def host(self, name: str) -> str:
+        """DOCKER_HOST of a node."""
+        return f"unix://{self._lab.nodes[name].run_directory}/{self._socket}"
+
+    def run(self, machine: str, line: str) -> list[str]:
+        """What a line prints, both streams, made equal."""
+        done = subprocess.run(
+            ["bash", "-c", line],
+            env=self._environment | {"DOCKER_HOST": self.host(machine)},
+            cwd=HERE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_LIMIT,
+        )
+        return self.normal(done.stdout)
+
+    def normal(self, text: str) -> list[str]:
+        """Without what differs each time."""
+        for name, node in self._lab.nodes.items():
+            text = text.replace(node.address, f"<{name}>")
+        for pattern, word in _NORMAL:
+            text = re.sub(pattern, word, text)
+        lines = [re.sub(r"\s+", " ", line).strip() for line in text.splitlines()]
+        return [line for line in lines if line and not line.startswith(_CHATTER)]
+
+
+_NORMAL = (
+    (r"SWMTKN-1-\w+-\w+", "TOKEN"),
+    (r"\b[0-9a-z]{25}\b", "ID"),
+    (r"\b[0-9a-f]{64}\b", "ID"),
+    (r"\b(?=[a-z]*[0-9])[0-9a-z]{12}\b", "ID"),
+    (r"@sha256:[0-9a-f]+", ""),
+    (r"(Less than a second|About an? \w+|\d+ \w+) ago", "AGO"),
+    # What only one of both says.
+    (r"rpc error: code = \w+ desc = ", ""),
+    (r"Error response from daemon: ", "Error: "),
+    (r"^Error: No such", "Error: no such"),
+)
+# Neither is there a registry to ask.
+_CHATTER = (
+    "image busybox:latest could not be accessed",
+    "its digest. Each node will access",
+    "possibly leading to different nodes",
+    "versions of the image.",
+    "Since --detach=false was not specified",
+    "In a future release, --detach=false",
+)
+
+
+def play(machines: Machines) -> None:
+    """Every step; fails at the first whose answer is not the expected one."""
+    for number, step in enumerate(steps(), 1):
+        what = f"step {number}, {step.machine}: {step.line}"
+        if step.asks:
+            seen: list[str] = []
+
+            def answered(step: Step = step, seen: list[str] = seen) -> bool:
+                seen[:] = machines.run(step.machine, step.line)
+                return seen == step.expected
+
+            try:
+                wait_until(answered, what, _LIMIT, 0.1)
+            except AssertionError:
+                raise AssertionError(f"{what}\nexpected {step.expected}\nanswered {seen}") from None
+        else:
+            answer = machines.run(step.machine, step.line)
+            assert answer == step.expected, f"{what}\nexpected {step.expected}\nanswered {answer}"
+
+
+def _record() -> None:
+    """Write the answers of real dockerds into the course."""
+    name = f"d{os.getpid()}"
+    daemon = (
+        f"exec dockerd --data-root {places.STATE}/{name}/$(hostname)/docker --exec-root /run/docker "
+        "--pidfile /run/docker.pid -H unix:///run/docker.sock"
+    )
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Lab.up(name, 1, 1, swarm=False, command=["/bin/sh", "-c", daemon]) as lab,
+    ):
+        image = Path(scratch) / "busybox.tar"
+        write_archive(image)
+        machines = Machines(lab, DEBIAN, "docker.sock", Path(scratch))
+        for node in lab.nodes:
+            wait_until(lambda node=node: "Server:" in machines.run(node, "docker version"), "dockerd", 60, 0.5)
+            machines.run(node, f"docker load -i {image}")
+        text = []
+        for line in COURSE.read_text().splitlines():
+            match = _STEP.fullmatch(line)
+            if match is None:
+                if not line or line.startswith("#"):
+                    text.append(line)
+                continue
+            text.append(line)
+            answer = machines.run(match[1], match[3])
+            if match[2] == "?":
+                since = time.monotonic()
+                while time.monotonic() - since < _SETTLED:
+                    time.sleep(0.3)
+                    if (now := machines.run(match[1], match[3])) != answer:
+                        answer, since = now, time.monotonic()
+            print(line, *answer, sep="\n", file=sys.stderr)
+            text += answer
+        COURSE.write_text("\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    _record()

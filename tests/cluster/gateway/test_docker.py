@@ -1,0 +1,174 @@
+"""Docker's own clients against real daemons and containers."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError, NotFound
+
+from flota.node.lab import Lab
+from tests.cluster.gateway.course import DEBIAN, Machines, play
+from tests.cluster.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
+def test_a_course_of_docker_swarm_from_end_to_end(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """Each answer is the one that Docker Swarm 20.10.24 gave."""
+    lab = make_lab(managers=1, workers=1, swarm=False)
+    play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path))
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Lab]:
+    """One manager, for what needs no more."""
+    with Lab.up(f"tg{time.monotonic_ns() % 10**9}", managers=1, workers=0) as lab:
+        yield lab
+
+
+@pytest.fixture
+def client(swarm: Lab) -> Iterator[Any]:
+    url = f"unix://{swarm.nodes['m1'].run_directory}/flota/docker.sock"
+    made = docker.DockerClient(base_url=url, timeout=60)
+    yield made
+    for service in made.services.list():
+        service.remove()
+    wait_until(lambda: made.containers.list() == [], "no containers")
+    made.close()
+
+
+pytest_group = pytest.mark.xdist_group("gateway")
+
+
+@pytest_group
+def test_docker_py_knows_the_swarm(client: Any) -> None:
+    assert client.ping()
+    assert client.version()["Platform"]["Name"] == "flota"
+    assert client.info()["Swarm"]["ControlAvailable"] is True
+    client.swarm.reload()
+    assert client.swarm.attrs["JoinTokens"]["Worker"].startswith("SWMTKN-1-")
+    (node,) = client.nodes.list()
+    node.update(node.attrs["Spec"] | {"Labels": {"zone": "east"}})
+    node.reload()
+    assert node.attrs["Spec"]["Labels"] == {"zone": "east"}
+
+
+@pytest_group
+def test_docker_py_runs_services(client: Any) -> None:
+    mode = docker.types.ServiceMode("replicated", 2)
+    command = ["sh", "-c", "echo hello; exec sleep 1000"]
+    service = client.services.create("busybox", command, name="web", mode=mode, labels={"a": "b"}, init=True)
+    assert client.services.list(filters={"label": "a=b"}) == [service]
+
+    def running() -> list[Any]:
+        tasks = service.tasks(filters={"desired-state": "running"})
+        return [task for task in tasks if task["Status"]["State"] == "running"]
+
+    wait_until(lambda: len(running()) == 2, "two tasks")
+    wait_until(lambda: b"".join(service.logs(stdout=True)).count(b"hello") == 2, "two lines")
+    assert service.scale(3)
+    wait_until(lambda: len(running()) == 3, "three tasks")
+    service.reload()
+    with pytest.raises(APIError, match="update out of sequence") as refused:
+        client.api.update_service(service.id, 1, task_template=service.attrs["Spec"]["TaskTemplate"], name="web")
+    assert refused.value.status_code == 500
+    service.remove()
+    with pytest.raises(NotFound):
+        client.services.get("web")
+
+
+@pytest_group
+def test_docker_py_talks_to_containers(client: Any) -> None:
+    client.services.create("busybox", ["sleep", "1000"], name="one", init=True)
+    (container,) = wait_until(client.containers.list, "a container")
+    assert container.labels["com.docker.swarm.service.name"] == "one"
+    assert container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 7"], demux=True) == (7, (b"out\n", b"err\n"))
+    code, output = container.exec_run(["nonexistent"])
+    assert code == 127
+    assert b"nonexistent" in output
+    assert any("sleep 1000" in " ".join(row) for row in container.top()["Processes"])
+    assert container.stats(stream=False)["memory_stats"]["usage"] > 0
+
+    made = client.api.exec_create(container.id, ["cat"], stdin=True)
+    wire = client.api.exec_start(made["Id"], socket=True)
+    wire._sock.sendall(b"through and back\n")
+    assert wire._sock.recv(8 + 17)[8:] == b"through and back\n"
+    wire._sock.close()
+
+    container.kill()
+    wait_until(lambda: [one.id for one in client.containers.list()] not in ([], [container.id]), "another container")
+
+
+@pytest_group
+def test_docker_py_keeps_secrets_configs_networks_and_volumes(client: Any) -> None:
+    secret = client.secrets.create(name="password", data=b"hidden")
+    config = client.configs.create(name="page", data=b"shown")
+    assert [each.name for each in client.secrets.list()] == ["password"]
+    assert client.configs.get(config.id).attrs["Spec"]["Data"] == "c2hvd24="
+    network = client.networks.create("back", driver="overlay")
+    assert client.networks.list(names=["back"]) == [network]
+    volume = client.volumes.create("data", labels={"a": "b"})
+    assert client.volumes.list(filters={"label": "a=b"}) == [volume]
+    for each in (secret, config, network, volume):
+        each.remove()
+    with pytest.raises(APIError) as refused:
+        client.networks.create("other", driver="bridge")
+    assert refused.value.status_code == 501
+
+
+@pytest_group
+def test_docker_py_sees_what_happens(client: Any) -> None:
+    seen: list[dict[str, Any]] = []
+    with client.events(decode=True, filters={"type": ["secret", "container"]}) as events:
+        client.secrets.create(name="token", data=b"x").remove()
+        client.services.create("busybox", ["sleep", "1000"], name="brief", init=True)
+        for event in events:
+            seen.append(event)
+            if event["Action"] == "start":
+                break
+    assert [(one["Type"], one["Action"]) for one in seen] == [
+        ("secret", "create"), ("secret", "remove"), ("container", "create"), ("container", "start"),
+    ]  # fmt: skip
+
+
+@pytest_group
+def test_images_are_tagged_saved_loaded_and_removed(client: Any) -> None:
+    image = client.images.get("busybox")
+    assert image.tag("example.com/box", "1")
+    saved = b"".join(client.images.get("example.com/box:1").save(named=True))
+    client.images.remove("example.com/box:1")
+    assert "example.com/box:1" not in client.images.get("busybox").tags
+    client.images.load(saved)
+    assert [one.id for one in client.images.list(name="busybox")] == [image.id]
+    client.images.remove("example.com/box:1")
+
+
+@pytest_group
+def test_what_flota_does_not_do_is_said(client: Any) -> None:
+    with pytest.raises(APIError, match="containers of services only") as refused:
+        client.containers.run("busybox", "true")
+    assert refused.value.status_code == 501
+
+
+@pytest_group
+def test_the_process_that_answers_may_die(client: Any, swarm: Lab) -> None:
+    assert client.ping()
+    swarm.nodes["m1"].exec(
+        [
+            "sh",
+            "-c",
+            "for p in /proc/[0-9]*; do grep -qs 'flota.gatewa[y]' $p/cmdline && kill -9 ${p#/proc/}; done; true",
+        ]
+    )
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except (APIError, OSError):
+            return False
+
+    wait_until(answers, "an answer")
