@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -59,22 +60,34 @@ async def events(call: Call) -> web.StreamResponse:
     wanted = call.filters(*_FILTERS)
     limit = _until(call)
     info = await call.backend.local.Info(InfoRequest())
+    # The answer begins once nothing can be missed any longer: clients then do what they want to see the events of.
+    watch = await _opened(call) if is_manager(info) else None
     async with Streaming(call, "application/json") as out:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                if is_manager(info):
-                    await _follow(call, out, wanted, info.node_id)
-                else:
+                if watch is None:
                     await asyncio.get_running_loop().create_future()
+                else:
+                    await _follow(call, watch, out, wanted, info.node_id)
     return out.response
 
 
-async def _follow(call: Call, out: Streaming, wanted: Filters, node_id: str) -> None:
-    request = WatchRequest(selectors=[WatchRequest.Selector(kind=kind) for kind in _KINDS])
-    broken = time.monotonic()
+async def _opened(call: Call) -> Any:
+    """A watch that has said what is there already: what comes from now on is news."""
+    watch = call.backend.control.Watch(
+        WatchRequest(selectors=[WatchRequest.Selector(kind=kind) for kind in _KINDS], include_existing=True)
+    )
+    async for message in watch:
+        if not message.kind:
+            break
+    return watch
+
+
+async def _follow(call: Call, watch: Any, out: Streaming, wanted: Filters, node_id: str) -> None:
+    broken = 0.0
     while True:
-        watch = call.backend.control.Watch(request)
         try:
+            watch = watch or await _opened(call)
             async for message in watch:
                 broken = 0.0
                 for event in events_of(message, node_id):
@@ -87,7 +100,9 @@ async def _follow(call: Call, out: Streaming, wanted: Filters, node_id: str) -> 
             if time.monotonic() - broken > _PATIENCE:
                 raise
         finally:
-            watch.cancel()
+            if watch is not None:
+                watch.cancel()
+        watch = None
         await asyncio.sleep(_PAUSE)
 
 

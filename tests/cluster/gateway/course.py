@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 COURSE = HERE / "course.txt"
 ROOT = HERE.parents[2]
 DEBIAN = ROOT / ".cache/docker/docker"
-_STEP = re.compile(r"(\w+)([$?]) (.+)")
+_STEP = re.compile(r"(\w+)([$?~]) (.+)")
 _LIMIT = 60.0
 _SETTLED = 3.0
 
@@ -34,7 +34,8 @@ class Step:
     """One line, and what was answered."""
 
     machine: str
-    asks: bool
+    # $ once, ? until it is so, ~ refused
+    kind: str
     line: str
     expected: list[str] = field(default_factory=list)
 
@@ -44,7 +45,7 @@ def steps() -> list[Step]:
     found: list[Step] = []
     for line in COURSE.read_text().splitlines():
         if match := _STEP.fullmatch(line):
-            found.append(Step(match[1], match[2] == "?", match[3]))
+            found.append(Step(match[1], match[2], match[3]))
         elif line and not line.startswith("#"):
             found[-1].expected.append(line)
     return found
@@ -125,7 +126,7 @@ def play(machines: Machines) -> None:
     """Every step; fails at the first whose answer is not the expected one."""
     for number, step in enumerate(steps(), 1):
         what = f"step {number}, {step.machine}: {step.line}"
-        if step.asks:
+        if step.kind == "?":
             seen: list[str] = []
 
             def answered(step: Step = step, seen: list[str] = seen) -> bool:
@@ -138,7 +139,8 @@ def play(machines: Machines) -> None:
                 raise AssertionError(f"{what}\nexpected {step.expected}\nanswered {seen}") from None
         else:
             answer = machines.run(step.machine, step.line)
-            assert answer == step.expected, f"{what}\nexpected {step.expected}\nanswered {answer}"
+            refused = step.kind == "~" and len(answer) == 1 and answer[0].startswith("Error: ")
+            assert refused or answer == step.expected, f"{what}\nexpected {step.expected}\nanswered {answer}"
 
 
 def _record() -> None:
