@@ -38,7 +38,7 @@ def client(swarm: Lab) -> Iterator[Any]:
     yield made
     for service in made.services.list():
         service.remove()
-    wait_until(lambda: made.containers.list() == [], "no containers")
+    wait_until(lambda: made.api.containers() == [], "no containers")
     made.close()
 
 
@@ -101,7 +101,7 @@ def test_docker_py_talks_to_containers(client: Any) -> None:
     wire._sock.close()
 
     container.kill()
-    wait_until(lambda: container.id not in [one.id for one in client.containers.list()], "its end")
+    wait_until(lambda: container.id not in [one["Id"] for one in client.api.containers()], "its end")
 
 
 @pytest_group
