@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
-ROOMS := proto rpc manager worker overlay stacks templates node gateway cli
+ROOMS := proto rpc manager worker overlay stacks templates node simulation gateway cli
 PROTOS := $(wildcard proto/flota/v1/*.proto)
 JOBS ?= 2
 SEEDS ?= 2000

@@ -55,7 +55,7 @@ stamp=.cache/environment.$(cat uv.lock pyproject.toml | sha256sum | cut -c1-16)
 if [ ! -e "$stamp" ] || [ ! -x .venv/bin/flota ]; then
   say "installing Python packages as uv.lock pins them"
   .cache/uv/bin/uv sync --quiet --frozen --compile-bytecode --no-python-downloads --python "$python"
-  .venv/bin/python -m compileall -q proto rpc manager worker overlay stacks templates node gateway cli >/dev/null
+  .venv/bin/python -m compileall -q proto rpc manager worker overlay stacks templates node simulation gateway cli >/dev/null
   rm -f .cache/environment.*
   touch "$stamp"
 fi

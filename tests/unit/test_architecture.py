@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "flota.worker": {"flota.overlay", "flota.templates", "flota.rpc", "flota.v1"},
     "flota.manager": {"flota.rpc", "flota.v1"},
     "flota.node": {"flota.manager", "flota.worker", "flota.overlay", "flota.rpc", "flota.v1"},
+    "flota.simulation": {"flota.manager", "flota.stacks", "flota.v1"},
     "flota.gateway": {"flota.rpc", "flota.v1"},
     "flota.cli": {"flota.gateway", "flota.stacks", "flota.templates", "flota.rpc", "flota.v1"},
 }

@@ -1,0 +1,1 @@
+"""The cluster's own decisions on virtual time, with nodes that only pretend: `flota simulate`."""
