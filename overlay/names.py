@@ -8,14 +8,28 @@ On a network a service `web` of stack `shop` (service name `shop_web`, alias `we
     shop_web.3.ID (the task's name)   that task, ready or not
     each of these with .NETWORK       the same, should a name be on several of the asker's networks
 
+SRV records say at which ports: `web` at all its published ones, `_http._tcp.web` at the one named `http` (a port that
+has no name is called by its number), with the ready tasks' own names as targets.
+
 Names are compared in lower case. A name that is known but has nothing ready behind it has no addresses, which is
 something else than a name nobody knows.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
-from flota.v1.types_pb2 import EndpointSpec
+from flota.v1.types_pb2 import EndpointSpec, PortConfig
+
+T = TypeVar("T")
+
+
+class ServicePort(NamedTuple):
+    """`protocol` as in SRV names: tcp, udp, sctp; `target` is the port that tasks listen on."""
+
+    name: str
+    protocol: str
+    target: int
 
 
 class NameTable:
@@ -25,6 +39,9 @@ class NameTable:
         self._tasks: dict[str, dict[str, tuple[str, ...]]] = {}
         self._virtual: dict[str, dict[str, str]] = {}
         self._reverse: dict[str, dict[str, str]] = {}
+        # Of services, by their names; names of ready tasks, by the names they answer to.
+        self._ports: dict[str, dict[str, tuple[ServicePort, ...]]] = {}
+        self._ready: dict[str, dict[str, str]] = {}
 
     def lookup(self, name: str) -> tuple[str, ...] | None:
         """Addresses of a name in lower case; () if nothing is ready behind it, None if nobody has that name."""
@@ -38,6 +55,27 @@ class NameTable:
             return None if virtual is None else ()
         return tuple(address for addresses in tasks.values() for address in addresses)
 
+    def service(self, name: str) -> list[tuple[str, int]] | None:
+        """(a task's name, the port it listens on) for a name in lower case, or `_PORT._PROTOCOL.NAME`.
+
+        None if nobody has that name; empty if nothing is ready behind it, or its service publishes no such port.
+        """
+        asked, protocol = "", ""
+        if name.startswith("_"):
+            asked, _, rest = name.partition(".")
+            protocol, _, name = rest.partition(".")
+            if not protocol.startswith("_"):
+                return None
+        if name not in self._tasks and name not in self._virtual:
+            return None
+        numbers = {
+            port.target
+            for ports in self._ports.get(name, {}).values()
+            for port in ports
+            if not asked or (f"_{port.name}", f"_{port.protocol}") == (asked, protocol)
+        }
+        return [(task, number) for task in self._ready.get(name, {}).values() for number in sorted(numbers)]
+
     def reverse(self, address: str) -> str | None:
         """The name of the task or service that has an address."""
         owners = self._reverse.get(address)
@@ -48,6 +86,8 @@ class NameTable:
         addresses = tuple(address.partition("/")[0] for address in peer.addresses)
         for name, needs_ready in _peer_names(peer):
             self._tasks.setdefault(name, {})[peer.task_id] = addresses if peer.ready or not needs_ready else ()
+            if peer.ready:
+                self._ready.setdefault(name, {})[peer.task_id] = (peer.task_name or peer.task_id).lower()
         for address in addresses:
             self._reverse.setdefault(address, {})[peer.task_id] = peer.task_name or peer.task_id
 
@@ -55,14 +95,17 @@ class NameTable:
         """Forget a peer as it was added."""
         for name, _needs_ready in _peer_names(peer):
             _drop(self._tasks, name, peer.task_id)
+            _drop(self._ready, name, peer.task_id)
         for address in peer.addresses:
             _drop(self._reverse, address.partition("/")[0], peer.task_id)
 
     def add_service(self, service: NetworkService) -> None:
         """Take a service's common address in."""
         address = _virtual_address(service)
+        ports = tuple(map(_port, service.ports))
         for name in _service_names(service.service_name, service.aliases):
             self._virtual.setdefault(name, {})[service.service_id] = address
+            self._ports.setdefault(name, {})[service.service_id] = ports
         if address:
             self._reverse.setdefault(address, {})[service.service_id] = service.service_name
 
@@ -70,9 +113,15 @@ class NameTable:
         """Forget a service as it was added."""
         for name in _service_names(service.service_name, service.aliases):
             _drop(self._virtual, name, service.service_id)
+            _drop(self._ports, name, service.service_id)
         address = _virtual_address(service)
         if address:
             _drop(self._reverse, address, service.service_id)
+
+
+def _port(config: PortConfig) -> ServicePort:
+    protocol = PortConfig.Protocol.Name(config.protocol).removeprefix("PROTOCOL_").lower()
+    return ServicePort(config.name.lower() or str(config.target_port), protocol, config.target_port)
 
 
 def _virtual_address(service: NetworkService) -> str:
@@ -101,7 +150,7 @@ def _peer_names(peer: NetworkPeer) -> Iterable[tuple[str, bool]]:
         yield peer.task_name.lower(), False
 
 
-def _drop(table: dict[str, dict[str, tuple[str, ...]]] | dict[str, dict[str, str]], key: str, owner: str) -> None:
+def _drop(table: dict[str, dict[str, T]], key: str, owner: str) -> None:
     owners = table.get(key)
     if owners is not None:
         owners.pop(owner, None)

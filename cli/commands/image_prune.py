@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from flota.cli.failures import BadFlag
 from flota.cli.filters import Filters
 from flota.cli.groups import Command
 from flota.cli.options import confirmed, filter_option, force_option
 from flota.cli.session import Session, talks
+from flota.cli.times import moment
 
 _FILTERS = ("until", "label")
 
@@ -34,7 +32,7 @@ async def prune(session: Session, everything: bool, filters: tuple[str, ...], fo
     wanted = Filters(filters, _FILTERS)
     request = PruneImagesRequest(all=everything, labels=wanted.label_map("label"))
     for text in wanted.get("until"):
-        request.until.FromMilliseconds(int(_moment(text) * 1000))
+        request.until.FromMilliseconds(int(moment(text) * 1000))
     what = "all images that no task needs" if everything else "all images without a name that no task needs"
     if not confirmed(f"This will remove {what} on this node.", force):
         return
@@ -44,23 +42,3 @@ async def prune(session: Session, everything: bool, filters: tuple[str, ...], fo
     for image_id in answer.deleted:
         click.echo(f"deleted: {image_id}")
     click.echo(f"Total reclaimed space: {decimal_size(answer.reclaimed_bytes)}")
-
-
-def _moment(text: str) -> float:
-    """Seconds since 1970 of a time, or of so long ago."""
-    from datetime import datetime
-
-    from flota.stacks.errors import BadValue
-    from flota.stacks.units import NANO, parse_duration
-
-    try:
-        return time.time() - parse_duration(text, days=True) / NANO
-    except BadValue:
-        pass
-    try:
-        return float(text) if text.replace(".", "", 1).isdigit() else datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise BadFlag(
-            f"invalid --filter {f'until={text}'!r}: a duration such as 24h, or a time such as 2026-01-31T12:00:00Z, "
-            "is needed"
-        ) from None

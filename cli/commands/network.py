@@ -10,6 +10,7 @@ _LAZY = {
     "create": Lazy("flota.cli.commands.network_create", "create", "Create a network"),
     "ls": Lazy("flota.cli.commands.network_ls", "ls", "List networks"),
     "inspect": Lazy("flota.cli.commands.network_ls", "inspect", "Show networks in detail"),
+    "prune": Lazy("flota.cli.commands.network_prune", "prune", "Remove networks that nobody is on"),
     "rm": Lazy("flota.cli.commands.network_ls", "rm", "Remove networks"),
 }
 

@@ -24,6 +24,7 @@ _COLUMNS = (
     Column("Name", "NAME"),
     Column("Driver", "DRIVER"),
     Column("Scope", "SCOPE"),
+    Column("Use", "USE"),
 )
 _MORE = {
     "IPv6": "IPV6",
@@ -56,7 +57,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, no_tr
     from flota.cli.output.human import natural
     from flota.v1.control_pb2 import ListNetworksRequest
 
-    answer = await session.control.ListNetworks(ListNetworksRequest())
+    answer = await session.control.ListNetworks(ListNetworksRequest(with_use=True))
+    use = {one.network_id: f"{one.used}/{one.size}" for one in answer.use if one.size}
     networks = [
         network
         for network in answer.networks
@@ -68,10 +70,12 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, no_tr
     ]
     networks.sort(key=lambda network: natural(network.spec.annotations.name))
     labels = [network.spec.annotations.labels for network in networks]
-    print_rows(_COLUMNS, [_row(network, no_trunc) for network in networks], form, quiet, _MORE, labels)
+    print_rows(
+        _COLUMNS, [_row(network, use.get(network.id, ""), no_trunc) for network in networks], form, quiet, _MORE, labels
+    )
 
 
-def _row(network: Network, no_trunc: bool) -> dict[str, str]:
+def _row(network: Network, use: str, no_trunc: bool) -> dict[str, str]:
     from flota.cli.output.human import short_id
     from flota.gateway.translation.shown import labels_text
     from flota.gateway.translation.words import iso_time
@@ -82,6 +86,8 @@ def _row(network: Network, no_trunc: bool) -> dict[str, str]:
         "Name": spec.annotations.name,
         "Driver": spec.driver.name or "overlay",
         "Scope": "swarm",
+        # Addresses given out, of how many.
+        "Use": use,
         "IPv6": str(spec.ipv6_enabled).lower(),
         "Internal": str(spec.internal).lower(),
         "Ingress": str(spec.ingress).lower(),

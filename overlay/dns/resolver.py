@@ -7,9 +7,13 @@ import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from random import Random
+from typing import TypeVar
 
 from flota.overlay.dns import wire
 from flota.overlay.model import Model
+from flota.overlay.names import NameTable
+
+T = TypeVar("T")
 
 # Seconds. Clients that cache must follow a change soon.
 TTL = 2
@@ -31,7 +35,14 @@ class Resolver:
         """The answer for a task on `networks`, of at most `limit` bytes (None: any); None if it is not ours to give."""
         if question.kind == wire.PTR:
             return self._reverse(question, networks, limit)
-        addresses = self._lookup(question.name, networks)
+        if question.kind == wire.SRV:
+            places = self._find(question.name, networks, NameTable.service)
+            if places is None:
+                return None
+            records = [wire.service_record(target, port, TTL) for target, port in places]
+            self._shuffle(records)
+            return wire.reply(question, wire.NOERROR, records, limit)
+        addresses = self._find(question.name, networks, NameTable.lookup)
         if addresses is None:
             # Before the first complete set nobody can say that a name of ours does not exist.
             if not self._model.complete and "." not in question.name:
@@ -52,17 +63,17 @@ class Resolver:
             return [_record(address) for address in addresses]
         return []
 
-    def _lookup(self, name: str, networks: Sequence[str]) -> tuple[str, ...] | None:
+    def _find(self, name: str, networks: Sequence[str], look: Callable[[NameTable, str], T | None]) -> T | None:
         for network_id in networks:
             table = self._model.names(network_id)
             if table is None:
                 continue
-            found = table.lookup(name)
+            found = look(table, name)
             if found is None:
                 network = self._model.networks.get(network_id)
                 suffix = f".{network.spec.annotations.name.lower()}" if network else ""
                 if len(suffix) > 1 and name.endswith(suffix):
-                    found = table.lookup(name[: -len(suffix)])
+                    found = look(table, name[: -len(suffix)])
             if found is not None:
                 return found
         return None

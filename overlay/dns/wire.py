@@ -108,6 +108,12 @@ def name_record(name: str, ttl: int) -> bytes:
     return b"\xc0\x0c" + _FIXED.pack(PTR, IN, ttl, len(encoded)) + encoded
 
 
+def service_record(target: str, port: int, ttl: int) -> bytes:
+    """SRV for the name in the question: one of several that are alike. Labels longer than 63 bytes are cut."""
+    data = struct.pack("!HHH", 0, 1, port) + encode_name(target)
+    return b"\xc0\x0c" + _FIXED.pack(SRV, IN, ttl, len(data)) + data
+
+
 def encode_name(name: str) -> bytes:
     """A name in DNS's form, not compressed."""
     labels = [label.encode("latin-1", "replace")[:63] for label in name.split(".") if label]

@@ -940,36 +940,78 @@ class ListNetworksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTERS_FIELD_NUMBER: _builtins.int
+    WITH_USE_FIELD_NUMBER: _builtins.int
+    with_use: _builtins.bool
+    """Also say how much of each network is in use."""
     @_builtins.property
     def filters(self) -> Global___ListFilters: ...
     def __init__(
         self,
         *,
         filters: Global___ListFilters | None = ...,
+        with_use: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "with_use", b"with_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListNetworksRequest: _TypeAlias = ListNetworksRequest  # noqa: Y015
 
 @_typing.final
+class NetworkUse(_message.Message):
+    """NetworkUse is how many addresses of a network are given out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    network_id: _builtins.str
+    used: _builtins.int
+    """Those of services and of tasks that have not ended, and how many there can be."""
+    size: _builtins.int
+    services: _builtins.int
+    tasks: _builtins.int
+    def __init__(
+        self,
+        *,
+        network_id: _builtins.str = ...,
+        used: _builtins.int = ...,
+        size: _builtins.int = ...,
+        services: _builtins.int = ...,
+        tasks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network_id", b"network_id", "services", b"services", "size", b"size", "tasks", b"tasks", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkUse: _TypeAlias = NetworkUse  # noqa: Y015
+
+@_typing.final
 class ListNetworksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORKS_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Network]: ...
+    @_builtins.property
+    def use(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkUse]: ...
     def __init__(
         self,
         *,
         networks: _abc.Iterable[_objects_pb2.Network] | None = ...,
+        use: _abc.Iterable[Global___NetworkUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,7 +31,7 @@ def test_ls_and_rm(swarm: Daemon, flota: Flota) -> None:
     made = flota("network", "create", "--label", "com.example.team=shop", "backend").out.strip()
     networks = {network.spec.annotations.name: network.id for network in swarm.cluster.store.networks}
     assert flota("network", "ls").out == (
-        "NETWORK ID     NAME      DRIVER    SCOPE\n"
+        "NETWORK ID     NAME      DRIVER    SCOPE     USE\n"
         f"{made[:12]}   backend   overlay   swarm\n"
         f"{networks['flota'][:12]}   flota     overlay   swarm\n"
         f"{networks['ingress'][:12]}   ingress   overlay   swarm\n"
@@ -57,6 +57,17 @@ def test_a_network_in_use_stays(swarm: Daemon, flota: Flota) -> None:
     done = flota("network", "rm", "backend")
     assert (done.status, done.out) == (1, "")
     assert done.err == "flota: Error response from daemon: network backend is in use by service web\n"
+
+
+def test_prune_leaves_what_is_in_use(swarm: Daemon, flota: Flota) -> None:
+    for name in ("back10", "back9", "front", "kept"):
+        flota("network", "create", *(["--label", "gone"] if "back" in name else []), name)
+    flota("service", "create", "-d", "--name", "web", "--network", "front", "--endpoint-mode", "dnsrr", "busybox")
+    done = flota("network", "prune", "--force", "--filter", "label=gone")
+    assert (done.status, done.err, done.lines) == (0, "", ["Deleted Networks:", "back9", "back10"])
+    assert flota("network", "prune", "--force", "--filter", "until=1h").lines == []
+    assert flota("network", "ls", "--format", "{{.Name}}").lines == ["flota", "front", "ingress", "kept"]
+    assert flota("network", "prune", "--force").lines == ["Deleted Networks:", "kept"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from flota.overlay.dns import wire
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.upstream import HostResolver, Upstream, parse_resolv_conf
 from flota.overlay.model import Model
-from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer
+from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network
 from flota.v1.types_pb2 import Annotations, IpamConfig
 
@@ -60,6 +60,18 @@ def ask(model: Model, name: str, kind: str = "A", *, networks: list[str], limit:
         return None
     record = DNSRecord.parse(answer)
     return RCODE[record.header.rcode], sorted(str(one.rdata) for one in record.rr)
+
+
+def test_srv_is_read_by_others_as_it_was_meant() -> None:
+    model = a_model(("n1", "web", "10.0.1.2/24"))
+    told = AssignmentChange()
+    told.service.CopyFrom(NetworkService(network_id="n1", service_id="web", service_name="web"))
+    told.service.ports.add(name="http", target_port=8080)
+    model.apply([told], complete=False)
+    assert ask(model, "_http._tcp.web", "SRV", networks=["n1"]) == ("NOERROR", ["0 1 8080 web.0.t0."])
+    assert ask(model, "_http._tcp.web.app", "SRV", networks=["n1"]) == ("NOERROR", ["0 1 8080 web.0.t0."])
+    assert ask(model, "_ftp._tcp.web", "SRV", networks=["n1"]) == ("NOERROR", [])
+    assert ask(model, "_http._tcp.web", "SRV", networks=["n2"]) is None
 
 
 labels = st.text(st.sampled_from("abcXYZ019-_"), min_size=1, max_size=63)

@@ -6,7 +6,7 @@ from flota.overlay.model import Model
 from flota.overlay.names import NameTable
 from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network
-from flota.v1.types_pb2 import EndpointSpec
+from flota.v1.types_pb2 import EndpointSpec, PortConfig
 
 UPDATE, REMOVE = AssignmentChange.ACTION_UPDATE, AssignmentChange.ACTION_REMOVE
 
@@ -140,3 +140,26 @@ def test_tasks_and_secrets_are_none_of_its_business() -> None:
     other.task.id = "t"
     assert model.apply([other], complete=True) == set()
     assert model.complete
+
+
+def test_srv_names_ready_tasks_and_their_ports() -> None:
+    table = NameTable()
+    for peer in (a_peer(1), a_peer(2), a_peer(3, ready=False)):
+        table.add_peer(peer)
+    service = NetworkService(network_id="n1", service_id="s1", service_name="shop_web", aliases=["web"])
+    assert table.service("web") == []
+    service.ports.add(name="http", target_port=80, published_port=8080)
+    service.ports.add(target_port=53, protocol=PortConfig.PROTOCOL_UDP)
+    table.add_service(service)
+    first, second = "shop_web.1.t1", "shop_web.2.t2"
+    assert sorted(table.service("_http._tcp.web") or ()) == [(first, 80), (second, 80)]
+    assert sorted(table.service("_53._udp.shop_web") or ()) == [(first, 53), (second, 53)]
+    assert sorted(table.service("web") or ()) == [(first, 53), (first, 80), (second, 53), (second, 80)]
+    assert table.service("_http._udp.web") == []
+    assert table.service("_http.web") is None
+    assert table.service("_http._tcp.other") is None
+    # The name of a target is one of the table's.
+    assert table.lookup(first) == ("10.0.1.2",)
+    table.remove_service(service)
+    table.remove_peer(a_peer(1))
+    assert table.service("web") == []

@@ -1,0 +1,43 @@
+"""How much of a network is in use."""
+
+import pytest
+
+from flota.manager.control.networks import capacity, use_of
+from flota.manager.store import LocalProposer, Store, Transaction
+from flota.v1.objects_pb2 import Network, Service, Task
+from flota.v1.types_pb2 import IpamConfig, TaskState
+
+
+@pytest.mark.parametrize(
+    ("config", "addresses"),
+    [
+        (IpamConfig(subnet="10.1.2.0/24", gateway="10.1.2.1"), 253),
+        (IpamConfig(subnet="10.1.2.0/24", gateway="10.1.2.1", range="10.1.2.128/25"), 127),
+        (IpamConfig(subnet="10.1.2.0/24", gateway="10.1.2.1", reserved={"router": "10.1.2.9"}), 252),
+        (IpamConfig(subnet="10.1.2.0/29", gateway="10.1.2.1"), 5),
+    ],
+)
+def test_so_many_addresses_can_be_given(config: IpamConfig, addresses: int) -> None:
+    assert capacity(config) == addresses
+
+
+async def test_what_services_and_tasks_have_counts_until_they_end() -> None:
+    store = Store()
+    LocalProposer(store)
+    network = Network(id="n1", ipam=[IpamConfig(subnet="10.1.2.0/29", gateway="10.1.2.1")])
+    service = Service(id="web")
+    service.spec.annotations.name = "web"
+    service.endpoint.virtual_ips.add(network_id="n1", address="10.1.2.2/29")
+    tasks = [Task(id=f"t{number}", service_id="web") for number in range(3)]
+    for number, task in enumerate(tasks):
+        task.networks.add(network_id="n1", addresses=[f"10.1.2.{3 + number}/29"])
+        task.status.state = TaskState.TASK_STATE_RUNNING
+    tasks[2].status.state = TaskState.TASK_STATE_FAILED
+
+    def create(tx: Transaction) -> None:
+        for one in (network, service, *tasks):
+            tx.create(one)
+
+    await store.update(create)
+    use = use_of(store, network)
+    assert (use.used, use.size, use.services, use.tasks) == (3, 5, 1, 2)
