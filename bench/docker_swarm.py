@@ -17,10 +17,14 @@ from bench.workload import IMAGE, IMPATIENCE, until
 from flota.node.lab import Lab, LabNode, places
 
 _NAME = f"d{os.getpid()}"
-_DAEMON = (
-    f"exec dockerd --data-root {places.STATE}/{_NAME}/$(hostname)/docker --exec-root /run/docker "
-    "--pidfile /run/docker.pid -H unix:///run/docker.sock"
-)
+
+
+def daemon_command(lab: str) -> str:
+    """What a node of a lab runs instead of flota's daemon."""
+    return (
+        f"exec dockerd --data-root {places.STATE}/{lab}/$(hostname)/docker --exec-root /run/docker "
+        "--pidfile /run/docker.pid -H unix:///run/docker.sock"
+    )
 
 
 class DockerNode:
@@ -68,13 +72,13 @@ class DockerSwarm:
         return self._lab
 
     def up(self, machines: int) -> None:
-        self._lab = Lab.up(_NAME, 3, machines - 3, swarm=False, command=["/bin/sh", "-c", _DAEMON])
+        self._lab = Lab.up(_NAME, 3, machines - 3, swarm=False, command=["/bin/sh", "-c", daemon_command(_NAME)])
         self.nodes = [DockerNode(node) for node in self.lab.nodes.values()]
         for node in self.nodes:
             if until(node.answers, 30) is None:
                 raise RuntimeError(f"dockerd did not start: {(node.node.disk / 'log').read_text()[-600:]}")
         repository, tag = IMAGE.split(":")
-        tree = _root_file_system()
+        tree = root_file_system()
         for node in self.nodes:
             node.api.import_image_from_data(tree, repository=repository, tag=tag)
 
@@ -160,7 +164,7 @@ class DockerSwarm:
             self._lab.down()
 
 
-def _root_file_system() -> bytes:
+def root_file_system() -> bytes:
     """A tar of busybox and its sleep."""
     busybox = subprocess.run(["sh", "-c", "command -v busybox"], capture_output=True, text=True, check=True).stdout
     buffer = io.BytesIO()

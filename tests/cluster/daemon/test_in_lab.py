@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from flota.node.lab import Lab, LabNode
+from flota.v1.control_pb2 import ListTasksRequest
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
@@ -78,19 +79,55 @@ def test_an_interface_may_be_named(machines: Swarm) -> None:
     assert f"multiple addresses on interface eth0 ({m1.address}, 192.0.2.77) - specify one with" in refused.stderr
 
 
-@pytest.mark.parametrize("number", ["TERM", "KILL"])
-def test_containers_outlive_the_daemon(machines: Swarm, number: str) -> None:
+def test_containers_outlive_the_daemon_that_is_upgraded(machines: Swarm) -> None:
     # A busy machine may take longer to start it again than the three heartbeats after which tasks go elsewhere.
     _, w1 = begin(machines, "--dispatcher-heartbeat", "20s")
     before, tasks = run_service(machines, w1), {task.id for task in machines.tasks("web")}
     [daemon] = processes(w1, DAEMON)
-    w1.exec(["kill", f"-{number}", daemon])
+    w1.exec(["kill", "-TERM", daemon])
     wait_until(lambda: processes(w1, DAEMON) not in ([], [daemon]), "another daemon")
     # It knows its containers again.
     wait_until(lambda: running_containers(machines, "w1") == 2 and "w1" in machines.ready(), "all is as it was")
     assert sorted(containers(w1)) == before
     assert {task.id for task in machines.tasks("web")} == tasks
     assert machines.running("web")["w1"] == 2
+
+
+COUNT = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.5; done"
+END = "while ! test -e /door/open; do sleep 0.1; done; exit 7"
+
+
+def test_fifty_containers_outlive_a_killed_daemon(machines: Swarm) -> None:
+    """The same processes, nothing missing in their logs, and no exit code that happened meanwhile."""
+    m1, w1 = begin(machines, "--dispatcher-heartbeat", "30s")
+    w1.exec(["mkdir", "/run/door"])
+    common = ("--detach", "--constraint", "node.hostname==w1", "--stop-grace-period", "0s")
+    m1.flota("service", "create", "--name", "web", "--replicas", "47", *common, "busybox", "sh", "-c", COUNT)
+    m1.flota(
+        "service", "create", "--name", "ends", "--replicas", "3", "--restart-condition", "none",
+        "--mount", "type=bind,source=/run/door,target=/door", *common, "busybox", "sh", "-c", END,
+    )  # fmt: skip
+    for name, count in (("web", 47), ("ends", 3)):
+        wait_until(lambda name=name, count=count: machines.running(name)["w1"] == count, f"{name} runs", 120)  # type: ignore[misc]
+    before = {task.id: task.status.container.pid for task in machines.tasks("web")}
+    [daemon] = processes(w1, DAEMON)
+    w1.exec(["sh", "-c", f"kill -KILL {daemon}; touch /run/door/open"])
+    wait_until(lambda: processes(w1, DAEMON) not in ([], [daemon]), "another daemon")
+    wait_until(lambda: running_containers(machines, "w1") == 47 and "w1" in machines.ready(), "it has them again", 60)
+    assert {task.id: task.status.container.pid for task in machines.tasks("web")} == before
+    running = set(w1.exec(["pgrep", "-f", "^sh -c i=0"]).stdout.split())
+    assert len(running) == 47
+
+    def codes() -> list[int]:
+        tasks = machines.control("m1").ListTasks(ListTasksRequest(), timeout=10).tasks
+        return [task.status.container.exit_code for task in tasks if task.service_annotations.name == "ends"]
+
+    wait_until(lambda: codes() == [7, 7, 7], "all ends are known", 60)
+    for task_id in before:
+        lines = (w1.disk / "flota/tasks" / task_id / "log").read_text().splitlines()
+        said = [int(line.split(" ", 3)[3]) for line in lines]
+        assert said == list(range(len(said)))
+        assert said
 
 
 def test_a_node_that_leaves_stops_what_it_ran(machines: Swarm) -> None:
