@@ -20,6 +20,9 @@ _log = structlog.get_logger("child")
 # A child that was told to end gets this long before SIGTERM, and as long before SIGKILL.
 _PATIENCE = 8.0
 _LONGEST_LINE = 1 << 20
+# For all children: their threads share two arenas of malloc's. With one for each thread, glibc's way, a worker of 100
+# tasks needs 5 MiB more.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 
 
 class ChildFailed(FailedPrecondition):
@@ -47,6 +50,7 @@ class ChildProcess:
                 start_new_session=True,
                 pass_fds=descriptors,
                 cwd="/",
+                env=ENVIRONMENT | os.environ,
             )
         except OSError as error:
             raise ChildFailed(f"the {name} process cannot be started: {error.strerror}: {argv[0]}") from None

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,44 @@ async def test_the_systems_authorities(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(named / "authority/cert.pem"))
     assert (await store.pull(f"{named_address(registry)}/one:1", registry_auth())).id == ONE.id
+
+
+@contextmanager
+def instead_of(path: str, content: str, place: Path) -> Iterator[None]:
+    """A file of this machine is another one for this module's processes."""
+    place.write_text(content)
+    subprocess.run(["mount", "--bind", str(place), path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+async def test_a_mirror_is_asked_first_and_the_registry_when_that_is_gone(
+    store: ImageStore, named: Path, tmp_path: Path
+) -> None:
+    registry, mirror = Registry(tmp_path / "registry"), Registry(tmp_path / "mirror")
+    for one in (registry, mirror):
+        one.start()
+        one.push(ONE, "mirrored:1")
+    config = (
+        f'[[registry]]\nlocation = "{registry.address}"\n'
+        f'[[registry.mirror]]\nlocation = "{mirror.address}"\ninsecure = true\n'
+    )
+    name = f"{registry.address}/mirrored:1"
+    try:
+        with instead_of("/etc/containers/registries.conf", config, tmp_path / "registries.conf"):
+            before = len(registry.requests()), len(mirror.requests())
+            assert (await store.pull(name)).id == ONE.id
+            assert len(registry.requests()) == before[0]
+            assert len(mirror.requests()) > before[1]
+            await store.remove(name)
+            mirror.stop()
+            assert (await store.pull(name)).id == ONE.id
+            assert len(registry.requests()) > before[0]
+    finally:
+        registry.stop()
+        mirror.stop()
 
 
 async def test_tokens(store: ImageStore, tmp_path: Path) -> None:

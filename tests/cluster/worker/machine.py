@@ -19,6 +19,7 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
 from flota.node.lab.busybox import write_archive
+from flota.node.process import ENVIRONMENT
 from flota.rpc.channels import local_channel
 from flota.v1.local_pb2 import AgentStatusRequest, LoadImageRequest
 from flota.v1.local_pb2_grpc import AgentStub
@@ -104,7 +105,7 @@ class Machine:
             self._process = await asyncio.create_subprocess_exec(
                 *self.entering(sys.executable, "-m", "flota.worker"),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-                env=os.environ | {"FLOTA_LOG": "info"},
+                env=ENVIRONMENT | os.environ | {"FLOTA_LOG": "info"},
             )  # fmt: skip
         return await self.tell(config)
 

@@ -1,15 +1,18 @@
 """A real worker that needs an image from a real registry, on the other end of its machine's cable."""
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
+from flota.manager.dispatcher.registry_auth import Helpers
 from flota.rpc.errors import PermissionDenied, error_from
 from flota.v1.local_pb2 import PullImageRequest
 from flota.v1.types_pb2 import TaskState
-from tests.cluster.images.registry import Registry, registry_auth
+from tests.cluster.images.registry import PASSWORD, USER, Registry, registry_auth
 from tests.cluster.worker.machine import Cluster
 from tests.unit.images.making import MadeImage, directory, entry, link, tar
 
@@ -60,3 +63,29 @@ async def test_people_pull_and_see_how_it_goes(cluster: Cluster, registry: Regis
         error = error_from(caught.value)
         assert isinstance(error, PermissionDenied)
         assert f"refuses {name}9" in str(error)
+
+
+async def test_credentials_that_have_run_out_are_made_anew_by_a_helper_of_the_managers(
+    cluster: Cluster, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "docker-credential-cloud"
+    answer = json.dumps({"Username": USER, "Secret": PASSWORD})
+    helper.write_text(f"#!/bin/sh\ncat >'{tmp_path}/asked'\necho '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    cluster.swarm.dispatcher._helpers = Helpers({registry.address: "cloud"})
+    await cluster.boot(insecure_registries=[registry.address])
+    task = cluster.task("fresh")
+    task.spec.container.image = f"{registry.address}/shop/web:1"
+    # What a person gave when the service was made.
+    task.spec.container.registry_auth = registry_auth(password="of yesterday")
+    await cluster.swarm.create(task)
+    await cluster.until(task, COMPLETE)
+    assert (tmp_path / "asked").read_text() == registry.address
+    # A helper that fails is no worse than none.
+    helper.write_text("#!/bin/sh\nexit 1\n")
+    cluster.swarm.dispatcher._helpers = Helpers({registry.address: "cloud"})
+    other = cluster.task("other")
+    other.spec.container.image = f"{registry.address}/shop/web:2"
+    await cluster.swarm.create(other)
+    assert "refuses" in (await cluster.until(other, REJECTED)).error
