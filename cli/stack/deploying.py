@@ -148,11 +148,11 @@ class Deployment:
 
         made = type(spec)()
         made.CopyFrom(spec)
-        made.annotations.labels[LABEL] = await asyncio.to_thread(fingerprint, spec.data)
         for _ in range(_ATTEMPTS):
             chosen = await asyncio.to_thread(choose)
             if chosen.there:
                 return chosen.name
+            made.annotations.labels[LABEL] = await asyncio.to_thread(fingerprint, spec.data)
             self._name(made, spec, chosen, "secret")
             request = CreateSecretRequest(spec=made)
             if await self._created(self._session.control.CreateSecret(request), "secret", chosen.name):
