@@ -14,7 +14,18 @@ from tests.unit.stacks.projects import CASES, FILES, Case
 
 JOBS = ("replicated-job", "global-job")
 # What names machines, images or programs that are not here.
-_ELSEWHERE = ("entrypoint", "healthcheck", "user", "volumes", "dns", "platform", "logging", "memswap_limit", "ulimits")
+_ELSEWHERE = (
+    "entrypoint",
+    "healthcheck",
+    "user",
+    "volumes",
+    "dns",
+    "platform",
+    "logging",
+    "memswap_limit",
+    "ulimits",
+    "oom_score_adj",
+)
 
 
 def stand_in(service: Any) -> Any:

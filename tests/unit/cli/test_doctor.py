@@ -3,11 +3,13 @@
 import asyncio
 import datetime
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from flota.cli import colours
 from flota.cli.doctor import machine, swarm
 from flota.cli.doctor.finding import Finding
 from flota.cli.doctor.machine import Machine
@@ -182,9 +184,12 @@ def test_without_a_daemon(flota: Flota, tmp_path: Path, monkeypatch: pytest.Monk
     assert "✗ daemon    Cannot connect to the flota daemon" in done.out
 
 
-def test_colours_are_for_terminals(swarm: Daemon) -> None:
+def test_colours_are_for_terminals(swarm: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     status, shown, _ = on_terminal(swarm, "doctor", NO_COLOR="", TERM="xterm")
     assert status in (0, 1)
     assert "\x1b[3" in shown
-    for more in ({"NO_COLOR": "1", "TERM": "xterm"}, {"NO_COLOR": "", "TERM": "dumb"}):
-        assert "\x1b[3" not in on_terminal(swarm, "doctor", **more)[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for no_color, term, expected in (("", "xterm", True), ("1", "xterm", False), ("", "dumb", False)):
+        monkeypatch.setenv("NO_COLOR", no_color)
+        monkeypatch.setenv("TERM", term)
+        assert colours.wanted() is expected

@@ -120,15 +120,16 @@ def test_revisions_that_are_not_there(swarm: Daemon, flota: Flota, shop: Path) -
     )
 
 
-def test_only_the_newest_revisions_and_what_they_need_are_kept(
-    swarm: Daemon, flota: Flota, shop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_newest_revisions_and_what_they_need_are_kept(swarm: Daemon, flota: Flota, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
     for number in range(1, KEPT + 4):
-        monkeypatch.setenv("DB_PASSWORD", f"geheim {number}")
-        assert deploy(flota, shop, "-d").status == 0
+        file.write_text(f"services: {{web: {{image: x, configs: [c]}}}}\nconfigs: {{c: {{content: v{number}}}}}")
+        assert deploy(flota, file, "-d").status == 0
     kept = flota("stack", "history", "-q", "shop").lines
     assert kept == [str(number) for number in range(KEPT + 3, 3, -1)]
-    assert names_of(swarm, "secrets") == {f"shop_password.{number}" for number in kept}
+    assert flota("config", "ls", "--format", "{{.Name}}").lines == [
+        f"shop_c.{number}" for number in sorted(map(int, kept))
+    ]
 
 
 def test_two_deploys_at_once_are_one_after_the_other(
