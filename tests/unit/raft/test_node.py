@@ -1,6 +1,7 @@
 """Whole managers over mutual TLS on loopback with real files: elect, replicate, crash, restart, grow, shrink."""
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -186,3 +187,29 @@ async def test_a_member_that_comes_back_under_another_address_is_found_there(mac
 
     await eventually(known_everywhere)
     assert len(moved.node.members) == 3
+
+
+async def test_a_sync_that_fails_is_no_promise_and_is_made_good_later(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (only,) = await machines.up(1)
+    await only.node.propose(b"kept")
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flota.manager.raft.segment.os.fdatasync", fails)
+        with pytest.raises(NoQuorum, match=r"cannot write to its disk: \[Errno 5\] Input/output error"):
+            await only.node.propose(b"perhaps")
+        assert not only.node.is_leader
+        # From then on nobody waits to hear it.
+        for call in (only.node.wait_for_leader(), only.node.read_barrier(), only.node.propose(b"never")):
+            with pytest.raises(NoQuorum, match="cannot write to its disk"):
+                await call
+    await eventually(lambda: only.node.is_leader)
+    await only.node.propose(b"after")
+    await machines.crash(only)
+    await machines.start(only)
+    await machines.leader()
+    assert [value for value in only.state.values if value in (b"kept", b"after")] == [b"kept", b"after"]
