@@ -1,7 +1,7 @@
 """Where calls go that only the leader answers (rpc.servers.Router), and what becomes of them when the leader changes.
 
 A call that was passed on to a leader that lost power would wait for TCP to give up. As soon as this manager knows
-another leader, the channel to the old one is closed, and what waits on it fails with "try again".
+another leader, the channel to the old one is closed, and what still waits on it a moment later fails with "try again".
 """
 
 import asyncio
@@ -10,7 +10,10 @@ from collections.abc import Callable
 import grpc.aio
 
 from flota.manager.raft.node import RaftNode
-from flota.rpc.errors import Unavailable
+from flota.rpc.errors import TurnedAway, Unavailable
+
+# Seconds that calls to a former leader get.
+_GRACE = 0.5
 
 
 class LeaderRouter:
@@ -21,6 +24,7 @@ class LeaderRouter:
         self._raft: RaftNode | None = None
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def use(self, raft: RaftNode) -> None:
         """The member has started."""
@@ -29,7 +33,7 @@ class LeaderRouter:
     async def leader_channel(self) -> grpc.aio.Channel | None:
         """None when this manager leads. Raises Unavailable when it is starting or stopping, NoQuorum."""
         if self._raft is None:
-            raise Unavailable("this manager is starting: try again in a moment")
+            raise TurnedAway("this manager is starting: try again in a moment")
         if self._raft.removed.is_set():
             raise Unavailable("this node was removed from the swarm's managers")
         address = await self._raft.wait_for_leader()
@@ -50,9 +54,12 @@ class LeaderRouter:
                     await self._forget()
         finally:
             await self._forget()
+            if self._closing:
+                await asyncio.wait(self._closing)
 
     async def _forget(self) -> None:
         channel, self._channel, self._address = self._channel, None, ""
         if channel is not None:
-            # Not awaited by whoever needs the new leader: closing waits for what it cancels.
-            await asyncio.shield(channel.close())
+            # One that handed leadership on still answers what it was asked. Whoever needs the new one does not wait.
+            self._closing.add(closing := asyncio.create_task(channel.close(_GRACE)))
+            closing.add_done_callback(self._closing.discard)

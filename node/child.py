@@ -7,6 +7,7 @@ again gets what is true by then.
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import grpc.aio
@@ -118,6 +119,16 @@ class Child:
         """Wait until it runs; gives its channel."""
         async with self._news:
             await self._news.wait_for(lambda: self._channel is not None)
+        return self.channel
+
+    async def soon(self, limit: float) -> grpc.aio.Channel:
+        """The channel, once a start that is under way has come to its end; waits `limit` seconds at most.
+
+        Raises Unavailable.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self.until_tried()
         return self.channel
 
     async def until_tried(self) -> None:

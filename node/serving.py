@@ -36,6 +36,8 @@ from flota.v1.local_pb2 import (
 
 # A worker that is busy is not waited for: the rest of the answer is worth having.
 _STATUS_LIMIT = 2.0
+# A manager that is starting is waited for: whoever restarted flota goes on with the next command.
+_START_LIMIT = 5.0
 _GONE = "this node's {} process ended while it was asked: try again in a moment"
 
 
@@ -128,7 +130,12 @@ def socket_server(node: Node) -> grpc.aio.Server:
             Passing(service_paths("Agent"), lambda: node.require_worker().channel, _GONE.format("worker")),
             # On a worker, its own tasks only: those of other nodes are a manager's business.
             Passing(service_paths("Tasks"), lambda: _for_tasks(node), _GONE.format("manager or worker")),
-            Passing(service_paths("Control", "Logs"), lambda: node.require_manager().channel, _GONE.format("manager")),
+            Passing(
+                service_paths("Control", "Logs"),
+                lambda: node.require_manager().channel,
+                _GONE.format("manager"),
+                lambda: node.require_manager().soon(_START_LIMIT),
+            ),
         )
     )
     return server

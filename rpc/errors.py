@@ -70,6 +70,13 @@ class NoLeader(Unavailable):
     """Nobody can decide or confirm anything now. What is known here can still be told, as old."""
 
 
+class TurnedAway(Unavailable):
+    """Nothing was done of what was asked: this manager leads no longer, is starting or stopping. Another one may."""
+
+    # Whether this manager will soon know who leads now.
+    moves = False
+
+
 class DeadlineExceeded(FlotaError):
     """It took too long."""
 

@@ -7,7 +7,7 @@ manager's certificate (servers.py). When the caller gives up, the call that was 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,7 +15,7 @@ import grpc.aio
 
 from flota.rpc.callers import Caller
 from flota.rpc.contract import Method, methods
-from flota.rpc.errors import FlotaError
+from flota.rpc.errors import FlotaError, TurnedAway, Unavailable
 from flota.rpc.staleness import stale_metadata, stale_reason
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -24,7 +24,14 @@ REQUEST_ID_KEY = "flota-request-id"
 # In the trailers of an error that a handler raised, as opposed to one that the connection made.
 ANSWERED_KEY = "flota-answered"
 ANSWERED = ((ANSWERED_KEY, "1"),)
+# Beside it when nothing has happened (TurnedAway): whoever passed the call on may ask another manager.
+TURNED_AWAY_KEY = "flota-turned-away"
 DROPPED = "the manager that was asked leads no longer: try again"
+
+
+def kind_of(method: Method) -> str:
+    """What gRPC calls a method of this kind: unary_unary, unary_stream, stream_unary, stream_stream."""
+    return f"{'stream' if method.client_streams else 'unary'}_{'stream' if method.server_streams else 'unary'}"
 
 
 def rpc_handler(method: Method, one: Any, many: Any, deserializer: Any, serializer: Any) -> Handler:
@@ -65,6 +72,8 @@ async def pass_on(method: Method, channel: grpc.aio.Channel, request: bytes, con
         details = error.details() or ""
         if details.startswith("failed to connect to all addresses"):
             raise LeaderLost("it does not answer", never_sent=True) from None
+        if _was_turned_away(error):
+            raise LeaderLost(details, never_sent=True) from None
         if _was_answered(error):
             raise
         raise LeaderLost(details or "the connection broke", never_sent=False) from None
@@ -83,8 +92,9 @@ def passing_handler(
         metadata = [(key, value) for key, value in context.invocation_metadata() if key == REQUEST_ID_KEY]
         if caller is not None:
             metadata.append((CALLER_KEY, caller.to_metadata()))
-        kind = f"{'stream' if method.client_streams else 'unary'}_{'stream' if method.server_streams else 'unary'}"
-        return getattr(channel, kind)(method.path)(request, metadata=metadata, timeout=context.time_remaining())
+        return getattr(channel, kind_of(method))(method.path)(
+            request, metadata=metadata, timeout=context.time_remaining()
+        )
 
     async def one(request: Any, context: Any) -> Any:
         call: Any = None
@@ -137,6 +147,15 @@ def _was_dropped(call: Any) -> bool:
     return call is not None and call.done() and task is not None and not task.cancelling()
 
 
+def trailers_of(error: FlotaError) -> tuple[tuple[str, str], ...]:
+    """What goes with an error that a handler raised."""
+    return (*ANSWERED, (TURNED_AWAY_KEY, "1")) if isinstance(error, TurnedAway) else ANSWERED
+
+
+def _was_turned_away(error: grpc.aio.AioRpcError) -> bool:
+    return any(key == TURNED_AWAY_KEY for key, _ in error.trailing_metadata() or ())
+
+
 def _was_answered(error: grpc.aio.AioRpcError) -> bool:
     """Whether a handler raised the error, and not the connection."""
     return any(key == ANSWERED_KEY for key, _ in error.trailing_metadata() or ())
@@ -151,13 +170,21 @@ def _words(error: grpc.aio.AioRpcError, gone: str) -> str:
 class Passing(grpc.GenericRpcHandler):
     """All methods of some services, passed on; `channel` is asked at every call and may raise a FlotaError.
 
-    `gone`: see passing_handler.
+    When that is Unavailable, calls wait for `until`, which gives a channel or raises a FlotaError. `gone`: see
+    passing_handler.
     """
 
-    def __init__(self, paths: list[str], channel: Callable[[], grpc.aio.Channel], gone: str = "") -> None:
+    def __init__(
+        self,
+        paths: list[str],
+        channel: Callable[[], grpc.aio.Channel],
+        gone: str = "",
+        until: Callable[[], Awaitable[grpc.aio.Channel]] | None = None,
+    ) -> None:
         self._methods: dict[str, Method] = {path: methods()[path] for path in paths}
         self._channel = channel
         self._gone = gone
+        self._until = until
 
     def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """Called by gRPC for each call."""
@@ -166,19 +193,39 @@ class Passing(grpc.GenericRpcHandler):
             return None
         try:
             channel = self._channel()
+        except Unavailable as error:
+            return refusing_handler(method, error) if self._until is None else self._later(method, self._until)
         except FlotaError as error:
             return refusing_handler(method, error)
         return passing_handler(method, channel, lambda _: None, self._gone)
+
+    def _later(self, method: Method, until: Callable[[], Awaitable[grpc.aio.Channel]]) -> Handler:
+        kind = kind_of(method)
+
+        async def handler() -> Handler:
+            try:
+                return passing_handler(method, await until(), lambda _: None, self._gone)
+            except FlotaError as error:
+                return refusing_handler(method, error)
+
+        async def one(request: Any, context: Any) -> Any:
+            return await getattr(await handler(), kind)(request, context)
+
+        async def many(request: Any, context: Any) -> AsyncIterator[Any]:
+            async for message in getattr(await handler(), kind)(request, context):
+                yield message
+
+        return rpc_handler(method, one, many, None, None)
 
 
 def refusing_handler(method: Method, error: FlotaError) -> Handler:
     """A handler that fails with `error`."""
 
     async def one(_: Any, context: Any) -> None:
-        await context.abort(error.code, str(error), ANSWERED)
+        await context.abort(error.code, str(error), trailers_of(error))
 
     async def many(_: Any, context: Any) -> AsyncIterator[Any]:
-        await context.abort(error.code, str(error), ANSWERED)
+        await context.abort(error.code, str(error), trailers_of(error))
         yield None
 
     return rpc_handler(method, one, many, None, None)

@@ -31,17 +31,19 @@ from flota.rpc.callers import (
 )
 from flota.rpc.channels import KEEPALIVE, MAX_MESSAGE_BYTES
 from flota.rpc.contract import Method, methods
-from flota.rpc.errors import FlotaError, NoLeader, PermissionDenied, Unauthenticated
+from flota.rpc.errors import FlotaError, NoLeader, PermissionDenied, TurnedAway, Unauthenticated
 from flota.rpc.forward import (
     ANSWERED,
     CALLER_KEY,
     REQUEST_ID_KEY,
     Handler,
     LeaderLost,
+    kind_of,
     pass_on,
     passing_handler,
     refusing_handler,
     rpc_handler,
+    trailers_of,
 )
 from flota.rpc.identity import Identity
 from flota.rpc.staleness import begin_answer, stale_metadata
@@ -117,7 +119,7 @@ class Gate(grpc.aio.ServerInterceptor):
                 channel, stale = None, str(error)
             if channel is not None:
                 return await pass_on(method, channel, request, context, self._check(method, context, metadata))
-            behaviour: Any = _guarded(method, handler, self._check, metadata, stale).unary_unary
+            behaviour: Any = _guarded(method, handler, self._check, metadata, stale, retried=True).unary_unary
             answer = await behaviour(handler.request_deserializer(request), context)
             serialized: bytes = handler.response_serializer(answer)
             return serialized
@@ -131,8 +133,13 @@ class Gate(grpc.aio.ServerInterceptor):
                     if time.monotonic() > limit or not (error.never_sent or method.only_reads):
                         return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), ANSWERED)
                     await asyncio.sleep(_LEADER_PAUSE)
+                except TurnedAway as error:
+                    # Leadership is on its way to somebody else. A manager that stops says so at once: ask another one.
+                    if time.monotonic() > limit or not error.moves:
+                        return await context.abort(error.code, str(error), trailers_of(error))
+                    await asyncio.sleep(_LEADER_PAUSE)
                 except FlotaError as error:
-                    return await context.abort(error.code, str(error), ANSWERED)
+                    return await context.abort(error.code, str(error), trailers_of(error))
                 except grpc.aio.AioRpcError as error:
                     return await context.abort(error.code(), error.details() or "", ANSWERED)
 
@@ -165,15 +172,19 @@ Check = Callable[[Method, Any, dict[str, Any]], Caller]
 
 async def _fail(context: Any, method: Method, error: Exception) -> None:
     if isinstance(error, FlotaError):
-        await context.abort(error.code, str(error), ANSWERED)
+        await context.abort(error.code, str(error), trailers_of(error))
     _log.exception("call failed", method=method.path)
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any], stale: str = "") -> Handler:
-    """`handler` with identity, request id, log line and errors looked after; `stale`: why its answer is an old one."""
-    name = f"{'stream' if method.client_streams else 'unary'}_{'stream' if method.server_streams else 'unary'}"
-    behaviour = getattr(handler, name)
+def _guarded(
+    method: Method, handler: Any, check: Check, metadata: dict[str, Any], stale: str = "", *, retried: bool = False
+) -> Handler:
+    """`handler` with identity, request id, log line and errors looked after.
+
+    `stale`: why its answer is an old one. `retried`: the caller tries again when it is turned away.
+    """
+    behaviour = getattr(handler, kind_of(method))
 
     def enter(context: Any) -> None:
         set_caller(check(method, context, metadata))
@@ -188,6 +199,10 @@ def _guarded(method: Method, handler: Any, check: Check, metadata: dict[str, Any
             result = await behaviour(request, context)
         except grpc.aio.AbortError:
             raise
+        except TurnedAway as error:
+            if retried:
+                raise
+            return await _fail(context, method, error)
         except Exception as error:  # noqa: BLE001 - the last gate before the wire
             return await _fail(context, method, error)
         if made.stale:

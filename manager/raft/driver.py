@@ -16,7 +16,7 @@ import structlog
 
 from flota.manager.raft import core
 from flota.manager.raft.core import Ready, Role
-from flota.manager.raft.interface import NoQuorum, NotLeader, ProposalDropped, RaftError, TooMuchInFlight
+from flota.manager.raft.interface import NoQuorum, NotLeader, ProposalDropped, TooMuchInFlight
 from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.standing import Standing
 from flota.v1.raft_pb2 import Entry, HardState, Member, RaftMessage, SnapshotMeta
@@ -119,8 +119,9 @@ class Driver(Standing):
                 self._refuse(entries, TooMuchInFlight(f"too much at once: {error}; try again in a moment"))
             except core.NotLeader:
                 self._refuse(entries, NotLeader(self.leader_address))
-            except core.ProposalRefused as error:
-                self._refuse(entries, RaftError(str(error)))
+            except core.ProposalRefused:
+                # Leadership is being handed on.
+                self._refuse(entries, NotLeader())
         self._reads = [future for future in self._reads if not future.done()]
         if self._reads and self.raft.leader != core.NOBODY:
             self._set_clock()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from flota.rpc.errors import FailedPrecondition, NoLeader, ResourceExhausted, Unavailable
+from flota.rpc.errors import FailedPrecondition, NoLeader, ResourceExhausted, TurnedAway, Unavailable
 
 
 class StateMachine(Protocol):
@@ -45,8 +45,14 @@ class RaftError(Unavailable):
     """Consensus cannot do this now; trying again may help."""
 
 
-class NotLeader(RaftError):
+class Stopping(RaftError, TurnedAway):
+    """This manager takes no calls any more."""
+
+
+class NotLeader(RaftError, TurnedAway):
     """Another member leads, or nobody does (`leader_address` is empty)."""
+
+    moves = True
 
     def __init__(self, leader_address: str = "") -> None:
         self.leader_address = leader_address

@@ -12,7 +12,7 @@ from random import SystemRandom
 
 from flota.manager.raft import core, membership
 from flota.manager.raft.core import Raft, Role
-from flota.manager.raft.interface import MemberStatus, NoQuorum, RaftConfig, RaftError, StateMachine
+from flota.manager.raft.interface import MemberStatus, NoQuorum, RaftConfig, RaftError, StateMachine, Stopping
 from flota.manager.raft.metrics import RaftMetrics
 from flota.manager.raft.quorum import has_quorum
 from flota.manager.raft.storage import Storage
@@ -178,7 +178,7 @@ class Standing:
                         if self.raft.role is not Role.LEADER and self.leader_address:
                             return self.leader_address
                         await self._changed.wait()
-                    raise RaftError("this manager is stopping")
+                    raise Stopping("this manager is stopping")
             except TimeoutError:
                 if not self.has_quorum:
                     break

@@ -18,7 +18,6 @@ class Client:
         self._daemons = itertools.cycle(daemons)
         self._name = name
         self.written: set[str] = set()
-        self.retries = 0
         self.failures: list[str] = []
 
     async def run(self, done: asyncio.Event) -> None:
@@ -30,13 +29,15 @@ class Client:
             await self._twice(self._read)
 
     async def _twice(self, call: Callable[[Daemon], Awaitable[None]]) -> None:
-        for last in (False, True):
+        refusals: list[str] = []
+        while len(refusals) < 2:
+            daemon = next(self._daemons)
             try:
-                return await call(next(self._daemons))
+                return await call(daemon)
             except grpc.aio.AioRpcError as error:
-                if last:
-                    self.failures.append(f"{error.code().name}: {error.details()}")
-                self.retries += 1
+                refusals.append(f"{daemon.directory.name}: {error.code().name}: {error.details()}")
+        self.failures.append("; then ".join(refusals))
+        return None
 
     async def _write(self, daemon: Daemon, name: str) -> None:
         try:
