@@ -2,7 +2,7 @@
 
 A node describes itself when it opens its first session. One that did not within twice the time that a join may take
 is a leftover: its certificate is refused, and it is taken out of the Raft group if it got that far. A member of that
-group that answers is somebody, whatever has become of its worker.
+group that answers is somebody, whatever has become of its worker; one that does not answer gets as long again.
 """
 
 import asyncio
@@ -48,12 +48,18 @@ class GhostHunter:
         self._membership = membership
         self._clock = clock
         self._members = members
+        # Members that do not answer, and since when.
+        self._silent: dict[str, float] = {}
 
     async def run(self) -> None:
         """Runs until cancelled."""
         while True:
-            for node in ghosts(self._store.nodes, self._clock.now()):
-                if node.id not in {member.node_id for member in self._members() if member.reachable}:
+            now = self._clock.now()
+            found = ghosts(self._store.nodes, now)
+            answers = {member.node_id: member.reachable for member in self._members()}
+            self._silent = {node.id: self._silent.get(node.id, now) for node in found if answers.get(node.id) is False}
+            for node in found:
+                if node.id not in answers or now - self._silent.get(node.id, now) > GHOST_AFTER:
                     await self._remove(node.id)
             await asyncio.sleep(_EVERY)
 
