@@ -169,10 +169,18 @@ class Daemon:
         """As `flota node promote` and `demote` do."""
         async with self.channel() as channel:
             control = ControlStub(channel)
-            node = (await control.GetNode(GetNodeRequest(node_id=node_id), timeout=10)).node
-            request = UpdateNodeRequest(node_id=node_id, version=node.meta.version, spec=node.spec)
-            request.spec.desired_role = role
-            await control.UpdateNode(request, timeout=10)
+            while True:
+                node = (await control.GetNode(GetNodeRequest(node_id=node_id), timeout=10)).node
+                request = UpdateNodeRequest(node_id=node_id, version=node.meta.version, spec=node.spec)
+                request.spec.desired_role = role
+                try:
+                    await control.UpdateNode(request, timeout=10)
+                except grpc.aio.AioRpcError as error:
+                    # The node told something of itself meanwhile.
+                    if error.code() != grpc.StatusCode.ABORTED:
+                        raise
+                else:
+                    return
 
     def is_clean(self) -> bool:
         """Nothing on disk says that the machine is or was part of a cluster."""
