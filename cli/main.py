@@ -50,6 +50,7 @@ COMMANDS = dict(
         _command("login", "Remember credentials for a registry"),
         _command("logout", "Forget the credentials for a registry", "login"),
         _command("simulate", "What a plan would do on so many nodes, on virtual time"),
+        _command("migrate", "Take over services from a Docker swarm"),
         _command("lab", "A whole swarm on this machine, to try things out"),
         _command("daemon", "Run this machine's flota daemon"),
         _command("info", "This node and its swarm", "system"),

@@ -120,7 +120,6 @@ async def push(call: Call) -> web.StreamResponse:
             async for told in going:
                 if told.digest:
                     name = reference.rpartition(":")[2] if ":" in reference.rpartition("/")[2] else "latest"
-                    await out.line({"status": f"{name}: digest: {told.digest}"})
                     await out.line({"progressDetail": {}, "aux": {"Tag": name, "Digest": told.digest, "Size": 0}})
                 else:
                     await out.line(shapes.progress(told.line))

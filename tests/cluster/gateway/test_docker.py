@@ -149,6 +149,14 @@ def test_images_are_tagged_saved_loaded_and_removed(client: Any) -> None:
 
 
 @pytest_group
+def test_a_swarm_is_read_through_its_api_to_be_taken_over(client: Any, swarm: Lab) -> None:
+    config = client.configs.create(name="page", data=b"shown")
+    told = swarm.nodes["m1"].flota("migrate", "--from", "unix:///run/flota/docker.sock")
+    assert "= config page: is here already" in told.splitlines()
+    config.remove()
+
+
+@pytest_group
 def test_what_flota_does_not_do_is_said(client: Any) -> None:
     with pytest.raises(APIError, match="containers of services only") as refused:
         client.containers.run("busybox", "true")
