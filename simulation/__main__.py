@@ -23,6 +23,8 @@ from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import TaskState
 
 MOST_NODES = 20_000
+# A wrong command line, as of every other command.
+WRONG = 125
 
 
 class Refused(Exception):
@@ -30,7 +32,7 @@ class Refused(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the scenario and print it; 1 when tasks are left that found no node, 2 for bad input."""
+    """Run the scenario and print it; 1 when tasks are left that found no node, 125 for bad input."""
     try:
         arguments = _read(argv)
         stack = _stack(arguments.services) if arguments.services else None
@@ -38,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         phases, wall = _simulate(arguments, stack)
     except (Refused, ComposeError) as error:
         print(f"flota simulate: {error}", file=sys.stderr)
-        return 2
+        return WRONG
     except BadValue as error:
         print(f"flota simulate: {error.of('value')}", file=sys.stderr)
-        return 2
+        return WRONG
     if arguments.json:
         print(json.dumps([phase.as_json() for phase in phases]))
     else:

@@ -25,8 +25,10 @@ async def explain(session: Session, service: str, history: bool, nodes: bool) ->
     """Why each task of SERVICE is where it is, or why it waits: node by node, filter by filter."""
     from flota.cli import lookup
     from flota.cli.output.explanation import explanation
-    from flota.v1.control_pb2 import ExplainServiceRequest
+    from flota.cli.output.tasks import hostnames
+    from flota.v1.control_pb2 import ExplainServiceRequest, ListNodesRequest
 
     found = await lookup.service(session, service)
     answer = await session.control.ExplainService(ExplainServiceRequest(service_id=found.id))
-    click.echo(explanation(answer, history, nodes), nl=False)
+    names = hostnames((await session.control.ListNodes(ListNodesRequest())).nodes)
+    click.echo(explanation(answer, names, history, nodes), nl=False)

@@ -16,20 +16,19 @@ from flota.v1.types_pb2 import Decision, TaskState, UpdateStatus
 _MOST_NODES = 50
 
 
-def explanation(answer: ExplainServiceResponse, history: bool, nodes: bool) -> str:
-    """All lines."""
-    names = {verdict.node_id: verdict.hostname or verdict.node_id for verdict in answer.nodes}
+def explanation(answer: ExplainServiceResponse, names: Mapping[str, str], history: bool, nodes: bool) -> str:
+    """All lines; `names` maps ids of nodes to hostnames."""
     lines = list(_service(answer.service))
     shown = [each for each in answer.tasks if history or each.task.desired_state <= TaskState.TASK_STATE_COMPLETE]
     for each in shown:
         lines += ["", _task(each.task, names), *_decisions(each.task.decisions)]
         if each.nodes:
-            lines += _verdicts(each.nodes)
+            lines += _verdicts(each.nodes, each.nodes_left_out)
     left_out = len(answer.tasks) - len(shown)
     if left_out:
         lines += ["", f"{left_out} older tasks are not shown; --history shows them"]
     if nodes:
-        lines += ["", "one more task:", *_verdicts(answer.nodes)]
+        lines += ["", "one more task:", *_verdicts(answer.nodes, answer.nodes_left_out)]
     return "\n".join(lines) + "\n"
 
 
@@ -62,15 +61,14 @@ def _decisions(decisions: Iterable[Decision]) -> list[str]:
     return align(rows).splitlines() if rows else []
 
 
-def _verdicts(verdicts: Sequence[NodeVerdict]) -> list[str]:
+def _verdicts(verdicts: Sequence[NodeVerdict], left_out: int) -> list[str]:
     rows = [["  NODE", "TASKS", "VERDICT"]]
-    refused_last = sorted(verdicts, key=lambda verdict: bool(verdict.refusals))
-    for verdict in refused_last[:_MOST_NODES]:
+    for verdict in verdicts[:_MOST_NODES]:
         says = "; ".join(f"{each.filter}: {each.reason}" for each in verdict.refusals) or "fits"
         counts = f"{verdict.tasks_of_service} of {verdict.tasks}"
         rows.append([f"  {verdict.hostname or verdict.node_id}", counts, says])
     lines = align(rows).splitlines()
-    if len(verdicts) > _MOST_NODES:
-        fit = sum(1 for verdict in verdicts if not verdict.refusals)
-        lines.append(f"  … {len(verdicts) - _MOST_NODES} more nodes; {fit} of {len(verdicts)} fit")
+    more = len(verdicts) + left_out - _MOST_NODES
+    if more > 0:
+        lines.append(f"  … and {more} more nodes, which refuse no less")
     return lines

@@ -25,6 +25,9 @@ from flota.v1.control_pb2 import (
 from flota.v1.objects_pb2 import Service, Task
 from flota.v1.types_pb2 import TaskState
 
+# What a person reads, and what fits into an answer whatever the size of the cluster.
+MOST_NODES = 200
+
 
 class Explaining(ControlBase):
     """The calls that look with the scheduler's eyes."""
@@ -35,16 +38,19 @@ class Explaining(ControlBase):
         service = find(store.services, "service", request.service_id)
         tasks = store.tasks.by("service", service.id)
         picture = await picture_of(store)
-        one_more = new_task(
-            store.cluster, service, 0, "", TaskState.TASK_STATE_RUNNING, self._clock.now(), self._rng
-        )  # fmt: skip
-        answer = ExplainServiceResponse(
-            service=shown_service(service), nodes=_verdicts(picture, picture.demand_of(one_more))
-        )
+        now = self._clock.now()
+        one_more = new_task(store.cluster, service, 0, "", TaskState.TASK_STATE_RUNNING, now, self._rng)
+        nodes, left_out = _verdicts(picture, picture.demand_of(one_more))
+        answer = ExplainServiceResponse(service=shown_service(service), nodes=nodes, nodes_left_out=left_out)
+        told: set[tuple[int, str]] = set()
         for task in sorted(tasks, key=lambda task: (task.slot, task.node_id, task.meta.created_at.ToNanoseconds())):
             explanation = TaskExplanation(task=shown_task(task))
-            if _waits_for_a_node(task):
-                explanation.nodes.extend(_verdicts(picture, picture.demand_of(task), task.node_id))
+            alike = (task.spec_version.index, task.node_id)
+            if _waits_for_a_node(task) and alike not in told:
+                # The others of its kind are refused for the same reasons.
+                told.add(alike)
+                nodes, explanation.nodes_left_out = _verdicts(picture, picture.demand_of(task), task.node_id)
+                explanation.nodes.extend(nodes)
             answer.tasks.append(explanation)
         return answer
 
@@ -77,22 +83,27 @@ def _waits_for_a_node(task: Task) -> bool:
     )  # fmt: skip
 
 
-def _verdicts(picture: Picture, demand: Demand, node_id: str = "") -> list[NodeVerdict]:
+def _verdicts(picture: Picture, demand: Demand, node_id: str = "") -> tuple[list[NodeVerdict], int]:
+    """The nodes' verdicts, those that refuse least first, and how many more there are."""
     counts = picture.nodes.by_service.get(demand.service_id, {})
+    judged = [
+        (refusals(demand, info, picture.nodes), info)
+        for info in picture.nodes.nodes.values()
+        if not node_id or info.id == node_id
+    ]
+    judged.sort(key=lambda one: (len(one[0]), one[1].node.description.hostname, one[1].id))
     verdicts: list[NodeVerdict] = []
-    for info in sorted(picture.nodes.nodes.values(), key=lambda info: (info.node.description.hostname, info.id)):
-        if node_id and info.id != node_id:
-            continue
+    for refused, info in judged[:MOST_NODES]:
         verdict = NodeVerdict(
             node_id=info.id,
             hostname=info.node.description.hostname,
             tasks_of_service=counts.get(info.id, 0),
             tasks=info.active,
         )
-        for refusal in refusals(demand, info, picture.nodes):
+        for refusal in refused:
             verdict.refusals.add(filter=refusal.name, reason=refusal.reason(demand, info, picture.nodes))
         verdicts.append(verdict)
-    return verdicts
+    return verdicts, max(0, len(judged) - MOST_NODES)
 
 
 def _move(move: Move) -> TaskMove:

@@ -26,6 +26,8 @@ from flota.v1.types_pb2 import NodeAvailability, NodeState, RebalancePolicy, Tas
 # Seconds for which a node has to be there before tasks are moved because of it, and between two looks.
 SETTLE = 3.0
 GAP = 1.0
+# Likewise for services with the policy always, which are looked at although nobody asked.
+ALWAYS_GAP = 5.0
 
 _Policy = RebalancePolicy
 
@@ -61,6 +63,7 @@ class Rebalancer:
         self._dirty = True
         self._moved_at: dict[str, float] = {}
         self._wake = 0.0
+        self._looked_at = 0.0
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -111,10 +114,17 @@ class Rebalancer:
         self._wake = 0.0
         cluster = self._store.cluster
         asked, due = [], []
+        now = self._clock.now()
+        always = now >= self._looked_at + ALWAYS_GAP
         for service in self._store.services:
             policy = policy_of(service, cluster)
-            if service.HasField("rebalance_asked") or policy == _Policy.REBALANCE_POLICY_ALWAYS:
+            if service.HasField("rebalance_asked"):
                 due.append(service)
+            elif policy == _Policy.REBALANCE_POLICY_ALWAYS and always:
+                self._looked_at = now
+                due.append(service)
+            elif policy == _Policy.REBALANCE_POLICY_ALWAYS:
+                self._wake = self._looked_at + ALWAYS_GAP
             elif joined and policy == _Policy.REBALANCE_POLICY_ON_JOIN:
                 asked.append(service)
         if joined:

@@ -75,7 +75,7 @@ def test_what_finds_no_node_is_told_with_the_reason_and_a_status(plan: str, caps
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(argv) == 2
+    assert main(argv) == 125
     err = capsys.readouterr().err
     assert err.startswith("flota simulate: ")
     assert said in err

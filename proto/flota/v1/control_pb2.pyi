@@ -729,21 +729,25 @@ class TaskExplanation(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    NODES_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    nodes_left_out: _builtins.int
+    """How many nodes there are beyond these."""
     @_builtins.property
     def task(self) -> _objects_pb2.Task: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerdict]:
-        """Of a task that has no node: every node's."""
+        """Of the first task of a spec that has no node: every node's, those with the fewest refusals first; at most 200."""
 
     def __init__(
         self,
         *,
         task: _objects_pb2.Task | None = ...,
         nodes: _abc.Iterable[Global___NodeVerdict] | None = ...,
+        nodes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "nodes_left_out", b"nodes_left_out", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -756,13 +760,15 @@ class ExplainServiceResponse(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    NODES_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    nodes_left_out: _builtins.int
     @_builtins.property
     def service(self) -> _objects_pb2.Service: ...
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskExplanation]: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerdict]:
-        """Where one more task of the service could go now."""
+        """Where one more task of the service could go now: likewise."""
 
     def __init__(
         self,
@@ -770,10 +776,11 @@ class ExplainServiceResponse(_message.Message):
         service: _objects_pb2.Service | None = ...,
         tasks: _abc.Iterable[Global___TaskExplanation] | None = ...,
         nodes: _abc.Iterable[Global___NodeVerdict] | None = ...,
+        nodes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "service", b"service", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "nodes_left_out", b"nodes_left_out", "service", b"service", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -135,7 +135,7 @@ def test_a_drain_that_waits_ends_when_nothing_runs_there(working: Daemon, flota:
     }
     assert working.cluster.node("w1").spec.availability == NodeAvailability.NODE_AVAILABILITY_DRAIN
     done = flota("node", "update", "--availability", "active", "--wait", "w1")
-    assert (done.status, done.err) == (2, "flota: --wait goes with --availability drain only\n")
+    assert (done.status, done.err) == (125, "flota: --wait goes with --availability drain only\n")
 
 
 def test_a_drain_that_cannot_end_says_what_is_left_and_why(working: Daemon, flota: Flota) -> None:
