@@ -9,6 +9,7 @@ from flota.cli.output.pretty import Lines
 from flota.cli.output.services import mode_words
 from flota.cli.output.tasks import protocol_word
 from flota.gateway.translation.words import word
+from flota.stacks.devices import format_device
 from flota.stacks.units import format_cpus, format_duration, format_size, nanoseconds_of
 from flota.v1.objects_pb2 import Service
 from flota.v1.specs_pb2 import ContainerSpec, TaskSpec
@@ -121,6 +122,7 @@ def _container(lines: Lines, container: ContainerSpec) -> None:
         lines.some("Add", ", ".join(container.capability_add), 1)
         lines.some("Drop", ", ".join(container.capability_drop), 1)
     lines.mapping("SysCtls", container.sysctls)
+    lines.listed("Devices", map(format_device, container.devices))
     lines.listed("Ulimits", (f"{each.name}: {each.soft}:{each.hard}" for each in container.ulimits))
     if container.mounts:
         lines.title("Mounts")

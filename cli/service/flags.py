@@ -25,6 +25,7 @@ LISTS = (
         "constraint",
         "container_label",
         "depends_on",
+        "device",
         "dns",
         "dns_option",
         "dns_search",

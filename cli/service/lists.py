@@ -11,6 +11,7 @@ from typing import Any
 from flota.cli.failures import BadFlag
 from flota.cli.service import values
 from flota.cli.service.scalars import read_flag
+from flota.stacks.devices import parse_device
 from flota.stacks.mounts import parse_mount
 from flota.stacks.ports import parse_port, port_number, protocol_of
 from flota.v1.specs_pb2 import ServiceSpec
@@ -80,6 +81,13 @@ def change_lists(spec: ServiceSpec, flags: Flags, network_ids: Mapping[str, str]
         _read(flags, "ulimit_add", values.ulimit),
         flags.get("ulimit_rm") or (),
         lambda limit: limit.name,
+    )
+    _change_list(
+        container.devices,
+        _read(flags, "device_add", parse_device),
+        flags.get("device_rm") or (),
+        lambda device: device.target or device.source,
+        missing="--device-rm",
     )
     _change_list(
         container.mounts,

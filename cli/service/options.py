@@ -71,6 +71,7 @@ _LISTS: Sequence[tuple[str, str, str]] = (
     ("dns-search", "DOMAIN", "Search domain."),
     ("dns-option", "OPTION", "Option of the resolver."),
     ("ulimit", "NAME=SOFT[:HARD]", "Resource limit."),
+    ("device", "PATH[:PATH][:rwm]", "A device of the node for the container."),
     ("sysctl", "KEY=VALUE", "Kernel parameter of the container."),
     ("generic-resource", "KIND=COUNT", "What the scheduler sets aside of a thing that nodes offer."),
 )
@@ -84,6 +85,7 @@ _RM = {
     "secret": "NAME",
     "config": "NAME",
     "ulimit": "NAME",
+    "device": "PATH",
     "sysctl": "KEY",
     "generic-resource": "KIND",
 }

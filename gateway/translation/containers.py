@@ -60,6 +60,15 @@ def container_spec(given: Fields) -> specs.ContainerSpec:
             for each in given.parts("Ulimits")
         ],
         oom_score_adj=given.number("OomScoreAdj", INT32),
+        # Not in Docker's swarm mode; named as in its containers.
+        devices=[
+            types.Device(
+                source=each.text("PathOnHost"),
+                target=each.text("PathInContainer"),
+                permissions=each.text("CgroupPermissions"),
+            )
+            for each in given.parts("Devices")
+        ],
     )
     if given.has("Healthcheck"):
         spec.healthcheck.CopyFrom(health_config(given.part("Healthcheck")))

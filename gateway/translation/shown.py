@@ -180,6 +180,10 @@ def container_spec(spec: specs.ContainerSpec) -> Json:
         CapabilityDrop=list(spec.capability_drop),
         Ulimits=[{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in spec.ulimits],
         OomScoreAdj=spec.oom_score_adj or None,
+        Devices=[
+            {"PathOnHost": each.source, "PathInContainer": each.target, "CgroupPermissions": each.permissions}
+            for each in spec.devices
+        ],
     )
     if spec.HasField("healthcheck"):
         check = spec.healthcheck

@@ -14,7 +14,7 @@ from flota.manager.control.mount_rules import check_mounts
 from flota.manager.control.names import check_duration, check_labels
 from flota.rpc.errors import InvalidArgument
 from flota.v1.specs_pb2 import ContainerSpec
-from flota.v1.types_pb2 import DnsConfig, FileTarget, HealthConfig, Ulimit
+from flota.v1.types_pb2 import Device, DnsConfig, FileTarget, HealthConfig, Ulimit
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*")
 _CAPABILITY = re.compile(r"(?:CAP_)?[A-Z][A-Z_]*[A-Z]", re.IGNORECASE)
@@ -52,6 +52,7 @@ def check_container(container: ContainerSpec) -> None:
         if not _CAPABILITY.fullmatch(capability):
             raise InvalidArgument.of("capability", capability, "a name like CAP_NET_ADMIN, or ALL, is needed")
     _check_ulimits(container.ulimits)
+    _check_devices(container.devices)
     if not -1000 <= container.oom_score_adj <= 1000:
         raise InvalidArgument.of("OOM score adjustment", container.oom_score_adj, "allowed is -1000 to 1000")
 
@@ -160,6 +161,22 @@ def _check_ulimits(ulimits: Iterable[Ulimit]) -> None:
             raise InvalidArgument.of(
                 f"ulimit {ulimit.name}", f"{ulimit.soft}:{ulimit.hard}", "the soft limit must not be above the hard one"
             )
+
+
+def _check_devices(devices: Iterable[Device]) -> None:
+    seen: set[str] = set()
+    for device in devices:
+        target = device.target or device.source
+        for field, path in (("device", device.source), ("device target", target)):
+            if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+                raise InvalidArgument.of(field, path, "an absolute path without '..' is needed, such as /dev/fuse")
+        if set(device.permissions) - set("rwm") or len(set(device.permissions)) != len(device.permissions):
+            raise InvalidArgument.of(
+                f"permissions of device {device.source}", device.permissions, "allowed are r, w and m, each once"
+            )
+        if target in seen:
+            raise InvalidArgument.of("device", target, "it is given twice")
+        seen.add(target)
 
 
 def check_file(word: str, file: FileTarget) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from flota.stacks.devices import format_device
 from flota.stacks.mounts import AFFINITY, PROPAGATIONS
 from flota.stacks.ports import MODES, PROTOCOLS
 from flota.stacks.translation.names import IMAGE, NAMESPACE
@@ -117,6 +118,7 @@ def _container(container: ContainerSpec) -> Tree:
         extra_hosts=[
             f"{name}={address}" for line in container.hosts for address, *names in [line.split()] for name in names
         ],
+        devices=[format_device(each) for each in container.devices],
         group_add=list(container.groups),
         healthcheck=_health(container.healthcheck),
         hostname=container.hostname,

@@ -9,6 +9,7 @@ from typing import Any
 
 from flota.stacks.compose.canonical.entries import mount_of
 from flota.stacks.compose.tree import Map, Spot
+from flota.stacks.devices import parse_device
 from flota.stacks.mounts import parse_short_tmpfs
 from flota.stacks.translation.names import NAMESPACE, labels, object_name
 from flota.stacks.units import duration_message, parse_duration
@@ -53,6 +54,7 @@ class Containers:
             container.stop_grace_period.CopyFrom(duration_message(parse_duration(service["stop_grace_period"])))
         self._set_capabilities(container, service, spot)
         _set_ulimits(container, service.get("ulimits", {}))
+        container.devices.extend(map(parse_device, service.get("devices", ())))
         _set_dns(container, service)
         health = _health(service.get("healthcheck", {}))
         if health.ByteSize():

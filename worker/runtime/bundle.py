@@ -4,11 +4,13 @@ Kernel defaults follow Docker's: masked and read-only paths of /proc, /sys read-
 """
 
 import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flota.worker.runtime import limits, seccomp
+from flota.v1.types_pb2 import GenericResource
+from flota.worker.runtime import devices, limits, seccomp
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.capabilities import effective
 from flota.worker.runtime.container import BadContainer, Container
@@ -67,7 +69,10 @@ def arguments(container: Container) -> list[str]:
 
 
 def environment(container: Container) -> list[str]:
-    """KEY=VALUE, the spec's over the image's over the defaults. A name alone in the spec takes it away."""
+    """KEY=VALUE, the spec's over the image's over the defaults. A name alone in the spec takes it away.
+
+    Which generic resources the scheduler gave the task stands in DOCKER_RESOURCE_KIND: a count, or names.
+    """
     spec = container.task.spec.container
     wanted = [_PATH, f"HOSTNAME={container.hostname}", *(["TERM=xterm"] if spec.tty else []), *container.image.env]
     values = {name: value for name, _, value in (entry.partition("=") for entry in wanted)}
@@ -77,7 +82,16 @@ def environment(container: Container) -> list[str]:
             values[name] = value
         else:
             values.pop(name, None)
+    values |= _generic_resources(container.task.assigned_generic)
     return [f"{name}={value}" for name, value in values.items()]
+
+
+def _generic_resources(assigned: Iterable[GenericResource]) -> dict[str, str]:
+    """Docker's names and form: DOCKER_RESOURCE_GPU=UUID1,UUID2 or =2."""
+    given: dict[str, list[str]] = {}
+    for one in assigned:
+        given.setdefault(f"DOCKER_RESOURCE_{one.kind.upper()}", []).append(one.name or str(one.count))
+    return {name: ",".join(values) for name, values in given.items()}
 
 
 def directory(container: Container) -> str:
@@ -115,9 +129,14 @@ def process(container: Container, account: Account, command: list[str], machine:
 
 
 def configuration(
-    container: Container, account: Account, mounts: list[HostMount], rootfs: Path, machine: Machine
+    container: Container,
+    account: Account,
+    mounts: list[HostMount],
+    rootfs: Path,
+    machine: Machine,
+    found: Sequence[devices.Found] = (),
 ) -> dict[str, Any]:
-    """The whole of config.json. Raises BadContainer."""
+    """The whole of config.json; `found` are the devices it asks for. Raises BadContainer."""
     spec = container.task.spec.container
     command = arguments(container)
     everything = [*_KERNEL_MOUNTS, *([_CGROUP_MOUNT] if machine.unified_cgroups else [])]
@@ -131,6 +150,7 @@ def configuration(
         resources = limits.resources(container.task.spec.resources, swap_accounting=machine.swap_accounting)
     except ValueError as error:
         raise BadContainer(str(error)) from None
+    resources["devices"] += [one.rule for one in found]
     # The sandbox's namespace carries the network's own settings; these are the user's.
     linux: dict[str, Any] = {
         "cgroupsPath": f"{machine.cgroup_parent}/{container.id}",
@@ -146,6 +166,8 @@ def configuration(
         "maskedPaths": _MASKED,
         "readonlyPaths": _READ_ONLY,
     }
+    if found:
+        linux["devices"] = [one.node for one in found]
     wanted = process(container, account, command, machine)
     if machine.seccomp:
         linux["seccomp"] = seccomp.profile(wanted["capabilities"]["bounding"], platform.machine())

@@ -31,6 +31,18 @@ class PlacedFile:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What becomes of what a container says."""
+
+    # Bytes of the file before a new one takes its place; 0 = no limit.
+    size: int = 0
+    # To journald as well; the file is kept for `service logs`.
+    journal: bool = False
+    # Whether there is a file.
+    kept: bool = True
+
+
+@dataclass(frozen=True)
 class Container:
     """Everything one container is made from. `task` is expanded: no templates left in it."""
 
@@ -41,8 +53,7 @@ class Container:
     sandbox: Sandbox
     hostname: str
     files: tuple[PlacedFile, ...] = ()
-    # Log file's limit in bytes before it is rotated; 0 = none.
-    log_size: int = 0
+    log: Log = Log()
 
     @property
     def id(self) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flota.worker.runtime import processes
-from flota.worker.runtime.container import ContainerError, Exit
+from flota.worker.runtime.container import ContainerError, Exit, Log
 from flota.worker.runtime.oci import Program, refusal
 
 _EXIT = "exit"
@@ -65,10 +65,10 @@ class Order:
 
     container_id: str
     bundle: Path
-    log: Path
+    log_file: Path
     terminal: bool
     stdin: bool
-    log_size: int
+    log: Log
 
 
 async def launch(order: Order, conmon: str, program: Program, place: Place, limit: float) -> Record:
@@ -118,16 +118,25 @@ def _command(order: Order, conmon: str, program: Program) -> list[str]:
     command = [
         *(conmon, "--api-version", "--sync", "--cid", order.container_id, "--cuuid", order.container_id),
         *("--bundle", str(order.bundle), "--full-attach", "--container-pidfile", str(order.bundle / "pid")),
-        *("--persist-dir", str(order.bundle), "--log-path", f"k8s-file:{order.log}", "--no-sync-log"),
+        *("--persist-dir", str(order.bundle), "--no-sync-log", *_log(order)),
         *("--runtime", program.path, *(f"--runtime-arg={option}" for option in program.options)),
     ]
-    if order.log_size:
-        command += ["--log-size-max", str(order.log_size)]
     if order.terminal:
         command.append("--terminal")
     if order.stdin:
         command.append("--stdin")
     return command
+
+
+def _log(order: Order) -> list[str]:
+    if not order.log.kept:
+        return ["--log-path", "none:"]
+    options = ["--log-path", f"k8s-file:{order.log_file}"]
+    if order.log.journal:
+        options += ["--log-path", "journald:", "--log-tag", order.container_id]
+    if order.log.size:
+        options += ["--log-size-max", str(order.log.size)]
+    return options
 
 
 async def _answer(reports: int) -> int:

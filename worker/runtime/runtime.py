@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 
 from flota.v1.tasks_pb2 import TaskStats
 from flota.v1.types_pb2 import Mount
-from flota.worker.runtime import bundle, inside, machine, monitor, mounts, placing, root
+from flota.worker.runtime import bundle, devices, inside, machine, monitor, mounts, placing, root
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.bundle import HostMount
 from flota.worker.runtime.cgroups import Cgroups
@@ -172,14 +172,15 @@ class Runtime:
     ) -> Record:
         await self._in_thread(self._write_bundle, container, places, account, placing.arrange(wanted, own))
         spec = container.task.spec.container
-        order = monitor.Order(container.id, places.bundle, places.log, spec.tty, spec.open_stdin, container.log_size)
+        order = monitor.Order(container.id, places.bundle, places.log, spec.tty, spec.open_stdin, container.log)
         record = await monitor.launch(order, self._conmon, self._program, self._place, limit=_CREATE_LIMIT)
         record.write(places.bundle)
         return record
 
     def _write_bundle(self, container: Container, places: Places, account: Account, placed: list[HostMount]) -> None:
         root.check_program(container, places.rootfs, placed)
-        config = bundle.configuration(container, account, placed, places.rootfs, self._machine)
+        found = devices.look(container.task.spec.container.devices)
+        config = bundle.configuration(container, account, placed, places.rootfs, self._machine, found)
         places.config.write_text(json.dumps(config))
 
     async def _place(self, monitor_pid: int) -> None:

@@ -1,16 +1,21 @@
 """From a task to its container, up to the moment before the program runs: image, secrets, network, container."""
 
+from pathlib import Path
+
 from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import PreparedTask
 from flota.v1.types_pb2 import Driver
 from flota.worker.images.config import ImageConfig
-from flota.worker.runtime.container import BadContainer, Container
+from flota.worker.runtime.container import BadContainer, Container, Log
 from flota.worker.tasks.health import Check, merged
 from flota.worker.tasks.parts import Parts
 from flota.worker.tasks.template import expanded, render_payload
 
 # What people call the log that this node keeps: Docker's names for logs in files.
-_LOG_DRIVERS = ("", "json-file", "local", "k8s-file")
+_FILES = ("", "json-file", "local", "k8s-file")
+_NONE, _JOURNALD = "none", "journald"
+_LOG_DRIVERS = (*_FILES[1:], _JOURNALD, _NONE)
+_JOURNAL = Path("/run/systemd/journal/socket")
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -34,11 +39,11 @@ async def prepare(task: Task, parts: Parts) -> PreparedTask:
     files = parts.payloads.files(
         wanted, lambda what, text: render_payload(what, text, wanted, parts.node, parts.payloads)
     )
-    size = log_size(task.log_driver)
+    log = log_of(task.log_driver)
     sandbox = await parts.networks.attach(wanted)
     prepared.ports.extend(sandbox.ports)
     await parts.containers.create(
-        Container(wanted, image.config, image.layers, sandbox, container.hostname, files, size)
+        Container(wanted, image.config, image.layers, sandbox, container.hostname, files, log)
     )
     return prepared
 
@@ -54,13 +59,20 @@ def decide(task: Task, image_id: str, image: ImageConfig) -> PreparedTask:
     )
 
 
-def log_size(driver: Driver) -> int:
+def log_of(driver: Driver) -> Log:
+    """How the container's log is kept. Raises BadContainer."""
+    if driver.name == _NONE:
+        return Log(kept=False)
+    if driver.name == _JOURNALD and not _JOURNAL.exists():
+        raise BadContainer(f"log driver journald: no journald listens on this node ({_JOURNAL})")
+    if driver.name not in _FILES and driver.name != _JOURNALD:
+        raise BadContainer(f"unknown log driver {driver.name!r}: this node has {', '.join(_LOG_DRIVERS)}")
+    return Log(size=_size(driver.options.get("max-size", "")), journal=driver.name == _JOURNALD)
+
+
+def _size(max_size: str) -> int:
     """Bytes after which a log is rotated; 0 = never. Raises BadContainer."""
-    if driver.name not in _LOG_DRIVERS:
-        raise BadContainer(
-            f"unknown log driver {driver.name!r}: flota keeps logs on the node ({', '.join(_LOG_DRIVERS[1:])})"
-        )
-    text = driver.options.get("max-size", "").strip().lower()
+    text = max_size.strip().lower()
     if not text or text == "-1":
         return 0
     digits = text.removesuffix("b").rstrip("kmg")

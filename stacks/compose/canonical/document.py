@@ -102,6 +102,7 @@ _PLAIN_READERS: dict[str, Reader] = {
     "depends_on": entries.depends_on,
     "deploy": _DEPLOY,
     "environment": words.environment,
+    "devices": entries.devices,
     "extra_hosts": entries.extra_hosts,
     "healthcheck": _HEALTH,
     "logging": fields({"driver": text, "options": pairs()}),

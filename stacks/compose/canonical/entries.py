@@ -9,6 +9,7 @@ from typing import Any
 from flota.stacks.compose.canonical.leaves import Reader, count, fields, flag, pairs, same, size, text, texts
 from flota.stacks.compose.canonical.words import ULIMITS, address, aliases
 from flota.stacks.compose.tree import Items, Map, Spot, text_of
+from flota.stacks.devices import format_device, parse_device
 from flota.stacks.errors import BadValue, ComposeError, did_you_mean
 from flota.stacks.mounts import (
     AFFINITY,
@@ -309,6 +310,29 @@ def extra_hosts(value: Any, spot: Spot) -> Items:
         if not separator or not host.strip():
             here.fail(f"{each!r} is not HOST=ADDRESS, such as db=10.0.0.5")
         made.put(f"{host.strip()}={_host_address(address, here)}", here.place)
+    return made
+
+
+def devices(value: Any, spot: Spot) -> Items:
+    """A list of SOURCE[:TARGET][:PERMISSIONS], each target once; a map of the three is the same."""
+    made = Items(value.place)
+    targets: set[str] = set()
+    for index, each in enumerate(value):
+        here = spot.of(value, index)
+        if isinstance(each, Map):
+            each = ":".join(filter(None, (text_of(each.get(key, "")) for key in ("source", "target", "permissions"))))
+        try:
+            device = parse_device(text_of(each))
+        except BadValue as error:
+            raise here.error(str(error)) from None
+        for path in (device.source, device.target):
+            if ".." in path.split("/"):
+                here.fail(f"{path!r} is not an absolute path without '..'")
+        target = device.target or device.source
+        if target in targets:
+            here.fail(f"the device {target!r} is given twice")
+        targets.add(target)
+        made.put(format_device(device), here.place)
     return made
 
 

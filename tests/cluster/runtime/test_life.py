@@ -12,7 +12,7 @@ import pytest
 from flota.v1.types_pb2 import ResourceRequirements, Resources
 from flota.worker.images.config import ImageConfig
 from flota.worker.runtime import mounts
-from flota.worker.runtime.container import BadContainer, Container, ContainerError, ContainerState, Exit, Phase
+from flota.worker.runtime.container import BadContainer, Container, ContainerError, ContainerState, Exit, Log, Phase
 from flota.worker.runtime.runtime import Runtime
 from tests.cluster.runtime.world import World, eventually
 
@@ -189,7 +189,7 @@ async def test_a_missing_layer_is_an_error_for_people(world: World, runtime: Run
 
 
 async def test_the_log_is_kept_within_its_limit(world: World, runtime: Runtime) -> None:
-    container = world.container("i=0; while test $i -lt 200; do echo line $i; i=$((i+1)); done", log_size=2000)
+    container = world.container("i=0; while test $i -lt 200; do echo line $i; i=$((i+1)); done", log=Log(2000))
     assert await run(runtime, container) == Exit(0)
     assert runtime.log_file(container.id).stat().st_size <= 2000
     assert world.output(container)[-1] == "line 199"

@@ -20,7 +20,7 @@ from flota.v1.specs_pb2 import ContainerSpec, TaskSpec
 from flota.v1.types_pb2 import ResourceRequirements
 from flota.worker.images.config import ImageConfig
 from flota.worker.runtime import mounts
-from flota.worker.runtime.container import Container, PlacedFile
+from flota.worker.runtime.container import Container, Log, PlacedFile
 from flota.worker.runtime.machine import CGROUPS
 from flota.worker.runtime.runtime import Runtime
 
@@ -133,7 +133,7 @@ class World:
         image: ImageConfig | None = None,
         resources: ResourceRequirements | None = None,
         files: tuple[PlacedFile, ...] = (),
-        log_size: int = 0,
+        log: Log = Log(),  # noqa: B008 - it cannot be changed
         **spec: Any,
     ) -> Container:
         """A task that runs `command` (a single word with spaces is a line for the shell)."""
@@ -147,7 +147,7 @@ class World:
             sandbox=Sandbox(self.netns, "nameserver 127.0.0.11\n", ("127.0.0.1 localhost", "10.0.0.2 box")),
             hostname="box",
             files=files,
-            log_size=log_size,
+            log=log,
         )
 
     def output(self, container: Container) -> list[str]:

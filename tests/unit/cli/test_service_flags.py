@@ -122,6 +122,13 @@ CREATE: list[tuple[str, str]] = [
     ),
     ("--cap-add net_admin --cap-drop ALL", in_container('capability_add: "CAP_NET_ADMIN" capability_drop: "ALL"')),
     (
+        "--device /dev/fuse --device /dev/sda:/dev/disk:r --device /dev/kvm:rw",
+        in_container(
+            'devices { source: "/dev/fuse" } devices { source: "/dev/sda" target: "/dev/disk" permissions: "r" } '
+            'devices { source: "/dev/kvm" permissions: "rw" }'
+        ),
+    ),
+    (
         "--ulimit nofile=10:20 --ulimit core=-1",
         in_container('ulimits { name: "nofile" soft: 10 hard: 20 } ulimits { name: "core" soft: -1 hard: -1 }'),
     ),
@@ -267,6 +274,9 @@ BAD = [
     ("--network name=", "invalid --network 'name=': 'name=' must be key=value"),
     ("--secret source=", "invalid --secret 'source=': 'source=' must be key=value"),
     ("--config mode=9,source=c", "invalid --config 'mode=9,source=c': '9' is not an octal mode such as 0444"),
+    ("--device fuse", "invalid --device 'fuse': HOST-PATH[:CONTAINER-PATH][:rwm] is needed"),
+    ("--device /dev/fuse:rx", "invalid --device '/dev/fuse:rx': HOST-PATH"),
+    ("--device /dev/fuse:", "invalid --device '/dev/fuse:': HOST-PATH"),
     ("--ulimit nofile", "invalid --ulimit 'nofile': NAME=SOFT[:HARD] is needed"),
     ("--ulimit nofile=2:1", "invalid --ulimit 'nofile=2:1': the soft limit is above the hard one"),
     ("--host db", "invalid --host 'db': HOST:ADDRESS is needed"),
