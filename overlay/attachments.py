@@ -59,7 +59,8 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
         if not network.spec.internal:
             versions = {address.version for address in addresses} - (set() if network.spec.ingress else routed | taken)
             found = gateways(network)
-            ways_out = [found[version].partition("/")[0] for version in sorted(versions & found.keys())]
+            # By IPv6 there is no way out yet.
+            ways_out = [found[version].partition("/")[0] for version in sorted(versions & found.keys() - {6})]
             routed |= versions
         plans.append(
             InterfacePlan(

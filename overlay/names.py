@@ -45,12 +45,12 @@ class NameTable:
 
     def lookup(self, name: str) -> tuple[str, ...] | None:
         """Addresses of a name in lower case; () if nothing is ready behind it, None if nobody has that name."""
-        virtual = self._virtual.get(name)
+        virtual, tasks = self._virtual.get(name), self._tasks.get(name)
         if virtual:
             addresses = tuple(sorted({address for address in virtual.values() if address}))
             if addresses:
-                return addresses
-        tasks = self._tasks.get(name)
+                # A virtual address is an IPv4 one; by IPv6 the name leads to the ready tasks.
+                return (*addresses, *(one for of in (tasks or {}).values() for one in of if ":" in one))
         if tasks is None:
             return None if virtual is None else ()
         return tuple(address for addresses in tasks.values() for address in addresses)

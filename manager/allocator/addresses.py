@@ -60,34 +60,35 @@ class Numbers:
 
 
 class Subnet:
-    """The IPv4 addresses of one subnet. Network, broadcast and gateway addresses are never given."""
+    """The addresses of one subnet, IPv4 or IPv6. Network, broadcast and gateway addresses are never given."""
 
     def __init__(
         self, subnet: str, gateway: str = "", range: str = "", reserved: Iterable[str] = (), network: str = ""
     ) -> None:
-        self.network = ipaddress.IPv4Network(subnet)
+        self.network = ipaddress.ip_network(subnet)
         first, last = int(self.network.network_address), int(self.network.broadcast_address)
-        if self.network.prefixlen < 31:
+        if self.network.prefixlen < self.network.max_prefixlen - 1:
             first, last = first + 1, last - 1
-        self.gateway = ipaddress.IPv4Address(gateway) if gateway else ipaddress.IPv4Address(first)
+        self._address = ipaddress.IPv4Address if self.network.version == 4 else ipaddress.IPv6Address
+        self.gateway = ipaddress.ip_address(gateway) if gateway else self._address(first)
         self._first, self._last = first, last
-        part = ipaddress.IPv4Network(range) if range else self.network
+        part = ipaddress.ip_network(range) if range else self.network
         low, high = max(first, int(part.network_address)), min(last, int(part.broadcast_address))
         self._free = Numbers(low, high, f"address in {subnet}" + (f" of network {network}" if network else ""))
         # Asked for by address, outside the range others are given from.
         self._outside: set[int] = set()
-        for address in (self.gateway, *map(ipaddress.IPv4Address, reserved)):
+        for address in (self.gateway, *map(ipaddress.ip_address, reserved)):
             if low <= int(address) <= high and int(address) not in self._free:
                 self._free.take(int(address))
         self._free.begin_at(low)
 
     def give(self) -> str:
         """A free address with its prefix length: "10.0.1.5/24". Raises Exhausted."""
-        return f"{ipaddress.IPv4Address(self._free.give())}/{self.network.prefixlen}"
+        return f"{self._address(self._free.give())}/{self.network.prefixlen}"
 
     def take(self, address: str) -> str:
         """This address (with or without prefix length). Raises Taken."""
-        wanted = ipaddress.IPv4Address(address.partition("/")[0])
+        wanted = ipaddress.ip_address(address.partition("/")[0])
         number = int(wanted)
         if not self._first <= number <= self._last:
             raise Taken(f"address {wanted} is not one of {self.network}")
@@ -101,6 +102,6 @@ class Subnet:
 
     def free(self, address: str) -> None:
         """It is not used any longer."""
-        number = int(ipaddress.IPv4Address(address.partition("/")[0]))
+        number = int(ipaddress.ip_address(address.partition("/")[0]))
         self._free.free(number)
         self._outside.discard(number)

@@ -5,6 +5,7 @@ Defaults: pools of the cluster cut in subnets of its length, 10.0.0.0/24 left to
 (SwarmKit's allocator and libnetwork's overlay manager).
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable
 
@@ -17,6 +18,11 @@ LAST_VNI = (1 << 24) - 1
 DEFAULT_POOLS = ("10.0.0.0/8",)
 DEFAULT_LENGTH = 24
 INGRESS_SUBNET = ipaddress.IPv4Network("10.0.0.0/24")
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Stands for an IPv6 subnet that nobody chose.
+_SIX = IpamConfig()
 
 
 class Networks:
@@ -49,10 +55,13 @@ class Networks:
         given = Network()
         given.CopyFrom(network)
         del given.ipam[:]
-        for asked in network.spec.ipam or [IpamConfig()]:
+        for asked in _asked(network):
             config = given.ipam.add()
             config.CopyFrom(asked)
-            subnet = self._checked(asked.subnet) if asked.subnet else self._next_subnet()
+            if asked is _SIX:
+                subnet: _Network = self._next_local(network.id)
+            else:
+                subnet = self._checked(asked.subnet) if asked.subnet else self._next_subnet()
             config.subnet = str(subnet)
             if not config.gateway:
                 config.gateway = str(subnet.network_address + 1)
@@ -67,25 +76,26 @@ class Networks:
         if vni is not None:
             self._vnis.free(vni)
 
-    def give(self, network_id: str, asked: Iterable[str] = ()) -> list[str]:
-        """Addresses on a network, with prefix lengths: those asked for, or one. Raises Exhausted, Taken, KeyError."""
+    def give(self, network_id: str, asked: Iterable[str] = (), versions: Iterable[int] = (4, 6)) -> list[str]:
+        """Addresses on a network, with prefix lengths, IPv4 first: those asked for, and one of each other version.
+
+        Raises Exhausted, Taken, KeyError; then nothing is given.
+        """
         subnets = self._subnets[network_id]
-        wanted = list(asked)
-        if wanted:
-            given: list[str] = []
-            try:
-                for address in wanted:
-                    given.append(_subnet_of(subnets, address).take(address))
-            except Taken:
-                self.take_back(network_id, given)
-                raise
-            return given
-        for subnet in subnets[:-1]:
-            try:
-                return [subnet.give()]
-            except Exhausted:
-                continue
-        return [subnets[-1].give()]
+        given: list[str] = []
+        try:
+            for address in asked:
+                given.append(_subnet_of(subnets, address).take(address))
+            for version in {
+                version: None for version in versions if not any(_version(one) == version for one in given)
+            }:
+                here = [subnet for subnet in subnets if subnet.network.version == version]
+                if here:
+                    given.append(_first_free(here))
+        except (Exhausted, Taken):
+            self.take_back(network_id, given)
+            raise
+        return sorted(given, key=_version)
 
     def take(self, network_id: str, addresses: Iterable[str]) -> None:
         """Take over addresses that were given before; ones that cannot be are left alone."""
@@ -111,15 +121,24 @@ class Networks:
         ]
         self._vni_of[network.id] = network.vni
 
-    def _used(self) -> list[ipaddress.IPv4Network]:
+    def _used(self) -> list[_Network]:
         return [subnet.network for subnets in self._subnets.values() for subnet in subnets]
 
-    def _checked(self, subnet: str) -> ipaddress.IPv4Network:
-        asked = ipaddress.IPv4Network(subnet)
+    def _checked(self, subnet: str) -> _Network:
+        asked = ipaddress.ip_network(subnet)
         for used in self._used():
             if asked.overlaps(used):
                 raise Taken(f"subnet {asked} overlaps {used}, which another network has")
         return asked
+
+    def _next_local(self, network_id: str) -> ipaddress.IPv6Network:
+        """A unique local /64 (RFC 4193) that follows from the network's id."""
+        for attempt in range(1000):
+            digest = hashlib.sha256(f"{network_id} {attempt}".encode()).digest()[:7]
+            subnet = ipaddress.IPv6Network((b"\xfd" + digest + bytes(8), 64))
+            if not any(subnet.overlaps(used) for used in self._used()):
+                return subnet
+        raise Exhausted("no free unique local subnet of length /64")
 
     def _next_subnet(self) -> ipaddress.IPv4Network:
         used = [*self._used(), INGRESS_SUBNET]
@@ -135,8 +154,31 @@ class Networks:
         raise Exhausted(f"no free subnet of length /{self._length} in {pools}")
 
 
+def _asked(network: Network) -> list[IpamConfig]:
+    """What the network asks for, with an IPv4 subnet in any case, and an IPv6 one if that is wanted."""
+    asked = list(network.spec.ipam)
+    if all(":" in one.subnet for one in asked):
+        asked.insert(0, IpamConfig())
+    if network.spec.ipv6_enabled and not any(":" in one.subnet for one in asked):
+        asked.append(_SIX)
+    return asked
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _first_free(subnets: list[Subnet]) -> str:
+    for subnet in subnets[:-1]:
+        try:
+            return subnet.give()
+        except Exhausted:
+            continue
+    return subnets[-1].give()
+
+
 def _subnet_of(subnets: list[Subnet], address: str) -> Subnet:
-    wanted = ipaddress.IPv4Address(address.partition("/")[0])
+    wanted = ipaddress.ip_address(address.partition("/")[0])
     for subnet in subnets:
         if wanted in subnet.network:
             return subnet

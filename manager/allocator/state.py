@@ -73,7 +73,7 @@ class Allocation:
         endpoint.ports.extend(self._ports.assign(service.id, spec.ports, service.endpoint.ports))
         addresses: Addresses = []
         for network_id in wanted:
-            given = [had.pop(network_id)] if network_id in had else self._networks.give(network_id)
+            given = [had.pop(network_id)] if network_id in had else self._networks.give(network_id, versions=(4,))
             addresses.append((network_id, given))
             endpoint.virtual_ips.add(network_id=network_id, address=given[0])
         for network_id, address in had.items():

@@ -13,7 +13,10 @@ from flota.v1.types_pb2 import IpamConfig
 # IPv4 needs 68 at least (RFC 791); jumbo frames are the most there is.
 _MTU_RANGE = range(68, 65536)
 # Longer prefixes leave no room for a gateway and a few tasks, shorter ones are a mistake.
-_PREFIX_LENGTHS = range(8, 30)
+_PREFIX_LENGTHS = {4: range(8, 30), 6: range(16, 125)}
+
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def check_network(spec: NetworkSpec) -> None:
@@ -33,10 +36,12 @@ def check_network(spec: NetworkSpec) -> None:
             )
         if not value.isascii() or not value.isdigit() or int(value) not in _MTU_RANGE:
             raise InvalidArgument.of(f"network option {option}", value, "a number from 68 to 65535 is needed")
-    if spec.ipv6_enabled:
-        raise Unsupported("networks with IPv6 are not supported yet")
     if spec.attachable:
         raise Unsupported("attachable networks are not supported: flota runs no containers but those of services")
+    if not spec.ipv6_enabled:
+        for config in spec.ipam:
+            if ":" in config.subnet:
+                raise InvalidArgument.of("subnet", config.subnet, "it is for networks with IPv6 (--ipv6) only")
     if spec.ingress:
         raise Unsupported("another ingress network cannot be made yet: there is one already")
     for config in spec.ipam:
@@ -56,12 +61,12 @@ def check_ipam(config: IpamConfig) -> None:
     subnet = parse_subnet(config.subnet)
     if config.range:
         try:
-            part = ipaddress.IPv4Network(config.range)
+            part = ipaddress.ip_network(config.range)
         except ValueError:
             raise InvalidArgument.of("IP range", config.range, "a network like 10.1.2.0/25 is needed") from None
-        if not part.subnet_of(subnet):
+        if part.version != subnet.version or not part.subnet_of(subnet):  # type: ignore[arg-type]
             raise InvalidArgument.of("IP range", config.range, f"it must lie within the subnet {subnet}")
-    addresses: dict[ipaddress.IPv4Address, str] = {}
+    addresses: dict[Address, str] = {}
     named = [("gateway", config.gateway)] if config.gateway else []
     for field, text in [*named, *((f"reserved address {name}", text) for name, text in config.reserved.items())]:
         address = _host_of(subnet, field, text)
@@ -70,19 +75,16 @@ def check_ipam(config: IpamConfig) -> None:
         addresses[address] = field
 
 
-def parse_subnet(text: str) -> ipaddress.IPv4Network:
-    """An IPv4 subnet as a user gives it. Raises InvalidArgument."""
+def parse_subnet(text: str) -> Subnet:
+    """A subnet as a user gives it. Raises InvalidArgument."""
     try:
         subnet = ipaddress.ip_network(text)
     except ValueError:
         hint = _meant(text)
         raise InvalidArgument.of("subnet", text, f"a network like 10.1.2.0/24 is needed{hint}") from None
-    if isinstance(subnet, ipaddress.IPv6Network):
-        raise Unsupported(f"subnet {text}: networks with IPv6 are not supported yet")
-    if subnet.prefixlen not in _PREFIX_LENGTHS:
-        raise InvalidArgument.of(
-            "subnet", text, f"a prefix length of {_PREFIX_LENGTHS.start} to {_PREFIX_LENGTHS.stop - 1} is allowed"
-        )
+    lengths = _PREFIX_LENGTHS[subnet.version]
+    if subnet.prefixlen not in lengths:
+        raise InvalidArgument.of("subnet", text, f"a prefix length of {lengths.start} to {lengths.stop - 1} is allowed")
     if subnet.is_multicast or subnet.is_loopback or subnet.is_link_local or subnet.is_unspecified:
         raise InvalidArgument.of("subnet", text, "multicast, loopback and link-local addresses cannot be used")
     return subnet
@@ -95,18 +97,18 @@ def _meant(text: str) -> str:
         return ""
 
 
-def _host_of(subnet: ipaddress.IPv4Network, field: str, text: str) -> ipaddress.IPv4Address:
+def _host_of(subnet: Subnet, field: str, text: str) -> Address:
     try:
-        address = ipaddress.IPv4Address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        raise InvalidArgument.of(field, text, "an IPv4 address is needed") from None
+        raise InvalidArgument.of(field, text, f"an IPv{subnet.version} address is needed") from None
     if address not in subnet or address in (subnet.network_address, subnet.broadcast_address):
         raise InvalidArgument.of(field, text, f"an address of a host in {subnet} is needed")
     return address
 
 
 def _check_apart(subnets: list[str]) -> None:
-    parsed = [ipaddress.IPv4Network(subnet) for subnet in subnets]
+    parsed = [ipaddress.ip_network(subnet) for subnet in subnets]
     for position, one in enumerate(parsed):
         for other in parsed[:position]:
             if one.overlaps(other):
@@ -115,7 +117,7 @@ def _check_apart(subnets: list[str]) -> None:
 
 def check_no_overlap(spec: NetworkSpec, networks: Iterable[Network]) -> None:
     """No subnet of `spec` overlaps one that a network has or asks for."""
-    asked = [ipaddress.IPv4Network(config.subnet) for config in spec.ipam if config.subnet]
+    asked = [ipaddress.ip_network(config.subnet) for config in spec.ipam if config.subnet]
     if not asked:
         return
     for network in networks:

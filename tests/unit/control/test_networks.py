@@ -157,10 +157,39 @@ def test_a_mistake_is_one_line(text: str, said: str) -> None:
     [
         ('driver { name: "macvlan" }', "network driver 'macvlan' is not supported: only overlay is"),
         ('driver { options { key: "nope" value: "" } }', "network option 'nope' is not supported: only …"),
-        ('ipam { subnet: "fd00::/64" }', "subnet fd00::/64: networks with IPv6 are not supported yet"),
-        ("ipv6_enabled: true", "networks with IPv6 are not supported yet"),
     ],
 )
 def test_what_docker_has_and_flota_has_not_is_told_so(text: str, said: str) -> None:
     with refused(Unsupported, said):
+        check_network(spec_with(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('ipam { subnet: "fd00::/64" }', "invalid subnet 'fd00::/64': it is for networks with IPv6 (--ipv6) only"),
+        (
+            'ipv6_enabled: true ipam { subnet: "fd00::/8" }',
+            "invalid subnet 'fd00::/8': a prefix length of 16 to 124 is allowed",
+        ),
+        ('ipv6_enabled: true ipam { subnet: "fe80::/64" }', "invalid subnet 'fe80::/64': multicast, loopback and …"),
+        ('ipv6_enabled: true ipam { subnet: "fd00::/64" gateway: "10.0.0.1" }', "invalid gateway '10.0.0.1': an …"),
+        (
+            'ipv6_enabled: true ipam { subnet: "fd00::/64" range: "fd01::/80" }',
+            "invalid IP range 'fd01::/80': it must …",
+        ),
+        ('driver { options { key: "encrypted" value: "yes" } }', "invalid network option encrypted 'yes': no value, …"),
+    ],
+)
+def test_what_is_wrong_with_ipv6_and_encryption_is_said(text: str, said: str) -> None:
+    with refused(InvalidArgument, said):
+        check_network(spec_with(text))
+
+
+def test_networks_with_ipv6_and_encryption() -> None:
+    for text in (
+        "ipv6_enabled: true",
+        'ipv6_enabled: true ipam { subnet: "fd00:1::/64" gateway: "fd00:1::1" range: "fd00:1::/80" }',
+        'driver { options { key: "encrypted" value: "" } }',
+    ):
         check_network(spec_with(text))

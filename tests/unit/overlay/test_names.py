@@ -163,3 +163,16 @@ def test_srv_names_ready_tasks_and_their_ports() -> None:
     table.remove_service(service)
     table.remove_peer(a_peer(1))
     assert table.service("web") == []
+
+
+def test_by_ipv6_a_name_leads_to_tasks_and_by_ipv4_to_the_virtual_address() -> None:
+    table = NameTable()
+    for slot in (1, 2):
+        peer = a_peer(slot, ready=slot == 1)
+        peer.addresses.append(f"fd00::{slot}/64")
+        table.add_peer(peer)
+    table.add_service(
+        NetworkService(network_id="n1", service_id="s1", service_name="shop_web", virtual_ip="10.0.1.100/24")
+    )
+    assert table.lookup("shop_web") == ("10.0.1.100", "fd00::1")
+    assert table.lookup("tasks.shop_web") == ("10.0.1.2", "fd00::1")
