@@ -36,6 +36,7 @@ _LEAST_BYTES = 4 << 20
 # The cluster's grammar (manager/constraint.py).
 _CONSTRAINT = re.compile(r"\s*([a-z_][a-z0-9\-_.]+)\s*(==|!=)\s*([a-z0-9:\-_\s.*()?+\[\]\\^$|/]+?)\s*", re.IGNORECASE)
 _SPREAD = re.compile(r"(?:node|engine)\.labels\..+")
+_PLACES = ("same-node", "other-node")
 # Files say so, and it is what happens anyway: tasks are dealt evenly over nodes.
 SPREAD_OVER_NODES = ("node.id", "node.hostname")
 
@@ -148,6 +149,9 @@ def _set_placement(spec: ServiceSpec, deploy: Map, spot: Spot) -> None:
         if match is None:
             at = here.of(placement, "constraints").of(constraints, index)
             at.fail(f"{text!r} is not KEY==VALUE or KEY!=VALUE, such as node.role==manager")
+        if match[1].lower().startswith("service.") and match[3].lower() not in _PLACES:
+            at = here.of(placement, "constraints").of(constraints, index)
+            at.fail(f"{match[3]!r} is no place beside a service; {' and '.join(_PLACES)} are")
         spec.task.placement.constraints.append(f"{match[1]}{match[2]}{match[3]}")
     preferences = placement.get("preferences", [])
     for index, preference in enumerate(preferences):

@@ -43,6 +43,7 @@ def translate(project: Project, name: str) -> Stack:
     for key, service in services.items():
         spec = _service(name, key, service, spot.of(services, key), tree, containers)
         specs[spec.annotations.name] = spec
+        _scope_constraints(spec, name, services)
     _check_completions(name, services, specs, spot)
     stack.services = _in_order(name, services, specs, spot)
     _warn_of_addresses(services, stack.warnings)
@@ -94,6 +95,15 @@ def _attachments(name: str, key: str, service: Map, spot: Spot, tree: Map) -> li
 def _set_dependencies(spec: ServiceSpec, name: str, service: Map) -> None:
     for other, entry in sorted(service.get("depends_on", {}).items()):
         spec.depends_on.add(service=scoped(name, other), condition=CONDITIONS[entry["condition"]])
+
+
+def _scope_constraints(spec: ServiceSpec, name: str, services: Iterable[str]) -> None:
+    """service.KEY==same-node of a service in the file is about that service in the swarm: service.STACK_key."""
+    keys = {f"service.{key}".lower(): f"service.{scoped(name, key)}" for key in services}
+    constraints = spec.task.placement.constraints
+    for index, text in enumerate(constraints):
+        key, operator, value = text.partition("!=" if "!=" in text else "==")
+        constraints[index] = f"{keys.get(key.lower(), key)}{operator}{value}"
 
 
 def _in_order(name: str, services: Map, specs: dict[str, ServiceSpec], spot: Spot) -> list[ServiceSpec]:

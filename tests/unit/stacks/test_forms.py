@@ -219,6 +219,8 @@ secrets: {s: {file: s.txt}, t: {external: true}}
         ("deploy: {mode: global, replicas: 2}", "deploy.replicas: a service in mode global has no replicas"),
         ("deploy: {placement: {constraints: [a=b]}}", "deploy.placement.constraints[0]: 'a=b' is not KEY==VALUE"),
         ("deploy: {placement: {constraints: [node.labels.ü==b]}}", "deploy.placement.constraints[0]: 'node.labels.ü"),
+        ("deploy: {placement: {constraints: [service.db==near]}}",
+         "deploy.placement.constraints[0]: 'near' is no place beside a service; same-node and other-node are"),
         ("deploy: {placement: {preferences: [{spread: zone}]}}",
          "deploy.placement.preferences[0]: 'zone' is nothing to spread over; node.labels.KEY and"),
         ("deploy: {update_config: {max_failure_ratio: 2}}", "deploy.update_config.max_failure_ratio: '2' is"),

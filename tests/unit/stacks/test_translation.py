@@ -213,3 +213,12 @@ def test_long_chains_and_cycles() -> None:
     chain["s5000"] = ["s4998"]
     with pytest.raises(Cycle, match="s4998 → s4999 → s5000 → s4998"):
         in_order(["s0"], chain)
+
+
+def test_places_beside_services_of_the_file_are_beside_the_stacks() -> None:
+    made = stack(
+        "services: {db: {image: x}, web: {image: x, deploy: {placement: "
+        "{constraints: [service.db==other-node, service.far!=same-node]}}}}"
+    )
+    web = next(spec for spec in made.services if spec.annotations.name == "s_web")
+    assert list(web.task.placement.constraints) == ["service.s_db==other-node", "service.far!=same-node"]
