@@ -1,0 +1,336 @@
+"""The real driver (raft/node.py and below it) under faults, on virtual time: only network and clock are made up.
+
+world.py drives the core as the driver does; here the driver does it itself, with everything that asyncio can do to it:
+what comes in while the disk is at work, calls that are cancelled, tasks that end in the middle. A call into a thread
+takes a while of virtual time, and then happens at once. What clients saw must be linearizable, and in the end all must
+agree. The same seed gives the same story.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from flota.manager.raft.interface import NotLeader, RaftConfig, RaftError, TooMuchInFlight
+from flota.manager.raft.metrics import RaftMetrics
+from flota.manager.raft.node import RaftNode
+from flota.manager.raft.transport import Receiver
+from flota.rpc.errors import FlotaError, Unavailable
+from flota.v1.raft_pb2 import Member, RaftJoinResponse, RaftMessage
+from tests.simulation import virtual_time
+from tests.simulation.raft.history import Operation, check
+from tests.simulation.raft.machine import Registers
+
+STORM, CALM = 10.0, 12.0
+CLIENTS, KEYS = 4, ("x", "y")
+CONFIG = RaftConfig(snapshot_entries=25, keep_entries=5)
+LEASING = RaftConfig(snapshot_entries=25, keep_entries=5, lease=0.4)
+
+
+class Loop(virtual_time.VirtualLoop):
+    """Threads are made up too: a call takes a while, then it happens at once, unless nobody waits for it any more."""
+
+    takes: Callable[[], float] = staticmethod(lambda: 0.001)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        future = self.create_future()
+
+        def call() -> None:
+            if future.done():
+                return
+            try:
+                future.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001 - as a thread would hand it on
+                future.set_exception(error)
+
+        self.call_later(self.takes(), call)
+        return future
+
+
+class State(Registers):
+    """The registers as a state machine of the driver."""
+
+    def apply(self, index: int, data: bytes) -> Any:  # type: ignore[override]
+        return super().apply(data)
+
+    def snapshot(self) -> Callable[[], bytes]:
+        data = self.dump()
+        return lambda: data
+
+    def restore(self, data: bytes, index: int) -> None:
+        self.load(data)
+
+    def reader(self, data: bytes, index: int) -> Callable[[], None]:
+        return lambda: self.load(data)
+
+
+class Wire:
+    """One member's transport: what RaftTransport promises, without a network."""
+
+    def __init__(self, world: "DrivenWorld", name: str) -> None:
+        self._world, self.name = world, name
+        self.receiver: Receiver | None = None
+        self._peers: dict[int, str] = {}
+
+    def attach(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+
+    def detach(self) -> None:
+        self.receiver = None
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def set_peers(self, members: Iterable[Member]) -> None:
+        self._peers = {member.raft_id: member.address for member in members if member.address != self.name}
+
+    def reachable(self, raft_id: int) -> bool:
+        name = self._peers.get(raft_id)
+        return name is not None and self._world.connected(self.name, name)
+
+    def send(self, message: RaftMessage) -> None:
+        self._send(message, None)
+
+    def send_snapshot(self, message: RaftMessage, data: bytes) -> None:
+        self._send(message, data)
+
+    def _send(self, message: RaftMessage, data: bytes | None) -> None:
+        name, sender = self._peers.get(message.to), self.receiver
+        assert sender is not None
+        if name is not None:
+            self._world.carry(self, sender, name, message.SerializeToString(), data)
+
+    async def check(self, address: str) -> str:
+        await asyncio.sleep(0.002)
+        if not self._world.connected(self.name, address):
+            raise Unavailable("no answer")
+        return address
+
+    async def join(self, through: str, address: str, raft_id: int = 0) -> RaftJoinResponse:
+        await asyncio.sleep(0.002)
+        node = self._world.nodes.get(through)
+        if node is None or not self._world.connected(self.name, through):
+            raise Unavailable("no answer")
+        return await node.changes.join(address, address, raft_id)
+
+
+class DrivenWorld:
+    """See the module's docstring."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.random = Random(seed)
+        self._directory = directory
+        self._config = LEASING if seed % 3 == 2 else CONFIG
+        self.nodes: dict[str, RaftNode] = {}
+        self.states: dict[str, State] = {}
+        self._wires: dict[str, Wire] = {}
+        self._cut: set[tuple[str, str]] = set()
+        # Whose servers answer.
+        self._up: set[str] = set()
+        self._loss, self._delay = 0.0, (0.001, 0.005)
+        self._slow: set[str] = set()
+        self.history: list[Operation] = []
+        self._numbers = iter(range(1, 1_000_000))
+        self.log: list[str] = []
+
+    def trace(self, line: str) -> None:
+        self.log.append(f"{asyncio.get_running_loop().time():8.3f}  {line}")
+
+    # Network.
+
+    def connected(self, one: str, other: str) -> bool:
+        return {one, other} <= self._up and not {(one, other), (other, one)} & self._cut
+
+    def carry(self, wire: Wire, sender: Receiver, name: str, data: bytes, snapshot: bytes | None) -> None:
+        message = RaftMessage.FromString(data)
+        lost = self.random.random() < self._loss
+
+        def arrive() -> None:
+            target = self._wires.get(name)
+            receiver = target.receiver if target is not None else None
+            gone = lost or receiver is None or (wire.name, name) in self._cut or receiver.raft_id != message.to
+            alive = wire.receiver is sender
+            if snapshot is not None and alive:
+                sender.snapshot_sent(message.to, not gone)
+            if gone:
+                if alive and message.type == RaftMessage.TYPE_APPEND:
+                    sender.unreachable(message.to)
+                return
+            assert receiver is not None
+            if receiver.was_removed(sender.raft_id):
+                sender.told_removed("removed")
+                return
+            receiver.introduced(sender.member)
+            if snapshot is not None:
+                receiver.receive_snapshot(message, snapshot)
+            else:
+                receiver.receive([message])
+
+        asyncio.get_running_loop().call_later(self.random.uniform(*self._delay), arrive)
+
+    # Life.
+
+    async def start(self, name: str, join: str | None = None) -> None:
+        wire, state = Wire(self, name), State()
+        self._wires[name] = wire
+        self._up.add(name)
+        node = await RaftNode.open(
+            self._directory / name, node_id=name, address=name, state_machine=state, transport=wire,  # type: ignore[arg-type]
+            join=join, config=self._config, random=Random(self.random.getrandbits(32)),
+            metrics=RaftMetrics(CollectorRegistry()),
+        )  # fmt: skip
+        self.nodes[name], self.states[name] = node, state
+        self.trace(f"{name} starts in term {node.raft.term}")
+
+    async def crash(self, name: str) -> None:
+        self.trace(f"{name} crashes")
+        self._up.discard(name)
+        await self.nodes.pop(name).crash()
+
+    async def run(self) -> None:
+        """Raises AssertionError when something happened that never may."""
+        await self.start("m1")
+        await self.nodes["m1"].wait_for_leader()
+        for name in ("m2", "m3"):
+            await self.start(name, join="m1")
+            await self.nodes[name].wait_until_voter()
+        self.trace("three voters")
+        began = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            clients = [group.create_task(self._client(number)) for number in range(CLIENTS)]
+            await self._storm(began + STORM)
+            for client in clients:
+                client.cancel()
+        await self._settle()
+        check(self.history)
+
+    async def _settle(self) -> None:
+        self.trace("the storm is over")
+        self._cut.clear()
+        self._slow.clear()
+        self._loss, self._delay = 0.0, (0.001, 0.005)
+        for name in ("m1", "m2", "m3"):
+            if name not in self.nodes:
+                await self.start(name)
+        async with asyncio.timeout(CALM):
+            while not await self._write("x"):  # noqa: ASYNC110 - it tries again
+                await asyncio.sleep(0.1)
+            while len({state.dump() for state in self.states.values()}) > 1:  # noqa: ASYNC110 - three states
+                await asyncio.sleep(0.05)
+        for node in self.nodes.values():
+            await node.crash()
+
+    # Clients.
+
+    async def _write(self, key: str) -> bool:
+        operation = Operation("write", key, asyncio.get_running_loop().time(), value=next(self._numbers))
+        return await self._call(operation, self.random.choice(list(self.nodes.values())))
+
+    async def _client(self, number: int) -> None:
+        while True:
+            await asyncio.sleep(self.random.uniform(0.0, 0.2))
+            if not self.nodes:
+                continue
+            leaders = [node for node in self.nodes.values() if node.is_leader]
+            node = self.random.choice(leaders if leaders and self.random.random() < 0.7 else list(self.nodes.values()))
+            kind = self.random.choice(("write", "cas", "read"))
+            operation = Operation(kind, self.random.choice(KEYS), asyncio.get_running_loop().time())
+            if kind != "read":
+                operation.value = next(self._numbers)
+                operation.expected = self.random.choice([0, *(one.value for one in self.history[-4:])])
+            await self._call(operation, node)
+
+    async def _call(self, operation: Operation, node: RaftNode) -> bool:
+        """Whether it was answered; what was refused for certain is marked as failed."""
+        self.history.append(operation)
+        state = self.states[node.member.node_id]
+        try:
+            if operation.kind == "read":
+                await node.read_barrier()
+                operation.result = state.values.get(operation.key, 0)
+            else:
+                fields = ("kind", "key", "value", "expected")
+                data = json.dumps({name: getattr(operation, name) for name in fields}).encode()
+                operation.result = await node.propose(data)  # type: ignore[assignment]
+        except (NotLeader, TooMuchInFlight):
+            operation.failed = True
+            return False
+        except FlotaError:
+            return False
+        operation.returned = asyncio.get_running_loop().time()
+        return True
+
+    # Faults.
+
+    async def _storm(self, end: float) -> None:
+        loop = asyncio.get_running_loop()
+        kinds: list[tuple[Callable[[], Any], int]] = [
+            (self._partition, 4), (self._heal, 4), (self._kill, 4), (self._restart, 6), (self._weather, 2),
+            (self._disks, 2), (self._transfer, 2),
+        ]  # fmt: skip
+        while loop.time() < end:
+            await asyncio.sleep(self.random.uniform(0.05, 0.8))
+            await self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
+
+    async def _partition(self) -> None:
+        names = ["m1", "m2", "m3"]
+        alone = self.random.choice(names)
+        pairs = {(alone, name) for name in names} | {(name, alone) for name in names}
+        self._cut = pairs if self.random.random() < 0.6 else {pair for pair in pairs if pair[0] == alone}
+        self.trace(f"cut around {alone}, {'both ways' if self._cut == pairs else 'from it'}")
+
+    async def _heal(self) -> None:
+        self._cut.clear()
+        self.trace("no cut")
+
+    async def _kill(self) -> None:
+        if self.nodes:
+            await self.crash(self.random.choice(list(self.nodes)))
+
+    async def _restart(self) -> None:
+        down = [name for name in ("m1", "m2", "m3") if name not in self.nodes]
+        if down:
+            await self.start(self.random.choice(down))
+
+    async def _weather(self) -> None:
+        self._loss = self.random.choice((0.0, 0.05, 0.3))
+        self._delay = self.random.choice(((0.001, 0.005), (0.001, 0.1), (0.0, 0.5)))
+        self.trace(f"loss {self._loss}, delay {self._delay}")
+
+    async def _disks(self) -> None:
+        slowest = self.random.choice((0.001, 0.05, 0.6))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        loop.takes = lambda: self.random.uniform(0.0002, slowest)  # type: ignore[method-assign]
+        self.trace(f"a write takes up to {slowest} s")
+
+    async def _transfer(self) -> None:
+        for node in list(self.nodes.values()):
+            if node.is_leader:
+                self.trace(f"{node.member.node_id} hands leadership on")
+                try:
+                    await node.transfer_leadership()
+                except RaftError:
+                    return
+
+
+def run_driven(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> DrivenWorld:
+    """Live through one seed. Raises AssertionError with the story."""
+    world = DrivenWorld(seed, directory)
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        loop = runner.get_loop()
+        clock = SimpleNamespace(monotonic=loop.time, clock_gettime=lambda _: loop.time(), CLOCK_BOOTTIME=0)
+        for module in ("driver", "node", "standing"):
+            patch.setattr(f"flota.manager.raft.{module}.time", clock)
+        try:
+            runner.run(world.run())
+        except BaseException as error:
+            story = "\n".join(world.log[-30:])
+            raise AssertionError(f"driven seed {seed}: {type(error).__name__} {error}\n{story}") from error
+    return world
