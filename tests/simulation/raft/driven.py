@@ -8,6 +8,8 @@ agree. The same seed gives the same story.
 
 import asyncio
 import json
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
@@ -328,9 +330,17 @@ def run_driven(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> DrivenW
         clock = SimpleNamespace(monotonic=loop.time, clock_gettime=lambda _: loop.time(), CLOCK_BOOTTIME=0)
         for module in ("driver", "node", "standing"):
             patch.setattr(f"flota.manager.raft.{module}.time", clock)
+        for module in ("changes", "standing"):
+            patch.setattr(f"flota.manager.raft.{module}.SystemRandom", lambda: world.random)
         try:
             runner.run(world.run())
         except BaseException as error:
             story = "\n".join(world.log[-30:])
-            raise AssertionError(f"driven seed {seed}: {type(error).__name__} {error}\n{story}") from error
+            replay = f"python -m tests.simulation.raft.driven {seed}"
+            raise AssertionError(f"seed {seed}: {type(error).__name__} {error}\n{story}\nreplay: {replay}") from error
     return world
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as where, pytest.MonkeyPatch.context() as context:
+        print("\n".join(run_driven(int(sys.argv[1]), Path(where) / "raft", context).log))
