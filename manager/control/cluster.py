@@ -22,6 +22,7 @@ from flota.v1.control_pb2 import (
 )
 from flota.v1.objects_pb2 import Cluster
 from flota.v1.specs_pb2 import ClusterSpec
+from flota.v1.types_pb2 import PlacementStrategy, RebalancePolicy
 
 # SwarmKit's minimum; renewal happens between half and four fifths of it.
 MIN_CERTIFICATE_SECONDS = 3600
@@ -99,8 +100,17 @@ def set_unlock_key(cluster: Cluster, rotate: bool) -> None:
         cluster.unlock_key = new_unlock_key()
 
 
+def check_policies(spec: ClusterSpec) -> None:
+    """What counts for services that say nothing. Raises InvalidArgument."""
+    if spec.strategy not in PlacementStrategy.values():
+        raise InvalidArgument.of("placement strategy", spec.strategy, "allowed are spread and binpack")
+    if spec.rebalance not in RebalancePolicy.values():
+        raise InvalidArgument.of("rebalance policy", spec.rebalance, "allowed are off, on-join and always")
+
+
 def check_cluster_spec(spec: ClusterSpec) -> None:
     """Raises InvalidArgument, Unsupported."""
+    check_policies(spec)
     check_annotations(spec.annotations)
     heartbeat, expiry = spec.dispatcher.heartbeat_period, spec.ca.node_cert_expiry
     check_duration("dispatcher heartbeat", heartbeat)

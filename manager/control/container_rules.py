@@ -102,6 +102,8 @@ _SIGNALS = {one.name.removeprefix("SIG") for one in signal.Signals}
 
 def check_health(health: HealthConfig) -> None:
     """A health check; an empty one is the image's."""
+    if health.action not in HealthConfig.Action.values():
+        raise InvalidArgument.of("health action", health.action, "allowed are restart and unready")
     if health.test:
         kind = health.test[0]
         if kind not in ("NONE", "CMD", "CMD-SHELL"):

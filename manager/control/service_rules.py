@@ -11,7 +11,7 @@ from flota.manager.control.names import check_annotations, check_duration, check
 from flota.manager.control.task_rules import check_task
 from flota.rpc.errors import InvalidArgument
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import Dependency, EndpointSpec, PortConfig, UpdateConfig
+from flota.v1.types_pb2 import Dependency, EndpointSpec, PortConfig, RebalancePolicy, UpdateConfig
 
 # Beyond any cluster; keeps a slip of the finger from filling the managers' memory.
 MAX_TASKS = 1_000_000
@@ -30,6 +30,7 @@ def check_service(spec: ServiceSpec) -> None:
         raise InvalidArgument.of("rollback failure action", "rollback", "allowed are pause and continue")
     check_endpoint(spec.endpoint)
     _check_dependencies(spec)
+    _check_rebalance(spec)
 
 
 def _check_dependencies(spec: ServiceSpec) -> None:
@@ -43,6 +44,15 @@ def _check_dependencies(spec: ServiceSpec) -> None:
                 "dependency condition", dependency.condition, "allowed are started, healthy and completed"
             )
     check_unique("dependency", (dependency.service for dependency in spec.depends_on))
+
+
+def _check_rebalance(spec: ServiceSpec) -> None:
+    policy = spec.rebalance
+    if policy not in RebalancePolicy.values():
+        raise InvalidArgument.of("rebalance policy", policy, "allowed are off, on-join and always")
+    if policy > RebalancePolicy.REBALANCE_POLICY_OFF and mode_of(spec) != "replicated":
+        word = RebalancePolicy.Name(policy).removeprefix("REBALANCE_POLICY_").lower().replace("_", "-")
+        raise InvalidArgument.of("rebalance policy", word, "only replicated services are rebalanced")
 
 
 def mode_of(spec: ServiceSpec) -> str:

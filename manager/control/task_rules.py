@@ -17,6 +17,7 @@ from flota.v1.types_pb2 import (
     GenericResource,
     NetworkAttachmentConfig,
     Placement,
+    PlacementStrategy,
     ResourceRequirements,
     Resources,
     RestartPolicy,
@@ -111,6 +112,8 @@ def check_restart(restart: RestartPolicy) -> None:
 
 def check_placement(placement: Placement) -> None:
     """Constraints can be read, preferences name a label."""
+    if placement.strategy not in PlacementStrategy.values():
+        raise InvalidArgument.of("placement strategy", placement.strategy, "allowed are spread and binpack")
     for expression in placement.constraints:
         try:
             constraint.parse(expression)

@@ -25,6 +25,18 @@ def in_task(text: str) -> str:
 
 
 MISTAKES: list[tuple[str, str]] = [
+    # Beyond Swarm.
+    ("rebalance: 9", "invalid rebalance policy 9: allowed are off, on-join and always"),
+    (
+        "rebalance: REBALANCE_POLICY_ON_JOIN global { }",
+        "invalid rebalance policy 'on-join': only replicated services are rebalanced",
+    ),
+    (in_task("placement { strategy: 9 }"), "invalid placement strategy 9: allowed are spread and binpack"),
+    (in_container("healthcheck { action: 9 }"), "invalid health action 9: allowed are restart and unready"),
+    (
+        in_task('placement { constraints: "service.db==beside" }'),
+        "constraint 'service.db==beside': 'beside' is no place; allowed are same-node and other-node",
+    ),
     # Images.
     (in_container('image: "Busybox"'), "invalid image 'Busybox': repository names are lower case; allowed is …"),
     (in_container('image: "busybox:"'), "invalid image 'busybox:': allowed is [HOST[:PORT]/]NAME[:TAG][@DIGEST]"),
