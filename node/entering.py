@@ -139,8 +139,9 @@ async def _begin_anew(node: Node, request: InitRequest) -> InitResponse:
 
     Raises a FlotaError.
     """
-    if node.turn.locked():
+    if node.moving:
         raise _busy(node)
+    # What the daemon may be doing by itself, such as renewing a certificate, is waited for.
     async with node.turn:
         node.require_manager()
         record, identity = node.record, node.identity

@@ -299,3 +299,24 @@ async def test_managers_that_come_back_to_a_forced_new_cluster_are_its_workers(d
     nodes = await first.nodes()
     assert [node.role for node in nodes.values()].count(MANAGER) == 1
     assert nodes[begun.node_id].manager_status.leader
+
+
+async def test_a_manager_with_another_address_is_found_by_the_others(daemons: list[Daemon]) -> None:
+    first, second, third = daemons
+    begun = await first.init()
+    joined = await second.join(begun.tokens.manager, begun.address)
+    await third.join(begun.tokens.manager, begun.address)
+    await second.stop()
+    moved = free_address()
+    record = second.state / "node.json"
+    record.write_text(record.read_text().replace(second.address, moved))
+    await second.start()
+
+    async def is_known() -> bool:
+        for daemon in daemons:
+            nodes = await daemon.nodes()
+            if nodes[joined.node_id].manager_status.address != moved or not all(map(is_voter, nodes.values())):
+                return False
+        return await knows_managers(third, {first.address, moved, third.address})
+
+    await eventually(is_known)
