@@ -205,6 +205,8 @@ class Network:
             else:
                 await self.detach(task_id)
         reopened = await self._kernel.call(self._segments.take_over, keep, set(self._servers))
+        if self._linger:
+            await self._kernel.call(self._segments.make_ready)
         await self._publisher.adopt(await self._kernel.call(self._segments.ways_in))
         for task_id, sockets in reopened.items():
             self._serve(keep[task_id], sockets)

@@ -139,10 +139,20 @@ class Segments:
         return reopened
 
     def let_go(self) -> None:
-        """Leave everything as it is, for the next process."""
+        """Leave everything as it is, for the next process; nothing if nobody is on a network."""
+        if not self._in_use():
+            self.tidy(at_once=True)
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+
+    def make_ready(self) -> None:
+        """Have the node's own rules, so that the first network does not have to wait for them."""
+        if not self._node_ready:
+            namespaces.set_sysctl("ipv4.ip_forward", "1")
+            libnftables.load(firewall.node_rules())
+            self._node_ready = True
+            self._node_made = self._next()
 
     def tidy(self, *, at_once: bool = False) -> None:
         """Remove the networks that nobody has been on for long enough; `at_once`: all that nobody is on."""
@@ -158,11 +168,8 @@ class Segments:
         # A network that was deleted may still linger, and its identifier be another one's now.
         for network_id in [one for one in self._unused if self._vnis.get(one) == network.vni]:
             self._remove(network_id)
-        if not self._node_ready and not network.spec.internal:
-            namespaces.set_sysctl("ipv4.ip_forward", "1")
-            libnftables.load(firewall.node_rules())
-            self._node_ready = True
-            self._node_made = self._next()
+        if not network.spec.internal:
+            self.make_ready()
         taken = {segment.exit_number for segment in self._segments.values() if segment.exit_number is not None}
         number = exit_index(network.vni, taken)
         through = None
@@ -201,7 +208,9 @@ class Segments:
                 self._remove(network_id)
         if self._tunnels.is_up and not self._encrypted:
             self._tunnels.remove()
-        if self._node_ready and not self.ways_in().networks:
+        # A node that keeps networks for the next task keeps its rules for the next network.
+        keeps = bool(self._linger if linger is None else linger)
+        if self._node_ready and not keeps and not self.ways_in().networks:
             libnftables.load(firewall.remove_rules())
             self._node_ready = False
 
