@@ -1,8 +1,10 @@
 """How quick the overlay is: `python -m bench.overlay [--json]`. Needs root; makes and removes its own namespaces.
 
 Rows: attach and detach of a task (per task, 50 on one node), 1,000 endpoints of one service taken over by a node, DNS
-answers a second and their latency as a container sees it, round trips and throughput over VXLAN and over the bare
-underlay between the same two nodes (with iperf3 when it is installed, else with one plain TCP stream).
+answers a second and their latency as a container sees it; round trips and throughput (with iperf3 when it is installed,
+else with one plain TCP stream) between the same two nodes over the bare underlay, over VXLAN, through a virtual
+address, over an encrypted network, and over WireGuard alone. What the rows ought to be is in GOALS, as ratios of one
+run: figures of a busy machine mean little, their ratios a little more.
 """
 
 import argparse
@@ -14,12 +16,26 @@ import sys
 import tempfile
 from pathlib import Path
 
+from flota.overlay.tunnel_keys import tunnel_address
+from flota.v1.dispatcher_pb2 import NetworkService
+from flota.v1.types_pb2 import Driver
 from tests.cluster.overlay.machines import Machines, Node, network, peer, run, task, update
 
 TASKS = 50
 ENDPOINTS = 1000
 DNS_SECONDS = 3
 ROUNDS = 3
+# Row → (at least or at most, figure).
+GOALS = {
+    "vxlan_to_bare": ("≥", 0.65),
+    "vip_to_vxlan": ("≥", 0.95),
+    "vip_adds_us": ("≤", 30.0),
+    "encrypted_to_wireguard": ("≥", 0.9),
+    "endpoints_1000_ms": ("≤", 300.0),
+    "dns_answers_s": ("≥", 5000.0),
+    "dns_p99_ms": ("≤", 5.0),
+}
+VIRTUAL = "10.90.1.200"
 
 _DNS = """
 import socket, time
@@ -41,7 +57,7 @@ print(len(times) / SECONDS, times[len(times) // 2] * 1e3, times[len(times) * 99 
 """
 _SINK = """
 import socket
-server = socket.create_server(("", 9000)); print("ready", flush=True)
+server = socket.create_server(("::", 9000), family=socket.AF_INET6, dualstack_ipv6=True); print("ready", flush=True)
 while True:
     c, _ = server.accept(); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     kind = c.recv(1)
@@ -144,7 +160,40 @@ def measure(a: Node, b: Node) -> dict[str, float]:
     between(outer[0], outer[1], b.address, "bare", rows)
     between(inner[0], inner[1], "10.90.1.3", "vxlan", rows)
     rows["vxlan_to_bare"] = rows["vxlan_gbit_s"] / rows["bare_gbit_s"]
+    service = NetworkService(
+        network_id=place.id, service_id=there.service_id, service_name="there", virtual_ip=f"{VIRTUAL}/24"
+    )
+    a.apply(update(service))
+    between(inner[0], inner[1], VIRTUAL, "vip", rows)
+    rows["vip_to_vxlan"] = rows["vip_gbit_s"] / rows["vxlan_gbit_s"]
+    rows["vip_adds_us"] = rows["vip_round_trip_us"] - rows["vxlan_round_trip_us"]
+    encrypted(a, b, rows)
     return rows
+
+
+def encrypted(a: Node, b: Node, rows: dict[str, float]) -> None:
+    """The same over an encrypted network, and over its WireGuard tunnel without VXLAN."""
+    place = network(2, "secret", driver=Driver(name="overlay", options={"encrypted": ""}))
+    tasks = [task(f"secret{number}", "secret", number, (place, f"10.90.2.{1 + number}/24")) for number in (1, 2)]
+    for node in (a, b):
+        node.apply(update(place), *(update(peer(one, at, place)) for one, at in zip(tasks, (a, b), strict=True)))
+    for node, one in zip((a, b), tasks, strict=True):
+        node.attach(one)
+    while not a.pings(tasks[0], "10.90.2.3"):
+        pass
+    tunnels = [f"{node.run_directory}/tunnels/netns" for node in (a, b)]
+    between(tunnels[0], tunnels[1], tunnel_address(b.address, b.keys()[-1].generation), "wireguard", rows)
+    inner = [f"{node.run_directory}/netns/{one.id}" for node, one in zip((a, b), tasks, strict=True)]
+    between(inner[0], inner[1], "10.90.2.3", "encrypted", rows)
+    rows["encrypted_to_wireguard"] = rows["encrypted_gbit_s"] / rows["wireguard_gbit_s"]
+
+
+def verdict(name: str, value: float) -> str:
+    """How a row stands to its goal."""
+    if name not in GOALS:
+        return ""
+    sign, goal = GOALS[name]
+    return f"{sign} {goal:g}{'' if (value >= goal) == (sign == '≥') or value == goal else '   missed'}"
 
 
 def main() -> None:
@@ -160,7 +209,7 @@ def main() -> None:
         print(json.dumps(rows))
         return
     for name, value in rows.items():
-        print(f"{name:22} {value:12.2f}")
+        print(f"{name:24} {value:12.2f}   {verdict(name, value)}".rstrip())
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from flota.cli.session import Session, talks
 if TYPE_CHECKING:
     from flota.cli.doctor.finding import Finding
 
-_SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", "red")}
-
 
 @click.command(
     cls=Command, examples=["flota doctor", "flota doctor --format json | jq '.[] | select(.verdict != \"ok\")'"]
@@ -31,36 +29,9 @@ async def doctor(session: Session, form: str | None) -> None:
     managers it must reach, and on a manager the swarm's nodes and their clocks. Changes nothing. The exit status is 1
     when something does not work.
     """
-    found = await _findings(session)
-    if form is not None:
-        from flota.cli.output.objects import print_data
+    from flota.cli.doctor.report import report
 
-        rows = [
-            {"area": each.area, "verdict": each.verdict, "what": each.what, "advice": each.advice} for each in found
-        ]
-        print_data(rows, form)
-    else:
-        for line in _lines(found):
-            click.echo(line)
-    if any(each.verdict == "failure" for each in found):
-        raise click.exceptions.Exit(1)
-
-
-def _lines(found: list[Finding]) -> list[str]:
-    from flota.cli.colours import painted
-
-    width = max(len(each.area) for each in found)
-    lines = []
-    for each in found:
-        sign, colour = _SIGNS[each.verdict]
-        lines.append(f"{painted(sign, colour)} {each.area:<{width}}  {each.what}")
-        if each.advice:
-            lines.append(f"  {'':<{width}}  → {each.advice}")
-    counts = [sum(1 for each in found if each.verdict == verdict) for verdict in ("failure", "warning")]
-    words = [
-        f"{count} {word}{'s' if count != 1 else ''}" for count, word in zip(counts, ("failure", "warning"), strict=True)
-    ]
-    return [*lines, "", ", ".join(words) if any(counts) else "All is well."]
+    report(await _findings(session), form)
 
 
 async def _findings(session: Session) -> list[Finding]:
