@@ -84,4 +84,4 @@ def test_a_helper_keeps_it(
 )
 def test_what_is_wrong_is_said(daemon: Daemon, flota: Flota, words: list[str], why: str) -> None:
     done = flota("login", *words)
-    assert (done.status, done.err) == (2, f"flota: {why}\n")
+    assert (done.status, done.err) == (125, f"flota: {why}\n")

@@ -43,7 +43,7 @@ def test_ls_shows_where_they_are(volumes: Daemon, flota: Flota) -> None:
         "scratch N/A 0",
     ]
     done = flota("volume", "ls", "--filter", "dangling=maybe")
-    assert (done.status, done.err.startswith("flota: invalid --filter 'dangling=maybe'")) == (2, True)
+    assert (done.status, done.err.startswith("flota: invalid --filter 'dangling=maybe'")) == (125, True)
 
 
 def test_inspect_is_dockers_shape(volumes: Daemon, flota: Flota) -> None:
@@ -61,7 +61,7 @@ def test_create_sends_what_was_asked_for(volumes: Daemon, flota: Flota) -> None:
     expected.driver.options.update({"type": "nfs", "device": ":/x"})
     assert volumes.agent.created == expected
     done = flota("volume", "create", "--opt", "type")
-    assert (done.status, done.err) == (2, "flota: invalid --opt 'type': KEY=VALUE is needed\n")
+    assert (done.status, done.err) == (125, "flota: invalid --opt 'type': KEY=VALUE is needed\n")
 
 
 def test_rm_says_where_the_others_are(volumes: Daemon, flota: Flota) -> None:
