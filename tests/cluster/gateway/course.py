@@ -109,7 +109,9 @@ _NORMAL = (
     # What only one of both says.
     (r"rpc error: code = \w+ desc = ", ""),
     (r"Error response from daemon: ", "Error: "),
-    (r"^Error: No such", "Error: no such"),
+    (r"(?m)^Error: No such", "Error: no such"),
+    # What only older clients say.
+    (r"(?m)^Status: (.*), Code: \d+$", r"\1"),
 )
 # Neither is there a registry to ask.
 _CHATTER = (

@@ -1,5 +1,7 @@
 """Docker's own clients against real daemons and containers."""
 
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,8 +12,9 @@ import docker
 import pytest
 from docker.errors import APIError, NotFound
 
-from flota.node.lab import Lab
+from flota.node.lab import Lab, machine
 from tests.cluster.gateway.course import DEBIAN, Machines, play
+from tests.cluster.images.registry import Registry
 from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -22,6 +25,18 @@ def test_a_course_of_docker_swarm_from_end_to_end(make_lab: Callable[..., Lab], 
     """Each answer is the one that Docker Swarm 20.10.24 gave."""
     lab = make_lab(managers=1, workers=1, swarm=False)
     play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path))
+
+
+NEWEST = shutil.which("docker")
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(NEWEST is None, reason="no docker client on the path")
+def test_the_same_course_with_this_machines_client(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """Tried with 28.2."""
+    assert NEWEST is not None
+    lab = make_lab(managers=1, workers=1, swarm=False)
+    play(Machines(lab, Path(NEWEST), "flota/docker.sock", tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +164,36 @@ def test_images_are_tagged_saved_loaded_and_removed(client: Any) -> None:
     client.images.load(saved)
     assert [one.id for one in client.images.list(name="busybox")] == [image.id]
     client.images.remove("example.com/box:1")
+
+
+@pytest.fixture
+def registry(swarm: Lab, tmp_path: Path) -> Iterator[str]:
+    """host:port of a registry on the node, which asks who one is."""
+    made = Registry(tmp_path / "registry", auth=True)
+    command = ["docker-registry", "serve", str(tmp_path / "registry/config.yml")]
+    process = subprocess.Popen(machine.entering(swarm.nodes["m1"].pid, command), stderr=subprocess.DEVNULL)
+    fetch = ["python3", "-c", f"import urllib.request as u; u.urlopen('http://{made.address}/v2/')"]
+    wait_until(lambda: "401" in swarm.nodes["m1"].exec(fetch, check=False).stderr, "a registry", step=0.3)
+    yield made.address
+    process.terminate()
+    process.wait()
+
+
+@together
+def test_a_private_registry_gets_an_image_and_gives_it_to_a_service(client: Any, registry: str) -> None:
+    with pytest.raises(APIError):
+        client.login("reader", "wrong", registry=registry)
+    assert client.login("reader", "secret", registry=registry)["Status"] == "Login Succeeded"
+    name = f"{registry}/box"
+    assert client.images.get("busybox").tag(name, "1")
+    pushed = list(client.images.push(name, "1", stream=True, decode=True))
+    digest = next(line["aux"]["Digest"] for line in pushed if "aux" in line)
+    found = client.images.get_registry_data(f"{name}:1")
+    assert (found.id, found.has_platform("linux/amd64")) == (digest, True)
+    client.images.remove(f"{name}:1")
+
+    service = client.services.create(f"{name}:1@{digest}", ["sleep", "1000"], name="private", init=True)
+    wait_until(lambda: [task["Status"]["State"] for task in service.tasks()] == ["running"], "a task", limit=60)
 
 
 @together
