@@ -8,11 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiodocker
 import docker
 import pytest
 from docker.errors import APIError, NotFound
 
 from flota.node.lab import Lab, machine
+from tests.cluster.daemon.daemons import eventually
 from tests.cluster.gateway.course import DEBIAN, Machines, play
 from tests.cluster.images.registry import Registry
 from tests.cluster.waiting import wait_until
@@ -164,6 +166,32 @@ def test_images_are_tagged_saved_loaded_and_removed(client: Any) -> None:
     client.images.load(saved)
     assert [one.id for one in client.images.list(name="busybox")] == [image.id]
     client.images.remove("example.com/box:1")
+
+
+@together
+async def test_aiodocker_knows_all_of_it_too(client: Any, swarm: Lab) -> None:
+    container = {"Image": "busybox", "Command": ["sh", "-c", "echo hello; exec sleep 1000"], "Init": True}
+    asked = {"service": "aio", "desired-state": "running"}
+    async with aiodocker.Docker(url=f"unix://{swarm.nodes['m1'].run_directory}/flota/docker.sock") as docker:
+        assert (await docker.swarm.inspect())["JoinTokens"]["Manager"].startswith("SWMTKN-1-")
+        assert [node["Description"]["Hostname"] for node in await docker.nodes.list()] == ["m1"]
+        await docker.services.create(task_template={"ContainerSpec": container}, name="aio")
+
+        async def has_said_hello() -> bool:
+            (task,) = await docker.tasks.list(filters=asked)
+            lines = await docker.services.logs("aio", stdout=True)
+            return task["Status"]["State"] == "running" and lines == ["hello\n"]
+
+        await eventually(has_said_hello, within=60)
+        (found,) = await docker.containers.list()
+        command = await found.exec(["sh", "-c", "echo out; exit 4"])
+        async with command.start() as wire:
+            message = await wire.read_out()
+            assert message is not None
+            assert message.data == b"out\n"
+            assert await wire.read_out() is None
+        assert (await command.inspect())["ExitCode"] == 4
+        await docker.services.delete("aio")
 
 
 @pytest.fixture
