@@ -1,4 +1,4 @@
-"""/events: the store's watch in Docker's words. What was before the request is not remembered."""
+"""/events: the store's watch in Docker's words. Of the past managers remember the swarm's, not containers'."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from aiohttp import web
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route
@@ -18,7 +19,7 @@ from flota.gateway.translation.events import KINDS, Event, events_of
 from flota.gateway.translation.machine import is_manager
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument
-from flota.v1.control_pb2 import WatchRequest
+from flota.v1.control_pb2 import EventsRequest, WatchRequest
 from flota.v1.local_pb2 import InfoRequest
 
 _FILTERS = (
@@ -30,15 +31,14 @@ _KINDS = (*KINDS, "task")
 _PAUSE, _PATIENCE = 0.2, 30.0
 
 
-def _until(call: Call) -> float | None:
-    """Seconds until the stream shall end; None for never."""
-    if call.query("until") in ("", "0"):
+def _moment(call: Call, name: str) -> Timestamp | None:
+    """A time in the query; None when there is none. Raises InvalidArgument."""
+    if call.query(name) in ("", "0"):
         return None
     try:
-        moment = parse_time(call.query("until"))
+        return parse_time(call.query(name))
     except ValueError:
-        raise InvalidArgument.of("until", call.query("until"), "Unix seconds or RFC 3339 are needed") from None
-    return max(0.0, moment.seconds + moment.nanos / 1e9 - time.time())
+        raise InvalidArgument.of(name, call.query(name), "Unix seconds or RFC 3339 are needed") from None
 
 
 def _passes(event: Event, wanted: Filters) -> bool:
@@ -56,13 +56,16 @@ _NAMED = ("config", "container", "network", "node", "secret", "service")
 
 
 async def events(call: Call) -> web.StreamResponse:
-    """Stream them as they happen, until `until` or for ever."""
+    """Stream them, those since `since` first, as they happen until `until` or for ever."""
     wanted = call.filters(*_FILTERS)
-    limit = _until(call)
+    since, until = _moment(call, "since"), _moment(call, "until")
+    limit = None if until is None else max(0.0, until.seconds + until.nanos / 1e9 - time.time())
     info = await call.backend.local.Info(InfoRequest())
     # The answer begins once nothing can be missed any longer: clients then do what they want to see the events of.
-    watch = await _opened(call) if is_manager(info) else None
+    watch, version = await _opened(call) if is_manager(info) else (None, 0)
     async with Streaming(call, "application/json") as out:
+        if watch is not None and since is not None:
+            await _past(call, out, wanted, EventsRequest(since=since, until=until), version)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 if watch is None:
@@ -72,22 +75,32 @@ async def events(call: Call) -> web.StreamResponse:
     return out.response
 
 
-async def _opened(call: Call) -> Any:
-    """A watch that has said what is there already: what comes from now on is news."""
+async def _past(call: Call, out: Streaming, wanted: Filters, request: EventsRequest, version: int) -> None:
+    """What managers remember of the swarm, up to the version at which the watch begins. Tasks are not among it."""
+    async for told in call.backend.control.Events(request):
+        if told.kind in KINDS and told.version.index <= version:
+            event = Event(told.kind, told.action, told.id, dict(told.attributes))
+            if _passes(event, wanted):
+                await out.line(event.shape(told.at.ToNanoseconds()))
+
+
+async def _opened(call: Call) -> tuple[Any, int]:
+    """A watch that has said what is there already, and at which version: what comes from now on is news."""
     watch = call.backend.control.Watch(
         WatchRequest(selectors=[WatchRequest.Selector(kind=kind) for kind in _KINDS], include_existing=True)
     )
     async for message in watch:
         if not message.kind:
-            break
-    return watch
+            return watch, message.version.index
+    return watch, 0
 
 
 async def _follow(call: Call, watch: Any, out: Streaming, wanted: Filters, node_id: str) -> None:
     broken = 0.0
     while True:
         try:
-            watch = watch or await _opened(call)
+            if watch is None:
+                watch, _ = await _opened(call)
             async for message in watch:
                 broken = 0.0
                 for event in events_of(message, node_id):

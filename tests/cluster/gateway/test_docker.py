@@ -157,6 +157,14 @@ def test_docker_py_sees_what_happens(client: Any) -> None:
 
 
 @together
+def test_docker_py_sees_what_has_happened(client: Any) -> None:
+    client.secrets.create(name="past", data=b"x").remove()
+    now = time.time()
+    past = client.events(decode=True, since=now - 60, until=now + 1, filters={"type": "secret", "secret": "past"})
+    assert [one["Action"] for one in past] == ["create", "remove"]
+
+
+@together
 def test_images_are_tagged_saved_loaded_and_removed(client: Any) -> None:
     image = client.images.get("busybox")
     assert image.tag("example.com/box", "1")
