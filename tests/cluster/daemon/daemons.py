@@ -79,6 +79,7 @@ class Daemon:
         self.directory.mkdir()
         self.state, self.run = self.directory / "state", self.directory / "run"
         self.address = free_address()
+        self.arguments: list[str] = []
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -86,6 +87,7 @@ class Daemon:
         with (self.directory / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tests.cluster.daemon.daemon", str(self.state), str(self.run),
+                *self.arguments,
                 stdin=asyncio.subprocess.DEVNULL, stderr=log, cwd=ROOT,
             )  # fmt: skip
         await eventually(self.info)

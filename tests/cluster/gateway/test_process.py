@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.cluster.daemon.daemons import Daemon, free_address
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -86,6 +88,26 @@ async def test_only_who_has_a_certificate_is_heard(tmp_path: Path) -> None:
                 assert answer.status == 503
                 assert answer.headers["Api-Version"] == "1.48"
                 assert set(await answer.json()) == {"message"}
+
+
+async def test_a_daemon_serves_other_machines_too(tmp_path: Path) -> None:
+    write_certificates(tmp_path / "tls")
+    address = free_address()
+    daemon = Daemon(tmp_path, "one")
+    daemon.arguments = [address, str(tmp_path / "tls")]
+    await daemon.start()
+    try:
+        context = ssl.create_default_context(cafile=tmp_path / "tls/ca.pem")
+        context.load_cert_chain(tmp_path / "tls/cert.pem", tmp_path / "tls/key.pem")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"https://{address}/_ping", ssl=context) as answer,
+        ):
+            assert (answer.status, answer.headers["Swarm"], await answer.text()) == (200, "inactive", "OK")
+        assert (daemon.run / "docker.sock").stat().st_mode & 0o777 == 0o600
+    finally:
+        await daemon.end()
+    assert not (daemon.run / "docker.sock").exists()
 
 
 async def test_versions_and_pages_are_checked(tmp_path: Path) -> None:
