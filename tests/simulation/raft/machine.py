@@ -188,6 +188,7 @@ class Machine:
     def pump(self) -> None:
         """Take what there is to do, unless the disk is at work: then send what need not wait for it."""
         if self.up and self.busy:
+            self.world.check(self)
             self._send(self.core.urgent())
         while self.up and not self.busy:
             self.world.check(self)
@@ -239,6 +240,7 @@ class Machine:
 
     def _finish(self, ready: Ready) -> None:
         self.core.advance(ready)
+        self.world.check(self)
         self._send(ready.messages_after)
         for entry in ready.committed:
             self._apply(entry)
@@ -344,6 +346,11 @@ class Machine:
                 message.snapshot.CopyFrom(meta)
             self.world.note_promise(self, message)
             self.world.send(self, message, data)
+
+    def has_on_disk(self, index: int, term: int) -> bool:
+        """Whether an entry outlives a crash at this moment; after a crash, too."""
+        log = self.core.log
+        return self.durable_index >= index and (log.matches(index, term) or index <= log.snapshot.index)
 
     @property
     def leads(self) -> bool:

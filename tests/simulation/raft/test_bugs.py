@@ -17,6 +17,8 @@ STORMS = {
     "SkipsTheSync": range(20),
     "ReadsWithoutAsking": range(40),
     "ChangesTwoAtOnce": range(60, 80),
+    "CommitsOldTerms": range(20),
+    "ForgetsTheOutgoingHalf": range(25, 45),
 }
 # Some need a rare order of events, which storms seldom make.
 STORIES = {

@@ -8,6 +8,8 @@ every step (Ongaro's dissertation, figure 3.2):
 * log matching: an index and a term name one entry, with one predecessor, everywhere;
 * leader completeness: a new leader has every entry that was committed in an earlier term than its own;
 * state machine safety: all members apply the same entry at an index, once, in order;
+* a leader counts entries of its own term only, and a majority of each half of its configuration has them on disk;
+* every promise that leaves is on the disk of whoever makes it;
 * term and commit index of a member only grow; at most one change of the membership is on its way.
 """
 
@@ -71,6 +73,8 @@ class World:
         self._applied_by: dict[int, int] = {}
         self._highest: dict[int, tuple[int, int, int]] = {}
         self._votes: dict[tuple[int, int], int] = {}
+        # Of whoever leads: term and life, and how far it had committed.
+        self._reigns: dict[int, tuple[tuple[int, int], int]] = {}
         self._elected: set[tuple[int, int, int]] = set()
         for id in range(1, size + 1):
             self._add_machine(id).bootstrap(list(range(1, size + 1)))
@@ -395,9 +399,26 @@ class World:
             assert raft.term >= term, f"{machine.id}: the term went back from {term} to {raft.term}"
             assert raft.log.committed >= commit, f"{machine.id}: the commit index went back from {commit}"
         self._highest[machine.id] = raft.term, raft.log.committed, machine.life
+        self._check_commit(machine)
         if raft.role is Role.LEADER and (raft.term, machine.id, machine.life) not in self._elected:
             self._elected.add((raft.term, machine.id, machine.life))
             self._note_leader(machine)
+
+    def _check_commit(self, machine: Machine) -> None:
+        """A leader commits entries of its own term only (3.6.2), which a majority of each half has on disk (4.3)."""
+        raft = machine.core
+        index, reign = raft.log.committed, (raft.term, machine.life)
+        if raft.role is not Role.LEADER:
+            self._reigns.pop(machine.id, None)
+            return
+        known, before = self._reigns.get(machine.id, (reign, index))
+        self._reigns[machine.id] = reign, index
+        if known != reign or index == before:
+            return
+        assert raft.log.term(index) == raft.term, f"{machine.id} counts entry {index} of an earlier term"
+        for half in (raft.conf.voters, raft.conf.voters_outgoing):
+            there = [id for id in half if self.machines[id].has_on_disk(index, raft.term)]
+            assert not half or 2 * len(there) > len(half), f"{machine.id} commits {index}: of {half} {there} have it"
 
     def _note_leader(self, machine: Machine) -> None:
         raft = machine.core
