@@ -107,6 +107,12 @@ def test_a_stack_from_its_first_deploy_to_its_end(swarm: Swarm, tmp_path: Path) 
     m1.flota("stack", "rollback", "shop")
     wait_until(lambda: page(swarm, "w1")[:3] == ["neu", "ready", "goodbye from 1"], "the version before that")
 
+    told = m1.flota("events", "--since", "1h", "--until", "0s", "--filter", "service=shop_web")
+    assert " service create " in told
+    assert " task running " in told
+    assert "image=busybox:latest, name=shop_web.1, node=m1" in told
+    assert "managers     reached:" in m1.flota("doctor"), "nothing fails, so its exit status is 0"
+
     exported = tmp_path / "exported.yml"
     exported.write_text(m1.flota("stack", "export", "shop"))
     assert m1.flota("stack", "diff", "--prune", "-c", str(exported)).startswith("No changes")
