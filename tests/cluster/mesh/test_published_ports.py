@@ -99,7 +99,7 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
 
     nodes["m1"].flota("service", "rm", "web")
     for name in nodes:
-        wait_until(lambda name=name: "flota" not in nft(swarm, name), f"nothing is left on {name}")
+        wait_until(lambda name=name: "elements" not in nft(swarm, name), f"no port is left on {name}")
 
 
 def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
