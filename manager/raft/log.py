@@ -1,5 +1,11 @@
 """The log in memory: entries after the last snapshot, and how far they are stable, committed and applied.
 
+Theory of operation. `first_index` … `last_index` are here; what came before is in the snapshot (dissertation, 5), of
+which only index and term are known. applied ≤ committed ≤ last_index: what is committed is never cut off again
+(`append` asserts it; 3.6.3). `stable` is how far the disk has it. An index and a term name one entry and all before it
+(log matching, 3.5), which is why agreement can be looked for a term at a time. Entries behind a snapshot may be kept
+for followers that are a little late.
+
 Pure bookkeeping: the durable log (storage.py) is written by whoever drives the core, from what `Ready` says.
 """
 

@@ -1,7 +1,12 @@
 """What a leader knows of each follower, and how fast it may send (etcd's progress states).
 
-PROBE: we do not know where its log ends; one append at a time. REPLICATE: it keeps up; a window of appends in flight.
-SNAPSHOT: it needs what we have compacted; nothing until the snapshot has arrived.
+Theory of operation. `match` is what it certainly has, `next` what it is sent next (nextIndex and matchIndex of the
+dissertation, 3.5); match < next always.
+
+PROBE: we do not know where its log ends; one append at a time. REPLICATE: it keeps up, so `next` runs ahead of the
+answers (10.2.1's pipelining), bounded by appends and bytes in flight. SNAPSHOT: it needs what we have compacted (5);
+nothing until the snapshot has arrived. Whatever is lost leads back to PROBE, and a heartbeat's answer makes room for one
+more append, so nothing that is lost can silence a follower that lives.
 """
 
 from collections import deque
