@@ -5,8 +5,8 @@ dissertation, 3.5); match < next always.
 
 PROBE: we do not know where its log ends; one append at a time. REPLICATE: it keeps up, so `next` runs ahead of the
 answers (10.2.1's pipelining), bounded by appends and bytes in flight. SNAPSHOT: it needs what we have compacted (5);
-nothing until the snapshot has arrived. Whatever is lost leads back to PROBE, and a heartbeat's answer makes room for one
-more append, so nothing that is lost can silence a follower that lives.
+nothing until the snapshot has arrived. Whatever is lost leads back to PROBE, and a heartbeat's answer makes room for
+one more append, so nothing that is lost can silence a follower that lives.
 """
 
 from collections import deque
