@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -296,3 +298,24 @@ def test_main_is_the_entry_point() -> None:
     assert done.stdout == "flota version 0.1.0\n"
     assert callable(main)
     assert isinstance(root, Group)
+
+
+BASH = """
+source <(flota completion bash)
+COMP_WORDS=(flota service rm w); COMP_CWORD=3
+_flota_completion flota
+echo "${COMPREPLY[@]}"
+"""
+FISH = "flota completion fish | source; complete -C 'flota service rm w'"
+
+
+@pytest.mark.parametrize(("shell", "script"), [("bash", BASH), ("fish", FISH)])
+def test_a_real_shell_completes_names(shell: str, script: str, swarm: Daemon, flota: Flota) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    for name in ("web", "worker", "other"):
+        flota("service", "create", "-d", "--name", name, "busybox")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "FLOTA_HOST": swarm.host, "FLOTA_COMPLETION_SECONDS": "60"}
+    done = subprocess.run([shell, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["web", "worker"], done.stderr
