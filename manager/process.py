@@ -81,7 +81,15 @@ class Manager:
         )
         self._log_broker = LogBroker(self.store)
         self._node_calls = NodeCalls(self.store)
-        self._control = Control(self.store, clock, rng, self._members, config.node_id, read_barrier=self._read_barrier)
+        self._control = Control(
+            self.store,
+            clock,
+            rng,
+            self._members,
+            config.node_id,
+            read_barrier=self._read_barrier,
+            usage=self._dispatcher.usage,
+        )
         self._here = ManagerHere()
         self.raft: RaftNode | None = None
 

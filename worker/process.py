@@ -27,6 +27,7 @@ from flota.v1.tasks_pb2_grpc import add_TasksServicer_to_server
 from flota.v1.types_pb2 import TaskStatus
 from flota.worker import metrics
 from flota.worker.agent.description import Description, describe
+from flota.worker.agent.gauge import Gauge
 from flota.worker.agent.managers import Managers
 from flota.worker.agent.membership import Membership, Words
 from flota.worker.agent.reporter import Reporter
@@ -118,8 +119,13 @@ class Worker:
             config.data_path_port or _VXLAN_PORT,
             config.node_id or identity.node_id,
         )
+        gauge = Gauge(self._state, lambda: self._tasks.running if self._tasks is not None else 0)
+        gauge.look()
         description = Description(
-            lambda: describe(config, identity, self._volumes(), network.tunnel_keys, network.wireguard)
+            lambda: describe(
+                config, identity, self._volumes(), network.tunnel_keys, network.wireguard, gauge.pressures
+            ),
+            gauge,
         )
         network.keys_changed = description.refresh_soon
         self._runtime.volumes.changed = description.refresh_soon

@@ -10,7 +10,7 @@ from flota.gateway.translation.shown import availability, reachability, role
 from flota.gateway.translation.words import iso_time, word
 from flota.stacks.units import format_cpus, format_size
 from flota.v1.objects_pb2 import Node
-from flota.v1.types_pb2 import NodeState
+from flota.v1.types_pb2 import NodePressure, NodeState
 
 
 def pretty_node(node: Node) -> str:
@@ -41,6 +41,19 @@ def pretty_node(node: Node) -> str:
     lines.field("Memory", format_size(description.resources.memory_bytes), 1)
     for each in description.resources.generic:
         lines.field(each.kind, each.name or each.count, 1)
+    if description.pressures:
+        short = [word(NodePressure.Name(one), "NODE_PRESSURE_") for one in description.pressures]
+        lines.field("Pressure", f"{', '.join(short)}: it gets no new tasks", 1)
+    if node.HasField("usage"):
+        usage = node.usage
+        lines.title("Usage")
+        lines.field("CPU", f"{100 * usage.cpu:.0f} % (load {usage.load:g})", 1)
+        free, total = format_size(usage.memory_available), format_size(usage.memory_total)
+        lines.field("Memory", f"{free} of {total} available", 1)
+        free, total = format_size(usage.disk_available), format_size(usage.disk_total)
+        lines.field("Disk", f"{free} of {total} available", 1)
+        lines.field("Processes and threads", f"{usage.pids} of {usage.pids_limit}", 1)
+        lines.field("Containers", usage.containers, 1)
     lines.field("Engine Version", description.engine.version)
     lines.mapping("Engine Labels", description.engine.labels, mark="- ")
     if description.HasField("tls_info"):

@@ -392,13 +392,29 @@ def node(node: objects.Node) -> Json:
             | {"Plugins": PLUGINS},
         }
         # flota's own: what carries encrypted networks there.
-        | _some(WireGuard=description.wireguard),
+        | _some(
+            WireGuard=description.wireguard,
+            Pressures=[word(types.NodePressure.Name(one), "NODE_PRESSURE_") for one in description.pressures],
+        ),
         "Status": _some(
             State=word(types.NodeState.Name(node.status.state), "NODE_STATE_"),
             Message=node.status.message,
             Addr=node.status.address,
         ),
     }
+    if node.HasField("usage"):
+        usage = node.usage
+        # flota's own: how full it is, as its last heartbeat said.
+        shape["Usage"] = {
+            "MeasuredAt": time_of(usage, "measured_at"),
+            "CPU": round(usage.cpu, 4),
+            "Load": usage.load,
+            "MemoryBytes": {"Total": usage.memory_total, "Available": usage.memory_available},
+            "DiskBytes": {"Total": usage.disk_total, "Available": usage.disk_available},
+            "Inodes": {"Total": usage.inodes_total, "Available": usage.inodes_available},
+            "Pids": {"Limit": usage.pids_limit, "Used": usage.pids},
+            "Containers": usage.containers,
+        }
     if description.HasField("tls_info"):
         tls = description.tls_info
         shape["Description"]["TLSInfo"] = {

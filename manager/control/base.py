@@ -14,6 +14,7 @@ from flota.manager.store import Conflict, NameTaken, Store, Transaction, Transac
 from flota.rpc.errors import AlreadyExists, FlotaError, InvalidArgument, NoLeader, OutOfSequence
 from flota.rpc.staleness import mark_stale, why_stale
 from flota.v1 import control_pb2_grpc
+from flota.v1.objects_pb2 import NodeUsage
 from flota.v1.types_pb2 import Version
 
 R = TypeVar("R")
@@ -39,14 +40,17 @@ class ControlBase(control_pb2_grpc.ControlServicer):
         own_node_id: str = "",
         *,
         read_barrier: Callable[[], Awaitable[None]] | None = None,
+        usage: Callable[[str], NodeUsage | None] = lambda _: None,
     ) -> None:
-        """`members` is Raft's view of its group; `rng` makes ids; `read_barrier` makes reads linearizable."""
+        """`members` is Raft's view of its group; `rng` makes ids; `read_barrier` makes reads linearizable;
+        `usage` tells how full a node is."""
         self._store = store
         self._clock = clock
         self._rng = rng
         self._members = members
         self._own_node_id = own_node_id
         self._read_barrier = read_barrier
+        self._usage = usage
         self._claims = Claims()
         self._streams: set[Stream] = set()
 

@@ -38,7 +38,14 @@ class Nodes(ControlBase):
     async def GetNode(self, request: GetNodeRequest, context: Any) -> GetNodeResponse:
         """One node by id or hostname."""
         store = await self._fresh()
-        return GetNodeResponse(node=self._shown_node(find(store.nodes, "node", request.node_id)))
+        node = self._shown_node(find(store.nodes, "node", request.node_id))
+        usage = self._usage(node.id)
+        if usage is not None and node.status.state == NodeState.NODE_STATE_READY:
+            shown = Node()
+            shown.CopyFrom(node)
+            shown.usage.CopyFrom(usage)
+            return GetNodeResponse(node=shown)
+        return GetNodeResponse(node=node)
 
     async def ListNodes(self, request: ListNodesRequest, context: Any) -> ListNodesResponse:
         """All nodes that fulfil the filters."""

@@ -30,6 +30,7 @@ from flota.v1.dispatcher_pb2 import (
     UpdateTaskStatusRequest,
     UpdateTaskStatusResponse,
 )
+from flota.v1.objects_pb2 import NodeUsage
 from flota.v1.types_pb2 import Peer
 
 
@@ -68,6 +69,10 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         """Whether the node's worker was told of the managers there are now; False while nobody can tell."""
         return self._term is not None and self._term.knows_managers(node_id)
 
+    def usage(self, node_id: str) -> NodeUsage | None:
+        """How full a node is, as far as this leader was told."""
+        return self._term.usage.get(node_id) if self._term is not None else None
+
     def _now(self) -> Term:
         if self._term is None:
             raise Unavailable("this manager does not lead: try again")
@@ -91,7 +96,8 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
     async def Heartbeat(self, request: HeartbeatRequest, context: Any) -> HeartbeatResponse:
         """Raises Unavailable, FailedPrecondition (the session is over)."""
         description = request.description if request.HasField("description") else None
-        period = self._now().heartbeat(current_caller().node_id, request.session_id, description)
+        usage = request.usage if request.HasField("usage") else None
+        period = self._now().heartbeat(current_caller().node_id, request.session_id, description, usage)
         return HeartbeatResponse(period=Duration(seconds=int(period), nanos=int(period % 1 * 1e9)))
 
     async def UpdateTaskStatus(self, request: UpdateTaskStatusRequest, context: Any) -> UpdateTaskStatusResponse:

@@ -27,7 +27,7 @@ from flota.manager.store import Event, Store, WatchClosed, Watcher
 from flota.rpc.callers import Caller
 from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, Unavailable
 from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionMessage, SessionRequest
-from flota.v1.objects_pb2 import Cluster, Node, NodeDescription, Task
+from flota.v1.objects_pb2 import Cluster, Node, NodeDescription, NodeUsage, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeState, Peer
 
@@ -59,6 +59,8 @@ class Term:
         self._nodes = NodeWriter(store, clock)
         self._statuses = StatusWriter(store, clock, own_node_id)
         self._presence = Presence(rng, self._moved)
+        # How full each node is, as its last heartbeat said.
+        self.usage: dict[str, NodeUsage] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._withdrawals = Withdrawals(self._stop_task)
         self._pace = Pace()
@@ -146,9 +148,17 @@ class Term:
         self._presence.goodbye(session)
         session.end(None)
 
-    def heartbeat(self, node_id: str, session_id: str, description: NodeDescription | None = None) -> float:
+    def heartbeat(
+        self,
+        node_id: str,
+        session_id: str,
+        description: NodeDescription | None = None,
+        usage: NodeUsage | None = None,
+    ) -> float:
         """Seconds until the next one is due; `description`: what is new of the machine. Raises FailedPrecondition."""
         period = self._presence.heartbeat(node_id, session_id, self._time())
+        if usage is not None:
+            self.usage[node_id] = usage
         if description is not None:
             self._nodes.want(node_id, Wish(NodeState.NODE_STATE_READY, "", description))
         return period

@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from flota.manager.constraint import node_fits
 from flota.manager.scheduler.demand import Demand
 from flota.manager.scheduler.nodes import NodeInfo, NodeSet, affinity_fits, platform_fits
-from flota.v1.types_pb2 import NodeAvailability, NodeState
+from flota.v1.types_pb2 import NodeAvailability, NodePressure, NodeState
 
 MIB = 1 << 20
+_SHORT = {
+    NodePressure.NODE_PRESSURE_DISK: "disk space",
+    NodePressure.NODE_PRESSURE_MEMORY: "memory",
+    NodePressure.NODE_PRESSURE_PIDS: "process numbers",
+}
 
 
 Test = Callable[[Demand, NodeInfo, NodeSet], bool]
@@ -48,6 +53,10 @@ def _below_max_replicas(demand: Demand, info: NodeInfo, nodes: NodeSet) -> bool:
 
 def _why_not_ready(demand: Demand, info: NodeInfo, nodes: NodeSet) -> str:
     state = NodeState.Name(info.node.status.state)[len("NODE_STATE_") :].lower()
+    active = info.node.spec.availability == NodeAvailability.NODE_AVAILABILITY_ACTIVE
+    if info.node.status.state == NodeState.NODE_STATE_READY and active:
+        short = [_SHORT.get(one, "something") for one in info.node.description.pressures]
+        return f"it is about to run out of {' and '.join(short)}"
     availability = NodeAvailability.Name(info.node.spec.availability)[len("NODE_AVAILABILITY_") :].lower()
     return (
         f"it is {state}"

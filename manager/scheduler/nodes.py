@@ -58,6 +58,8 @@ class NodeInfo:
         self.ready = (
             node.status.state == NodeState.NODE_STATE_READY
             and node.spec.availability == NodeAvailability.NODE_AVAILABILITY_ACTIVE
+            # It keeps what it has; more would hurt that, too.
+            and not node.description.pressures
         )
         resources = node.description.resources
         self.cpu = resources.nano_cpus

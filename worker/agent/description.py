@@ -10,9 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flota.rpc.identity import Identity
-from flota.v1.objects_pb2 import EngineDescription, NodeDescription, TlsInfo
+from flota.v1.objects_pb2 import EngineDescription, NodeDescription, NodeUsage, TlsInfo
 from flota.v1.process_pb2 import WorkerConfig
-from flota.v1.types_pb2 import GenericResource, Platform, Resources, TunnelKey, Volume
+from flota.v1.types_pb2 import GenericResource, NodePressure, Platform, Resources, TunnelKey, Volume
+from flota.worker.agent.gauge import Gauge
 
 _VERSION = version("flota")
 _MOMENT = 0.05
@@ -21,12 +22,22 @@ _MOMENT = 0.05
 class Description:
     """The machine as it is told to managers. `refresh` it when something may have changed."""
 
-    def __init__(self, make: Callable[[], NodeDescription]) -> None:
-        """Raises what `make` does."""
+    def __init__(self, make: Callable[[], NodeDescription], gauge: Gauge | None = None) -> None:
+        """`gauge` tells how full the machine is, and is part of what `make` describes. Raises what `make` does."""
         self._make = make
+        self._gauge = gauge
         self._soon: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self.current = make()
+
+    def usage(self) -> NodeUsage:
+        """How full the machine is now; what it is short of is news of the machine."""
+        if self._gauge is None:
+            return NodeUsage()
+        usage = self._gauge.look()
+        if tuple(self.current.pressures) != self._gauge.pressures:
+            self.refresh()
+        return usage
 
     def refresh(self) -> None:
         """Look again; whoever waits for changes hears of one."""
@@ -57,6 +68,7 @@ def describe(
     volumes: Iterable[Volume] = (),
     tunnel_keys: Iterable[TunnelKey] = (),
     wireguard: str = "",
+    pressures: Iterable[NodePressure.ValueType] = (),
 ) -> NodeDescription:
     """The machine as it is now. Raises ValueError for a generic resource that cannot be read."""
     return NodeDescription(
@@ -73,6 +85,7 @@ def describe(
         volumes=volumes,
         tunnel_keys=tunnel_keys,
         wireguard=wireguard,
+        pressures=pressures,
     )
 
 

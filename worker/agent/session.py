@@ -131,7 +131,7 @@ class Session:
         """Heartbeats; one is sent at once when there is news of the machine, of which managers know `described`."""
         limit = self._patience
         while True:
-            request = HeartbeatRequest(session_id=self.id)
+            request = HeartbeatRequest(session_id=self.id, usage=self._description.usage())
             now = self._description.current
             if now != described:
                 request.description.CopyFrom(now)

@@ -28,7 +28,7 @@ from flota.v1 import types_pb2 as flota_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lota/v1/dispatcher.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"T\n\x0eSessionRequest\x12.\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x19.flota.v1.NodeDescription\x12\x12\n\nsession_id\x18\x02 \x01(\t\"u\n\x0eSessionMessage\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1c\n\x04node\x18\x02 \x01(\x0b\x32\x0e.flota.v1.Node\x12 \n\x08managers\x18\x03 \x03(\x0b\x32\x0e.flota.v1.Peer\x12\x0f\n\x07root_ca\x18\x04 \x01(\x0c\"V\n\x10HeartbeatRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x19.flota.v1.NodeDescription\">\n\x11HeartbeatResponse\x12)\n\x06period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\x11\x45ndSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x14\n\x12\x45ndSessionResponse\"\xa9\x01\n\x17UpdateTaskStatusRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x39\n\x07updates\x18\x02 \x03(\x0b\x32(.flota.v1.UpdateTaskStatusRequest.Update\x1a?\n\x06Update\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x14.flota.v1.TaskStatus\"\x1a\n\x18UpdateTaskStatusResponse\"\xf9\x01\n\x0bNetworkPeer\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x11\n\ttask_name\x18\x03 \x01(\t\x12\x12\n\nservice_id\x18\x04 \x01(\t\x12\x14\n\x0cservice_name\x18\x05 \x01(\t\x12\x0c\n\x04slot\x18\x06 \x01(\x04\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\x12\x11\n\taddresses\x18\x08 \x03(\t\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x0c\n\x04vtep\x18\n \x01(\t\x12\r\n\x05ready\x18\x0b \x01(\x08\x12(\n\x0btunnel_keys\x18\x0c \x03(\x0b\x32\x13.flota.v1.TunnelKey\"\xc3\x01\n\x0eNetworkService\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x12\n\nvirtual_ip\x18\x05 \x01(\t\x12#\n\x05ports\x18\x06 \x03(\x0b\x32\x14.flota.v1.PortConfig\x12)\n\x04mode\x18\x07 \x01(\x0e\x32\x1b.flota.v1.EndpointSpec.Mode\"\xdf\x02\n\x10\x41ssignmentChange\x12\x31\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32!.flota.v1.AssignmentChange.Action\x12\x1e\n\x04task\x18\x02 \x01(\x0b\x32\x0e.flota.v1.TaskH\x00\x12\"\n\x06secret\x18\x03 \x01(\x0b\x32\x10.flota.v1.SecretH\x00\x12\"\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x10.flota.v1.ConfigH\x00\x12$\n\x07network\x18\x05 \x01(\x0b\x32\x11.flota.v1.NetworkH\x00\x12%\n\x04peer\x18\x06 \x01(\x0b\x32\x15.flota.v1.NetworkPeerH\x00\x12+\n\x07service\x18\x07 \x01(\x0b\x32\x18.flota.v1.NetworkServiceH\x00\".\n\x06\x41\x63tion\x12\x11\n\rACTION_UPDATE\x10\x00\x12\x11\n\rACTION_REMOVE\x10\x01\x42\x06\n\x04item\"(\n\x12\x41ssignmentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"=\n\x16GetRegistryAuthRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"0\n\x17GetRegistryAuthResponse\x12\x15\n\rregistry_auth\x18\x01 \x01(\t\"\xea\x01\n\x12\x41ssignmentsMessage\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.flota.v1.AssignmentsMessage.Type\x12\x12\n\napplies_to\x18\x02 \x01(\x04\x12\x12\n\nresults_in\x18\x03 \x01(\x04\x12+\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1a.flota.v1.AssignmentChange\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12\x0f\n\x07\x63onfirm\x18\x06 \x01(\x08\"/\n\x04Type\x12\x11\n\rTYPE_COMPLETE\x10\x00\x12\x14\n\x10TYPE_INCREMENTAL\x10\x01\"A\n\x19\x43onfirmAssignmentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\x1c\n\x1a\x43onfirmAssignmentsResponse2\x91\x05\n\nDispatcher\x12K\n\x07Session\x12\x18.flota.v1.SessionRequest\x1a\x18.flota.v1.SessionMessage\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x30\x01\x12S\n\nEndSession\x12\x1b.flota.v1.EndSessionRequest\x1a\x1c.flota.v1.EndSessionResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12P\n\tHeartbeat\x12\x1a.flota.v1.HeartbeatRequest\x1a\x1b.flota.v1.HeartbeatResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12\x65\n\x10UpdateTaskStatus\x12!.flota.v1.UpdateTaskStatusRequest\x1a\".flota.v1.UpdateTaskStatusResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12W\n\x0b\x41ssignments\x12\x1c.flota.v1.AssignmentsRequest\x1a\x1c.flota.v1.AssignmentsMessage\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x30\x01\x12k\n\x12\x43onfirmAssignments\x12#.flota.v1.ConfirmAssignmentsRequest\x1a$.flota.v1.ConfirmAssignmentsResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12\x62\n\x0fGetRegistryAuth\x12 .flota.v1.GetRegistryAuthRequest\x1a!.flota.v1.GetRegistryAuthResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lota/v1/dispatcher.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"T\n\x0eSessionRequest\x12.\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x19.flota.v1.NodeDescription\x12\x12\n\nsession_id\x18\x02 \x01(\t\"u\n\x0eSessionMessage\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1c\n\x04node\x18\x02 \x01(\x0b\x32\x0e.flota.v1.Node\x12 \n\x08managers\x18\x03 \x03(\x0b\x32\x0e.flota.v1.Peer\x12\x0f\n\x07root_ca\x18\x04 \x01(\x0c\"z\n\x10HeartbeatRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x19.flota.v1.NodeDescription\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.flota.v1.NodeUsage\">\n\x11HeartbeatResponse\x12)\n\x06period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\x11\x45ndSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x14\n\x12\x45ndSessionResponse\"\xa9\x01\n\x17UpdateTaskStatusRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x39\n\x07updates\x18\x02 \x03(\x0b\x32(.flota.v1.UpdateTaskStatusRequest.Update\x1a?\n\x06Update\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x14.flota.v1.TaskStatus\"\x1a\n\x18UpdateTaskStatusResponse\"\xf9\x01\n\x0bNetworkPeer\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x11\n\ttask_name\x18\x03 \x01(\t\x12\x12\n\nservice_id\x18\x04 \x01(\t\x12\x14\n\x0cservice_name\x18\x05 \x01(\t\x12\x0c\n\x04slot\x18\x06 \x01(\x04\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\x12\x11\n\taddresses\x18\x08 \x03(\t\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x0c\n\x04vtep\x18\n \x01(\t\x12\r\n\x05ready\x18\x0b \x01(\x08\x12(\n\x0btunnel_keys\x18\x0c \x03(\x0b\x32\x13.flota.v1.TunnelKey\"\xc3\x01\n\x0eNetworkService\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x12\n\nvirtual_ip\x18\x05 \x01(\t\x12#\n\x05ports\x18\x06 \x03(\x0b\x32\x14.flota.v1.PortConfig\x12)\n\x04mode\x18\x07 \x01(\x0e\x32\x1b.flota.v1.EndpointSpec.Mode\"\xdf\x02\n\x10\x41ssignmentChange\x12\x31\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32!.flota.v1.AssignmentChange.Action\x12\x1e\n\x04task\x18\x02 \x01(\x0b\x32\x0e.flota.v1.TaskH\x00\x12\"\n\x06secret\x18\x03 \x01(\x0b\x32\x10.flota.v1.SecretH\x00\x12\"\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x10.flota.v1.ConfigH\x00\x12$\n\x07network\x18\x05 \x01(\x0b\x32\x11.flota.v1.NetworkH\x00\x12%\n\x04peer\x18\x06 \x01(\x0b\x32\x15.flota.v1.NetworkPeerH\x00\x12+\n\x07service\x18\x07 \x01(\x0b\x32\x18.flota.v1.NetworkServiceH\x00\".\n\x06\x41\x63tion\x12\x11\n\rACTION_UPDATE\x10\x00\x12\x11\n\rACTION_REMOVE\x10\x01\x42\x06\n\x04item\"(\n\x12\x41ssignmentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"=\n\x16GetRegistryAuthRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"0\n\x17GetRegistryAuthResponse\x12\x15\n\rregistry_auth\x18\x01 \x01(\t\"\xea\x01\n\x12\x41ssignmentsMessage\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.flota.v1.AssignmentsMessage.Type\x12\x12\n\napplies_to\x18\x02 \x01(\x04\x12\x12\n\nresults_in\x18\x03 \x01(\x04\x12+\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1a.flota.v1.AssignmentChange\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12\x0f\n\x07\x63onfirm\x18\x06 \x01(\x08\"/\n\x04Type\x12\x11\n\rTYPE_COMPLETE\x10\x00\x12\x14\n\x10TYPE_INCREMENTAL\x10\x01\"A\n\x19\x43onfirmAssignmentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\x1c\n\x1a\x43onfirmAssignmentsResponse2\x91\x05\n\nDispatcher\x12K\n\x07Session\x12\x18.flota.v1.SessionRequest\x1a\x18.flota.v1.SessionMessage\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x30\x01\x12S\n\nEndSession\x12\x1b.flota.v1.EndSessionRequest\x1a\x1c.flota.v1.EndSessionResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12P\n\tHeartbeat\x12\x1a.flota.v1.HeartbeatRequest\x1a\x1b.flota.v1.HeartbeatResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12\x65\n\x10UpdateTaskStatus\x12!.flota.v1.UpdateTaskStatusRequest\x1a\".flota.v1.UpdateTaskStatusResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12W\n\x0b\x41ssignments\x12\x1c.flota.v1.AssignmentsRequest\x1a\x1c.flota.v1.AssignmentsMessage\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x30\x01\x12k\n\x12\x43onfirmAssignments\x12#.flota.v1.ConfirmAssignmentsRequest\x1a$.flota.v1.ConfirmAssignmentsResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x12\x62\n\x0fGetRegistryAuth\x12 .flota.v1.GetRegistryAuthRequest\x1a!.flota.v1.GetRegistryAuthResponse\"\n\x8a\xc9\x18\x06\n\x02\x01\x02\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,41 +54,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONMESSAGE']._serialized_start=224
   _globals['_SESSIONMESSAGE']._serialized_end=341
   _globals['_HEARTBEATREQUEST']._serialized_start=343
-  _globals['_HEARTBEATREQUEST']._serialized_end=429
-  _globals['_HEARTBEATRESPONSE']._serialized_start=431
-  _globals['_HEARTBEATRESPONSE']._serialized_end=493
-  _globals['_ENDSESSIONREQUEST']._serialized_start=495
-  _globals['_ENDSESSIONREQUEST']._serialized_end=534
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=536
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=556
-  _globals['_UPDATETASKSTATUSREQUEST']._serialized_start=559
-  _globals['_UPDATETASKSTATUSREQUEST']._serialized_end=728
-  _globals['_UPDATETASKSTATUSREQUEST_UPDATE']._serialized_start=665
-  _globals['_UPDATETASKSTATUSREQUEST_UPDATE']._serialized_end=728
-  _globals['_UPDATETASKSTATUSRESPONSE']._serialized_start=730
-  _globals['_UPDATETASKSTATUSRESPONSE']._serialized_end=756
-  _globals['_NETWORKPEER']._serialized_start=759
-  _globals['_NETWORKPEER']._serialized_end=1008
-  _globals['_NETWORKSERVICE']._serialized_start=1011
-  _globals['_NETWORKSERVICE']._serialized_end=1206
-  _globals['_ASSIGNMENTCHANGE']._serialized_start=1209
-  _globals['_ASSIGNMENTCHANGE']._serialized_end=1560
-  _globals['_ASSIGNMENTCHANGE_ACTION']._serialized_start=1506
-  _globals['_ASSIGNMENTCHANGE_ACTION']._serialized_end=1552
-  _globals['_ASSIGNMENTSREQUEST']._serialized_start=1562
-  _globals['_ASSIGNMENTSREQUEST']._serialized_end=1602
-  _globals['_GETREGISTRYAUTHREQUEST']._serialized_start=1604
-  _globals['_GETREGISTRYAUTHREQUEST']._serialized_end=1665
-  _globals['_GETREGISTRYAUTHRESPONSE']._serialized_start=1667
-  _globals['_GETREGISTRYAUTHRESPONSE']._serialized_end=1715
-  _globals['_ASSIGNMENTSMESSAGE']._serialized_start=1718
-  _globals['_ASSIGNMENTSMESSAGE']._serialized_end=1952
-  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_start=1905
-  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_end=1952
-  _globals['_CONFIRMASSIGNMENTSREQUEST']._serialized_start=1954
-  _globals['_CONFIRMASSIGNMENTSREQUEST']._serialized_end=2019
-  _globals['_CONFIRMASSIGNMENTSRESPONSE']._serialized_start=2021
-  _globals['_CONFIRMASSIGNMENTSRESPONSE']._serialized_end=2049
-  _globals['_DISPATCHER']._serialized_start=2052
-  _globals['_DISPATCHER']._serialized_end=2709
+  _globals['_HEARTBEATREQUEST']._serialized_end=465
+  _globals['_HEARTBEATRESPONSE']._serialized_start=467
+  _globals['_HEARTBEATRESPONSE']._serialized_end=529
+  _globals['_ENDSESSIONREQUEST']._serialized_start=531
+  _globals['_ENDSESSIONREQUEST']._serialized_end=570
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=572
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=592
+  _globals['_UPDATETASKSTATUSREQUEST']._serialized_start=595
+  _globals['_UPDATETASKSTATUSREQUEST']._serialized_end=764
+  _globals['_UPDATETASKSTATUSREQUEST_UPDATE']._serialized_start=701
+  _globals['_UPDATETASKSTATUSREQUEST_UPDATE']._serialized_end=764
+  _globals['_UPDATETASKSTATUSRESPONSE']._serialized_start=766
+  _globals['_UPDATETASKSTATUSRESPONSE']._serialized_end=792
+  _globals['_NETWORKPEER']._serialized_start=795
+  _globals['_NETWORKPEER']._serialized_end=1044
+  _globals['_NETWORKSERVICE']._serialized_start=1047
+  _globals['_NETWORKSERVICE']._serialized_end=1242
+  _globals['_ASSIGNMENTCHANGE']._serialized_start=1245
+  _globals['_ASSIGNMENTCHANGE']._serialized_end=1596
+  _globals['_ASSIGNMENTCHANGE_ACTION']._serialized_start=1542
+  _globals['_ASSIGNMENTCHANGE_ACTION']._serialized_end=1588
+  _globals['_ASSIGNMENTSREQUEST']._serialized_start=1598
+  _globals['_ASSIGNMENTSREQUEST']._serialized_end=1638
+  _globals['_GETREGISTRYAUTHREQUEST']._serialized_start=1640
+  _globals['_GETREGISTRYAUTHREQUEST']._serialized_end=1701
+  _globals['_GETREGISTRYAUTHRESPONSE']._serialized_start=1703
+  _globals['_GETREGISTRYAUTHRESPONSE']._serialized_end=1751
+  _globals['_ASSIGNMENTSMESSAGE']._serialized_start=1754
+  _globals['_ASSIGNMENTSMESSAGE']._serialized_end=1988
+  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_start=1941
+  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_end=1988
+  _globals['_CONFIRMASSIGNMENTSREQUEST']._serialized_start=1990
+  _globals['_CONFIRMASSIGNMENTSREQUEST']._serialized_end=2055
+  _globals['_CONFIRMASSIGNMENTSRESPONSE']._serialized_start=2057
+  _globals['_CONFIRMASSIGNMENTSRESPONSE']._serialized_end=2085
+  _globals['_DISPATCHER']._serialized_start=2088
+  _globals['_DISPATCHER']._serialized_end=2745
 # @@protoc_insertion_point(module_scope)

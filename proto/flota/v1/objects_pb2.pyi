@@ -110,6 +110,7 @@ class NodeDescription(_message.Message):
     VOLUMES_FIELD_NUMBER: _builtins.int
     TUNNEL_KEYS_FIELD_NUMBER: _builtins.int
     WIREGUARD_FIELD_NUMBER: _builtins.int
+    PRESSURES_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     data_path_address: _builtins.str
     """Where other nodes reach its VXLAN endpoint."""
@@ -131,6 +132,10 @@ class NodeDescription(_message.Message):
     def tunnel_keys(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TunnelKey]:
         """Of its WireGuard endpoint, for encrypted networks: the newest last; two while one replaces the other."""
 
+    @_builtins.property
+    def pressures(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.NodePressure.ValueType]:
+        """What it is about to run out of."""
+
     def __init__(
         self,
         *,
@@ -143,14 +148,76 @@ class NodeDescription(_message.Message):
         volumes: _abc.Iterable[_types_pb2.Volume] | None = ...,
         tunnel_keys: _abc.Iterable[_types_pb2.TunnelKey] | None = ...,
         wireguard: _builtins.str = ...,
+        pressures: _abc.Iterable[_types_pb2.NodePressure.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "platform", b"platform", "resources", b"resources", "tls_info", b"tls_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "engine", b"engine", "hostname", b"hostname", "platform", b"platform", "resources", b"resources", "tls_info", b"tls_info", "tunnel_keys", b"tunnel_keys", "volumes", b"volumes", "wireguard", b"wireguard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "engine", b"engine", "hostname", b"hostname", "platform", b"platform", "pressures", b"pressures", "resources", b"resources", "tls_info", b"tls_info", "tunnel_keys", b"tunnel_keys", "volumes", b"volumes", "wireguard", b"wireguard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeDescription: _TypeAlias = NodeDescription  # noqa: Y015
+
+@_typing.final
+class NodeUsage(_message.Message):
+    """NodeUsage is how full a node is; it comes with each heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
+    MEMORY_AVAILABLE_FIELD_NUMBER: _builtins.int
+    DISK_TOTAL_FIELD_NUMBER: _builtins.int
+    DISK_AVAILABLE_FIELD_NUMBER: _builtins.int
+    INODES_TOTAL_FIELD_NUMBER: _builtins.int
+    INODES_AVAILABLE_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    PIDS_LIMIT_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    cpu: _builtins.float
+    """Share of all processors that was busy since the last heartbeat, 0 to 1."""
+    load: _builtins.float
+    """Processes that ran or waited to, over the last minute."""
+    memory_total: _builtins.int
+    """Bytes; what is available can be had without swapping."""
+    memory_available: _builtins.int
+    disk_total: _builtins.int
+    """Bytes of the file system that holds images, volumes and containers."""
+    disk_available: _builtins.int
+    inodes_total: _builtins.int
+    inodes_available: _builtins.int
+    pids: _builtins.int
+    """Processes and threads, and how many there can be."""
+    pids_limit: _builtins.int
+    containers: _builtins.int
+    """Containers that run."""
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+        cpu: _builtins.float = ...,
+        load: _builtins.float = ...,
+        memory_total: _builtins.int = ...,
+        memory_available: _builtins.int = ...,
+        disk_total: _builtins.int = ...,
+        disk_available: _builtins.int = ...,
+        inodes_total: _builtins.int = ...,
+        inodes_available: _builtins.int = ...,
+        pids: _builtins.int = ...,
+        pids_limit: _builtins.int = ...,
+        containers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "cpu", b"cpu", "disk_available", b"disk_available", "disk_total", b"disk_total", "inodes_available", b"inodes_available", "inodes_total", b"inodes_total", "load", b"load", "measured_at", b"measured_at", "memory_available", b"memory_available", "memory_total", b"memory_total", "pids", b"pids", "pids_limit", b"pids_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeUsage: _TypeAlias = NodeUsage  # noqa: Y015
 
 @_typing.final
 class NodeStatus(_message.Message):
@@ -300,6 +367,7 @@ class Node(_message.Message):
     MANAGER_STATUS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     role: _types_pb2.NodeRole.ValueType
     """The role it has; follows spec.desired_role."""
@@ -315,6 +383,10 @@ class Node(_message.Message):
     def manager_status(self) -> Global___ManagerStatus: ...
     @_builtins.property
     def certificate(self) -> Global___Certificate: ...
+    @_builtins.property
+    def usage(self) -> Global___NodeUsage:
+        """Filled in by the leader when it answers; never stored."""
+
     def __init__(
         self,
         *,
@@ -326,10 +398,11 @@ class Node(_message.Message):
         manager_status: Global___ManagerStatus | None = ...,
         certificate: Global___Certificate | None = ...,
         role: _types_pb2.NodeRole.ValueType = ...,
+        usage: Global___NodeUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "id", b"id", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "id", b"id", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

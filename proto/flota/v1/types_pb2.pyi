@@ -204,6 +204,30 @@ REBALANCE_POLICY_ALWAYS: RebalancePolicy.ValueType  # 3
 """Whenever moving tasks makes them more even."""
 Global___RebalancePolicy: _TypeAlias = RebalancePolicy  # noqa: Y015
 
+class _NodePressure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodePressureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodePressure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_PRESSURE_UNSPECIFIED: _NodePressure.ValueType  # 0
+    NODE_PRESSURE_DISK: _NodePressure.ValueType  # 1
+    """Space or inodes of the file system that holds images, volumes and containers."""
+    NODE_PRESSURE_MEMORY: _NodePressure.ValueType  # 2
+    NODE_PRESSURE_PIDS: _NodePressure.ValueType  # 3
+    """Numbers of processes and threads."""
+
+class NodePressure(_NodePressure, metaclass=_NodePressureEnumTypeWrapper):
+    """NodePressure is what a node is about to run out of. It gets no new tasks until that has passed."""
+
+NODE_PRESSURE_UNSPECIFIED: NodePressure.ValueType  # 0
+NODE_PRESSURE_DISK: NodePressure.ValueType  # 1
+"""Space or inodes of the file system that holds images, volumes and containers."""
+NODE_PRESSURE_MEMORY: NodePressure.ValueType  # 2
+NODE_PRESSURE_PIDS: NodePressure.ValueType  # 3
+"""Numbers of processes and threads."""
+Global___NodePressure: _TypeAlias = NodePressure  # noqa: Y015
+
 @_typing.final
 class Version(_message.Message):
     """Version of an object: the index of the Raft entry that last changed it. An update names the version it read;

@@ -14,7 +14,7 @@ import pytest_asyncio
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Task
 from flota.v1.specs_pb2 import ContainerSpec
-from flota.v1.types_pb2 import Device, DnsConfig, Driver, GenericResource, TaskState, Ulimit
+from flota.v1.types_pb2 import Device, DnsConfig, Driver, GenericResource, Mount, TaskState, Ulimit
 from tests.cluster.worker.machine import CGROUPS, Cluster, Machine, eventually
 from tests.unit.dispatcher.swarm import Swarm
 
@@ -128,6 +128,7 @@ async def test_generic_resources_are_named(cluster: Cluster) -> None:
 
 async def test_limits(cluster: Cluster) -> None:
     task = cluster.task(new_id(), "sleep", "1000")
+    task.spec.container.stop_grace_period.FromMilliseconds(100)
     resources = task.spec.resources
     resources.limits.memory_bytes, resources.limits.nano_cpus = 32 << 20, 250_000_000
     resources.memory_swap_bytes, resources.memory_swappiness, resources.pids_limit = 48 << 20, 13, 9
@@ -186,6 +187,58 @@ async def test_faults_of_a_program_stay_within_its_container(cluster: Cluster, t
     before = len(cluster.output(calm))
     await eventually(lambda: len(cluster.output(calm)) > before)
     for task in (calm, bomb, flood):
+        await cluster.swarm.change(task.id, lambda one: one.spec.container.stop_grace_period.FromMilliseconds(100))
         await cluster.want(task, TaskState.TASK_STATE_REMOVE)
     for task in (calm, bomb, flood):
         await eventually(lambda task=task: not cluster.has_container(task))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "cycles", [30, pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])], ids=["30", "500"]
+)
+async def test_nothing_is_left_of_tasks_that_come_and_go(cluster: Cluster, cycles: int) -> None:
+    """Mounts, network namespaces, control groups, files, and what the worker has open: the same before and after."""
+    await cluster_is_empty(cluster)
+    before: dict[str, object] = {}
+    # The first ten make the worker's threads, and whatever else stays for the next ones.
+    for begin in range(0, cycles + 10, 10):
+        tasks = [cluster.task(new_id(), "echo hello; exec sleep 1000", init=True) for _ in range(10)]
+        for task in tasks:
+            task.spec.container.mounts.add(type=Mount.TYPE_TMPFS, target="/t")
+            task.spec.container.stop_grace_period.FromMilliseconds(100)
+        await cluster.swarm.create(*tasks)
+        for task in tasks:
+            await cluster.until(task, RUNNING)
+        for number, task in enumerate(tasks, begin):
+            if number % 2:
+                await cluster.want(task, TaskState.TASK_STATE_REMOVE)
+            await cluster.swarm.remove(task.id)
+        await cluster_is_empty(cluster)
+        before = before or left(cluster)
+    try:
+        await eventually(lambda: left(cluster) == before)
+    except TimeoutError:
+        assert left(cluster) == before
+
+
+async def cluster_is_empty(cluster: Cluster) -> None:
+    """Until nothing of any task is there."""
+    for task in list(cluster.swarm.store.tasks):
+        await cluster.swarm.remove(task.id)
+    run = Path(f"/proc/{cluster.machine.pid}/root{cluster.machine.run_directory}")
+    await eventually(lambda: not os.listdir(run / "tasks") and not os.listdir(cluster.machine.state / "tasks"))
+
+
+def left(cluster: Cluster) -> dict[str, object]:
+    """What could leak."""
+    machine = cluster.machine
+    run = Path(f"/proc/{machine.pid}/root{machine.run_directory}")
+    return {
+        "mounts": Path(f"/proc/{machine.pid}/mountinfo").read_text().count(str(machine.directory)),
+        "namespaces": sorted(os.listdir(run / "netns")) if (run / "netns").exists() else [],
+        "groups": [str(group) for group in machine.groups()],
+        "files": sorted(os.listdir(run / "tasks") + os.listdir(run / "runtime")),
+        # A connection or a thread more is no leak; one for each task is.
+        "descriptors": len(os.listdir(f"/proc/{machine.worker}/fd")) > 100,
+        "threads": len(os.listdir(f"/proc/{machine.worker}/task")) > 60,
+    }

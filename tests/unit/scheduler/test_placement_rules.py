@@ -13,7 +13,7 @@ from flota.manager.scheduler.filters import FILTERS, explain, refusals
 from flota.manager.scheduler.nodes import FAILURES_COUNT_FOR, NodeSet
 from flota.manager.scheduler.placement import Group, Outcome, Placement
 from flota.v1.objects_pb2 import Node, Task
-from flota.v1.types_pb2 import NodeAvailability, NodeRole, NodeState, TaskState
+from flota.v1.types_pb2 import NodeAvailability, NodePressure, NodeRole, NodeState, TaskState
 
 GIB = 1 << 30
 
@@ -73,6 +73,18 @@ def test_only_nodes_that_are_ready_and_active_are_used() -> None:
     cluster = Cluster(down, paused, drained, node("good"))
     cluster.place(4)
     assert cluster.on() == {"good": 4}
+
+
+def test_a_node_that_is_about_to_run_out_of_something_gets_no_new_tasks() -> None:
+    full = node("full")
+    full.description.pressures.append(NodePressure.NODE_PRESSURE_DISK)
+    cluster = Cluster(full, node("good"))
+    cluster.place(4)
+    assert cluster.on() == {"good": 4}
+    demand, info = Demand(service_id="web"), cluster.set.nodes["full"]
+    assert [(one.name, one.reason(demand, info, cluster.set)) for one in refusals(demand, info, cluster.set)] == [
+        ("ready", "it is about to run out of disk space")
+    ]
 
 
 def test_reservations_are_never_more_than_a_node_has() -> None:
