@@ -30,6 +30,7 @@ from flota.v1.types_pb2 import TaskState
 
 # A task's grace is 10 s unless the service says another.
 _PATIENCE, _PAUSE = 60.0, 0.2
+_NOT_ATTACHABLE = "attachable is ignored: flota runs containers of services only"
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
@@ -98,8 +99,11 @@ async def create(call: Call) -> web.StreamResponse:
     if driver != "overlay":
         raise Unsupported(f"network driver {driver!r} is not supported: only overlay is (-d overlay)")
     request = CreateNetworkRequest(spec=asked.network_spec(given))
+    warning = _NOT_ATTACHABLE if request.spec.attachable else ""
+    # Nothing could attach to it: it is as good without.
+    request.spec.attachable = False
     made = await call.backend.control.CreateNetwork(request)
-    return answer({"Id": made.network.id, "Warning": ""}, 201)
+    return answer({"Id": made.network.id, "Warning": warning}, 201)
 
 
 async def remove(call: Call) -> web.StreamResponse:

@@ -91,6 +91,11 @@ async def refuse_build(call: Call) -> web.StreamResponse:
     raise Unsupported("flota builds no images: build them with docker or buildah, then push them or use docker load")
 
 
+async def plugins(call: Call) -> web.StreamResponse:
+    """There are none, which dashboards ask for."""
+    return answer([])
+
+
 ROUTES: list[Route] = [
     ("GET", "/_ping", ping),
     ("HEAD", "/_ping", ping),
@@ -98,6 +103,7 @@ ROUTES: list[Route] = [
     ("GET", "/info", info),
     ("POST", "/auth", auth),
     ("GET", "/system/df", usage),
+    ("GET", "/plugins", plugins),
     ("POST", "/session", refuse_build),
     ("POST", "/build", refuse_build),
     ("POST", "/grpc", refuse_build),

@@ -258,6 +258,8 @@ def cluster_spec(given: Fields) -> specs.ClusterSpec:
     authority = given.part("CAConfig")
     if authority.items("ExternalCAs") or authority.text("SigningCACert") or authority.text("SigningCAKey"):
         raise Unsupported("invalid CAConfig: a certificate authority of one's own is not supported")
+    if authority.number("ForceRotate"):
+        raise Unsupported("invalid CAConfig.ForceRotate: the certificate authority cannot be rotated")
     spec = specs.ClusterSpec(annotations=named(given))
     history = given.part("Orchestration")
     if history.has("TaskHistoryRetentionLimit"):

@@ -16,6 +16,7 @@ from docker.errors import APIError, NotFound
 from flota.node.lab import Lab, machine
 from tests.cluster.daemon.daemons import eventually
 from tests.cluster.gateway.course import DEBIAN, Machines, play
+from tests.cluster.gateway.questions import ask_all
 from tests.cluster.images.registry import Registry
 from tests.cluster.waiting import wait_until
 
@@ -238,6 +239,13 @@ def test_a_swarm_is_read_through_its_api_to_be_taken_over(client: Any, swarm: La
     told = swarm.nodes["m1"].flota("migrate", "--from", "unix:///run/flota/docker.sock")
     assert "= config page: is here already" in told.splitlines()
     config.remove()
+
+
+@together
+def test_nobody_who_only_looks_gets_an_error(client: Any, swarm: Lab) -> None:
+    client.services.create("busybox", ["sleep", "1000"], name="seen", init=True)
+    wait_until(client.api.containers, "a container")
+    ask_all(swarm.nodes["m1"].run_directory / "flota/docker.sock")
 
 
 @together

@@ -162,6 +162,13 @@ def test_go_clients_and_their_nulls_and_letters_are_understood() -> None:
     assert not spec.replicated.HasField("replicas")
 
 
+def test_an_authority_that_cannot_be_changed_is_not_left_alone_in_silence() -> None:
+    for authority in ({"ForceRotate": 1}, {"ExternalCAs": [{"URL": "x"}]}, {"SigningCACert": "x"}):
+        with pytest.raises(Unsupported, match="CAConfig"):
+            asked.cluster_spec(Fields({"CAConfig": authority}))
+    assert not asked.cluster_spec(Fields({"CAConfig": {"ForceRotate": 0, "NodeCertExpiry": 0}})).HasField("ca")
+
+
 def test_networks_may_stand_where_old_clients_put_them() -> None:
     spec = asked.service_spec(Fields({"Networks": [{"Target": "front"}], "TaskTemplate": {}}))
     assert [network.target for network in spec.task.networks] == ["front"]

@@ -1,0 +1,75 @@
+"""What dashboards and proxies ask, as their documentation has it, each question with the version they speak.
+
+Portainer's home page and Traefik's and Caddy's swarm providers: none of them may get an error.
+"""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+ALL = {"desired-state": {"running": True}}
+QUESTIONS: dict[str, list[tuple[str, dict[str, Any] | None]]] = {
+    "portainer": [
+        ("/_ping", None),
+        ("/v1.41/info", None),
+        ("/v1.41/version", None),
+        ("/v1.41/swarm", None),
+        ("/v1.41/nodes", None),
+        ("/v1.41/services?status=true", None),
+        ("/v1.41/tasks", None),
+        ("/v1.41/containers/json?all=1", None),
+        ("/v1.41/containers/json?all=true", {"label": ["com.docker.compose.project"]}),
+        ("/v1.41/images/json", None),
+        ("/v1.41/volumes", {"dangling": ["true"]}),
+        ("/v1.41/networks", None),
+        ("/v1.41/secrets", None),
+        ("/v1.41/configs", None),
+        ("/v1.41/plugins", None),
+        ("/v1.41/system/df", None),
+    ],
+    "traefik": [
+        ("/v1.24/version", None),
+        ("/v1.24/services", None),
+        ("/v1.24/networks", {"driver": {"overlay": True}, "scope": {"swarm": True}}),
+        ("/v1.24/tasks", ALL),
+    ],
+    "caddy": [
+        ("/v1.40/info", None),
+        ("/v1.40/networks", None),
+        ("/v1.40/services", None),
+        ("/v1.40/tasks", ALL | {"service": {"nothing": True}}),
+        ("/v1.40/configs", {"label": {"caddy": True}}),
+        ("/v1.40/containers/json", None),
+    ],
+}
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(str(self._path))
+
+
+def ask_all(path: Path) -> None:
+    """Ask everything at the socket `path`; fails at the first error."""
+    connection = Connection(path)
+    for who, questions in QUESTIONS.items():
+        for page, filters in questions:
+            query = f"{'&' if '?' in page else '?'}filters={quote(json.dumps(filters))}" if filters else ""
+            connection.request("GET", page + query)
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, f"{who}: {page}: {body!r}"
+            if page != "/_ping":
+                json.loads(body)
+    connection.close()
