@@ -37,6 +37,8 @@ class Reads(State):
                 message.commit = min(progress.match, self.log.committed)
                 message.context = context
                 self._messages.append(message)
+        # Who leads alone gets no answers, and needs none.
+        self._rounds_confirmed()
 
     def _round_answered(self, id: int, context: bytes) -> None:
         """A member answered a round of this reign."""

@@ -2,6 +2,7 @@
 
 from itertools import chain, combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from flota.manager.raft.membership import MembershipError, apply_change, everybo
 from flota.manager.raft.progress import Progress, ProgressState
 from flota.manager.raft.quorum import Vote, committed_index, has_quorum, vote_result
 from flota.v1.raft_pb2 import ConfChange, ConfState, Entry, Member
+from tests.unit.raft.transcript import Group
 
 IDS = range(1, 8)
 voter_sets = st.sets(st.sampled_from(IDS), min_size=1, max_size=7)
@@ -127,3 +129,18 @@ def test_a_window_is_bounded_and_never_counts_bytes_that_landed(events: list[tup
         assert len(progress.inflight) <= 4
         assert progress.inflight_bytes == sum(size for _, size in progress.inflight)
         assert progress.match < progress.next
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_leader_keeps_no_rounds_that_are_confirmed(answered: bool) -> None:
+    group = Group()
+    group.run("cluster 1 2 3" if answered else "cluster 1")
+    group.run("quietly campaign 1")
+    group.run("quietly settle")
+    for _ in range(50):
+        group.run("quietly tick 1")
+        group.run("quietly settle")
+    leader = group.members[1].raft
+    assert leader._round >= 50
+    assert not leader._sent_rounds
+    assert set(leader._answered) == ({2, 3} if answered else set())
