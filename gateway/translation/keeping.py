@@ -21,6 +21,8 @@ def keep_unknown_to_docker(asked: ServiceSpec, given: Fields, stored: ServiceSpe
     if not task.part("Placement").has("Strategy") and stored.task.placement.strategy:
         asked.task.placement.strategy = stored.task.placement.strategy
     container = task.part("ContainerSpec")
+    if not container.has("Devices"):
+        asked.task.container.devices.extend(stored.task.container.devices)
     if asked.task.container.HasField("healthcheck") and not container.part("Healthcheck").has("Action"):
         asked.task.container.healthcheck.action = stored.task.container.healthcheck.action
     follow = {mount.target for mount in stored.task.container.mounts if mount.volume_node_affinity}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flota.gateway.translation import asked, shown
 from flota.gateway.translation.fields import Fields
+from flota.gateway.translation.keeping import keep_unknown_to_docker
 from flota.rpc.errors import FlotaError, InvalidArgument, Unsupported
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import specs_pb2 as specs
@@ -72,6 +73,38 @@ def over_the_wire(shape: Any) -> Fields:
 @given(messages(specs.ServiceSpec, RULES))
 def test_a_service_comes_back_as_it_was(spec: specs.ServiceSpec) -> None:
     assert asked.service_spec(over_the_wire(shown.service_spec(spec))) == spec
+
+
+# Where flota's own words stand, which Docker's clients drop when they write what they read.
+FLOTAS_OWN = {
+    "": {"DependsOn", "Rebalance", "Stopped"},
+    "Placement": {"Strategy"},
+    "ContainerSpec": {"Devices"},
+    "Healthcheck": {"Action"},
+    "VolumeOptions": {"Affinity"},
+}
+
+
+def as_docker_writes(shape: Any, around: str = "") -> Any:
+    if isinstance(shape, list):
+        return [as_docker_writes(each, around) for each in shape]
+    if not isinstance(shape, dict):
+        return shape
+    dropped = FLOTAS_OWN.get(around, set())
+    return {key: as_docker_writes(value, key) for key, value in shape.items() if key not in dropped}
+
+
+@given(messages(specs.ServiceSpec, RULES))
+def test_a_service_that_dockers_client_reads_and_writes_comes_back_as_it_was(spec: specs.ServiceSpec) -> None:
+    # Volumes are told apart by where they are mounted.
+    for number, mount in enumerate(spec.task.container.mounts):
+        mount.target = f"/{number}"
+    if spec.task.container.HasField("healthcheck") and not spec.task.container.healthcheck.test:
+        spec.task.container.healthcheck.test.append("CMD")
+    given = over_the_wire(as_docker_writes(shown.service_spec(spec)))
+    back = asked.service_spec(given)
+    keep_unknown_to_docker(back, given, spec)
+    assert back == spec
 
 
 @given(messages(specs.NodeSpec, RULES))
