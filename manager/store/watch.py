@@ -107,8 +107,10 @@ class WatchHub:
     """All open watches, and the last events for those who resume."""
 
     def __init__(self, retained: int = 10_000) -> None:
+        """`retained` events are kept: a transaction may have hundreds, and each keeps an object in memory."""
         self._watchers: list[Watcher] = []
-        self._history: deque[list[Event]] = deque(maxlen=retained)
+        self._history: deque[list[Event]] = deque()
+        self._retained, self._kept = retained, 0
         self._complete_since = 0
 
     def open(self, words: Iterable[str], after: int | None) -> Watcher:
@@ -137,15 +139,19 @@ class WatchHub:
         """One transaction was committed."""
         if not events:
             return
-        if len(self._history) == self._history.maxlen:
-            self._complete_since = self._history[0][0].index
         self._history.append(events)
+        self._kept += len(events)
+        while self._kept > self._retained and len(self._history) > 1:
+            oldest = self._history.popleft()
+            self._kept -= len(oldest)
+            self._complete_since = oldest[0].index
         for watcher in self._watchers:
             watcher.offer(events)
 
     def reset(self, index: int) -> None:
         """The store was replaced by a snapshot at `index`."""
         self._history.clear()
+        self._kept = 0
         self._complete_since = index
         for watcher in self._watchers:
             watcher.close()

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.manager.store import (
     Compacted,
@@ -15,6 +16,7 @@ from flota.manager.store import (
     WatchClosed,
 )
 from flota.manager.store.schema import KINDS
+from flota.manager.store.watch import Event, WatchHub
 from flota.v1.objects_pb2 import Config, Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import TaskState
@@ -249,3 +251,18 @@ def test_the_keys_of_a_task_are_those_of_its_indices() -> None:
     for one in (made, task("t2"), Task(id="t3", service_id="global", node_id="n1")):
         assert kind.keys is not None
         assert list(map(set, kind.keys(one))) == [set(keys_of(one)) for keys_of in kind.indices.values()]
+
+
+def test_events_are_kept_by_their_number_not_by_that_of_transactions() -> None:
+    hub = WatchHub(retained=10)
+    for index in range(1, 6):
+        things = [
+            Event("task", StoreAction.KIND_CREATE, task(f"{index}-{n}"), None, index, Timestamp()) for n in range(4)
+        ]
+        hub.publish(things)
+    assert [event.index for event in hub.open((), after=3).drain()] == [4] * 4 + [5] * 4
+    with pytest.raises(Compacted, match="kept: after 3"):
+        hub.open((), after=2)
+    # One transaction is kept, however large.
+    hub.publish([Event("task", StoreAction.KIND_CREATE, task(str(n)), None, 6, Timestamp()) for n in range(50)])
+    assert len(hub.open((), after=5).drain()) == 50
