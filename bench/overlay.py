@@ -14,6 +14,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from flota.overlay.tunnel_keys import tunnel_address
@@ -90,41 +93,62 @@ def enter(netns: str) -> list[str]:
     return ["nsenter", f"--net={netns}"]
 
 
-def between(client: str, server: str, address: str, name: str, rows: dict[str, float]) -> None:
-    """Throughput (Gbit/s) and round trip (µs, median) from one namespace to an address in another."""
-    sink = subprocess.Popen([*enter(server), sys.executable, "-u", "-c", _SINK], stdout=subprocess.PIPE, text=True)
-    try:
-        assert sink.stdout is not None
-        sink.stdout.readline()
-        rows[f"{name}_round_trip_us"] = statistics.median(
-            float(run(*enter(client), sys.executable, "-c", _ECHO, address)) for _ in range(ROUNDS)
-        )
-        if shutil.which("iperf3") is None:
-            rows[f"{name}_gbit_s"] = statistics.median(
-                float(run(*enter(client), sys.executable, "-c", _STREAM, address)) for _ in range(ROUNDS)
-            )
-    finally:
-        sink.kill()
-        sink.wait()
-    if shutil.which("iperf3") is not None:
-        rows[f"{name}_gbit_s"] = iperf(client, server, address)
+@dataclass(frozen=True)
+class Way:
+    """From one namespace to an address in another."""
+
+    name: str
+    client: str
+    server: str
+    address: str
 
 
-def iperf(client: str, server: str, address: str) -> float:
-    """Gbit/s of one TCP stream, median of three runs of two seconds."""
-    found = []
+def compare(rows: dict[str, float], *ways: Way) -> dict[str, list[float]]:
+    """Round trip (µs) and throughput (Gbit/s) of each way, medians of rounds in which all take turns.
+
+    Gives back each one's throughput by round: on a busy machine only what was measured at the same time compares.
+    """
+    round_trips: dict[str, list[float]] = {way.name: [] for way in ways}
+    throughputs: dict[str, list[float]] = {way.name: [] for way in ways}
     for _ in range(ROUNDS):
-        daemon = subprocess.Popen([*enter(server), "iperf3", "-s", "-1"], stdout=subprocess.PIPE, text=True)
-        try:
-            assert daemon.stdout is not None
-            while "listening" not in daemon.stdout.readline():
-                pass
-            done = json.loads(run(*enter(client), "iperf3", "-c", address, "-t", "2", "-J"))
-        finally:
-            daemon.kill()
-            daemon.wait()
-        found.append(float(done["end"]["sum_received"]["bits_per_second"]) / 1e9)
-    return statistics.median(found)
+        for way in ways:
+            with serving(way.server, sys.executable, "-u", "-c", _SINK, ready="ready"):
+                command = [*enter(way.client), sys.executable, "-c"]
+                round_trips[way.name].append(float(run(*command, _ECHO, way.address)))
+                if shutil.which("iperf3") is None:
+                    throughputs[way.name].append(float(run(*command, _STREAM, way.address)))
+            if shutil.which("iperf3") is not None:
+                throughputs[way.name].append(iperf(way))
+    for name in round_trips:
+        rows[f"{name}_round_trip_us"] = statistics.median(round_trips[name])
+        rows[f"{name}_gbit_s"] = statistics.median(throughputs[name])
+    return throughputs
+
+
+def ratio(throughputs: dict[str, list[float]], one: str, other: str) -> float:
+    """Of one way's throughput to another's, round by round; the median."""
+    return statistics.median(x / y for x, y in zip(throughputs[one], throughputs[other], strict=True))
+
+
+@contextmanager
+def serving(netns: str, *command: str, ready: str) -> Iterator[None]:
+    """A server in a namespace, from when it has said that it is ready."""
+    daemon = subprocess.Popen([*enter(netns), *command], stdout=subprocess.PIPE, text=True)
+    try:
+        assert daemon.stdout is not None
+        while ready not in daemon.stdout.readline():
+            pass
+        yield
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def iperf(way: Way) -> float:
+    """Gbit/s of one TCP stream within two seconds."""
+    with serving(way.server, "iperf3", "-s", "-1", "--forceflush", ready="listening"):
+        done = json.loads(run(*enter(way.client), "iperf3", "-c", way.address, "-t", "2", "-J"))
+    return float(done["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def measure(a: Node, b: Node) -> dict[str, float]:
@@ -155,17 +179,19 @@ def measure(a: Node, b: Node) -> dict[str, float]:
     rate, middle, slow = a.python(here, _DNS.replace("SECONDS", str(DNS_SECONDS))).split()
     rows["dns_answers_s"], rows["dns_p50_ms"], rows["dns_p99_ms"] = float(rate), float(middle), float(slow)
 
-    inner = [f"{node.run_directory}/netns/{one.id}" for node, one in ((a, here), (b, there))]
-    outer = [f"/run/netns/{node.name}" for node in (a, b)]
-    between(outer[0], outer[1], b.address, "bare", rows)
-    between(inner[0], inner[1], "10.90.1.3", "vxlan", rows)
-    rows["vxlan_to_bare"] = rows["vxlan_gbit_s"] / rows["bare_gbit_s"]
     service = NetworkService(
         network_id=place.id, service_id=there.service_id, service_name="there", virtual_ip=f"{VIRTUAL}/24"
     )
     a.apply(update(service))
-    between(inner[0], inner[1], VIRTUAL, "vip", rows)
-    rows["vip_to_vxlan"] = rows["vip_gbit_s"] / rows["vxlan_gbit_s"]
+    inner = [f"{node.run_directory}/netns/{one.id}" for node, one in ((a, here), (b, there))]
+    throughputs = compare(
+        rows,
+        Way("bare", f"/run/netns/{a.name}", f"/run/netns/{b.name}", b.address),
+        Way("vxlan", inner[0], inner[1], "10.90.1.3"),
+        Way("vip", inner[0], inner[1], VIRTUAL),
+    )
+    rows["vxlan_to_bare"] = ratio(throughputs, "vxlan", "bare")
+    rows["vip_to_vxlan"] = ratio(throughputs, "vip", "vxlan")
     rows["vip_adds_us"] = rows["vip_round_trip_us"] - rows["vxlan_round_trip_us"]
     encrypted(a, b, rows)
     return rows
@@ -182,10 +208,13 @@ def encrypted(a: Node, b: Node, rows: dict[str, float]) -> None:
     while not a.pings(tasks[0], "10.90.2.3"):
         pass
     tunnels = [f"{node.run_directory}/tunnels/netns" for node in (a, b)]
-    between(tunnels[0], tunnels[1], tunnel_address(b.address, b.keys()[-1].generation), "wireguard", rows)
     inner = [f"{node.run_directory}/netns/{one.id}" for node, one in zip((a, b), tasks, strict=True)]
-    between(inner[0], inner[1], "10.90.2.3", "encrypted", rows)
-    rows["encrypted_to_wireguard"] = rows["encrypted_gbit_s"] / rows["wireguard_gbit_s"]
+    throughputs = compare(
+        rows,
+        Way("wireguard", tunnels[0], tunnels[1], tunnel_address(b.address, b.keys()[-1].generation)),
+        Way("encrypted", inner[0], inner[1], "10.90.2.3"),
+    )
+    rows["encrypted_to_wireguard"] = ratio(throughputs, "encrypted", "wireguard")
 
 
 def verdict(name: str, value: float) -> str:

@@ -22,7 +22,7 @@ from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionRequest, UpdateTaskStatusRequest
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub
 from flota.v1.objects_pb2 import Certificate, Config, NodeDescription, Secret
-from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus, Volume
+from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus, TunnelKey, Volume
 from tests.unit.dispatcher.swarm import (
     DISCONNECTED,
     DOWN,
@@ -365,6 +365,25 @@ async def test_a_service_that_is_gone_has_nobody_to_wait_for(swarm: Swarm) -> No
     await swarm.change("t1", set_desired(SHUTDOWN))
     await agent.until(lambda: ("task", "t1") in agent.held and agent.held["task", "t1"].desired_state == SHUTDOWN)
     assert not any(message.confirm for message in agent.messages)
+
+
+async def test_peers_of_encrypted_networks_come_with_their_nodes_keys(swarm: Swarm) -> None:
+    secret = network("n2")
+    secret.spec.driver.options["encrypted"] = ""
+    await swarm.create(network("n1"), secret)
+    here, there = [await (await swarm.node(f"w{n}")).join() for n in (1, 2)]
+    described = NodeDescription(data_path_address="10.1.0.2", tunnel_keys=[TunnelKey(public_key=b"old", generation=1)])
+    await there.heartbeat(described)
+    await swarm.create(*(task(f"t{node}{net}", f"w{node}", f"n{net}") for node in (1, 2) for net in (1, 2)))
+    await here.until(lambda: here.held.ids("peer") == {"t11", "t12", "t21", "t22"})
+    await here.until(lambda: [key.public_key for key in here.held["peer", "n2", "t22"].tunnel_keys] == [b"old"])
+    assert not here.held["peer", "n1", "t21"].tunnel_keys
+    # It gets another key, and everybody who shares the network hears of it.
+    described.tunnel_keys.add(public_key=b"new", generation=2)
+    await there.heartbeat(described)
+    await here.until(lambda: len(here.held["peer", "n2", "t22"].tunnel_keys) == 2)
+    assert here.held["peer", "n2", "t22"].vtep == "10.1.0.2"
+    assert not here.held["peer", "n1", "t21"].tunnel_keys
 
 
 async def test_a_sick_task_answers_to_no_name(swarm: Swarm) -> None:
