@@ -134,6 +134,9 @@ class _Turn:
                     return
                 heard = loop.time()
             except grpc.aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                    # Managers of an older version: nobody there takes a turn over, either.
+                    await loop.create_future()
                 if error.code() != grpc.StatusCode.UNAVAILABLE or loop.time() - heard > DEAD_SECONDS:
                     return
 
