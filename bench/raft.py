@@ -176,7 +176,7 @@ async def restart(directory: Path, rounds: int) -> dict[str, float]:
             begun = time.perf_counter()
             said = await manager.start(manager.config())
             assert said == "ready", said
-            await create(manager, f"after{len(taken)}")
+            await create(manager, f"after{len(taken)}", patience=60)
             taken.append(time.perf_counter() - begun)
             status = await manager.ask("status")
             assert status["tasks"] == raft_store.TASKS_IN_LOG, status
