@@ -21,7 +21,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -32,7 +32,7 @@ from flota.worker.runtime import bundle, devices, inside, machine, monitor, moun
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.bundle import HostMount
 from flota.worker.runtime.cgroups import Cgroups
-from flota.worker.runtime.commands import Command
+from flota.worker.runtime.commands import CannotRun, Command
 from flota.worker.runtime.container import (
     BadContainer,
     Container,
@@ -273,9 +273,15 @@ class Runtime:
         except FileNotFoundError:
             raise ContainerError(f"container {container_id} does not run") from None
         process = await self._in_thread(process_of, base, wanted, places.rootfs, self._machine.capabilities)
-        async with self._program.command(
-            container_id, process, places.bundle, stdin=wanted.stdin, quiet=wanted.quiet
-        ) as command:
+        async with AsyncExitStack() as stack:
+            run = self._program.command(container_id, process, places.bundle, stdin=wanted.stdin, quiet=wanted.quiet)
+            try:
+                command = await stack.enter_async_context(run)
+            except (CannotRun, FileNotFoundError) as error:
+                if known.has_ended or not places.config.exists():
+                    # It ended meanwhile, and the runtime saw parts of that.
+                    raise ContainerError(f"container {container_id} does not run (any longer)") from None
+                raise CannotRun(str(error)) from None
             yield command
 
     async def members(self, container_id: str) -> set[int]:

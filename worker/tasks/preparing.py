@@ -15,6 +15,8 @@ from flota.worker.tasks.template import expanded, render_payload
 _FILES = ("", "json-file", "local", "k8s-file")
 _NONE, _JOURNALD = "none", "journald"
 _LOG_DRIVERS = (*_FILES[1:], _JOURNALD, _NONE)
+# Of a log that nobody said anything about: a program that says the same thing for ever must not fill its node's disk.
+_DEFAULT_SIZE = 100 << 20
 _JOURNAL = Path("/run/systemd/journal/socket")
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -71,9 +73,11 @@ def log_of(driver: Driver) -> Log:
 
 
 def _size(max_size: str) -> int:
-    """Bytes after which a log is rotated; 0 = never. Raises BadContainer."""
+    """Bytes after which a new file takes the log's place; 0 = never ("-1"). Raises BadContainer."""
     text = max_size.strip().lower()
-    if not text or text == "-1":
+    if not text:
+        return _DEFAULT_SIZE
+    if text == "-1":
         return 0
     digits = text.removesuffix("b").rstrip("kmg")
     unit = text[len(digits) :].removesuffix("b")

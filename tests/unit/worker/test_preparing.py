@@ -158,7 +158,7 @@ def test_an_images_check_that_cannot_be_read_is_said_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("", 0), ("-1", 0), ("500", 500), ("10k", 10 << 10), ("10M", 10 << 20), ("1gb", 1 << 30), ("7b", 7)],
+    [("", 100 << 20), ("-1", 0), ("500", 500), ("10k", 10 << 10), ("10M", 10 << 20), ("1gb", 1 << 30), ("7b", 7)],
 )
 def test_the_size_of_a_log(text: str, size: int) -> None:
     assert log_of(Driver(name="json-file", options={"max-size": text})) == Log(size)
