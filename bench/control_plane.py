@@ -18,6 +18,7 @@ store. Rows, one for each step:
 import argparse
 import asyncio
 import cProfile
+import gc
 import json
 import os
 import pstats
@@ -311,6 +312,10 @@ def command() -> None:
     if arguments.at:
         asyncio.run(agents_main(arguments.at, arguments.directory, arguments.agents, arguments.heartbeat))
         return
+    # As the manager process has it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     profile = cProfile.Profile() if arguments.profile else None
     with (
         tempfile.TemporaryDirectory(prefix="flota-bench-") as directory,
@@ -318,7 +323,8 @@ def command() -> None:
     ):
         result = runner.run(main(arguments.agents, arguments.tasks, arguments.heartbeat, Path(directory), profile))
     if profile is not None:
-        pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+        stats = pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+        stats.print_callers(3)
     if arguments.plot:
         arguments.plot.write_text(drawn(result))
     if arguments.json:

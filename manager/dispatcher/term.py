@@ -88,10 +88,12 @@ class Term:
         self._statuses.end(error)
         for session in self._presence.sessions():
             session.end(error)
-        SESSIONS.set(0)
+        SESSIONS.set_function(lambda: 0.0)
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        # Counted when somebody asks: a thousand workers that come back at once are not to count each other.
+        SESSIONS.set_function(lambda: float(self._presence.ready))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(), name="dispatcher: store")
             group.create_task(self._watch_presence(), name="dispatcher: presence")
@@ -115,7 +117,6 @@ class Term:
         description = request.description if request.HasField("description") else None
         self._nodes.want(node.id, Wish(NodeState.NODE_STATE_READY, "", description, _address_of(caller, node) or None))
         REGISTRATIONS.inc()
-        self._count_sessions()
         return session
 
     async def session_messages(self, session: Session) -> AsyncIterator[SessionMessage]:
@@ -140,7 +141,6 @@ class Term:
         """Its stream is over, whoever ended it."""
         if self._error is None:
             self._presence.detach(session)
-            self._count_sessions()
 
     def end_session(self, node_id: str, session_id: str) -> None:
         """The node says goodbye. Raises FailedPrecondition."""
@@ -241,7 +241,6 @@ class Term:
             session = self._presence.forget(node.id)
             if session is not None:
                 session.end(NotFound(f"node {node.id} was removed from this cluster"))
-            self._count_sessions()
             return
         if event.kind == StoreAction.KIND_CREATE:
             self._expect(node.id)
@@ -260,7 +259,6 @@ class Term:
                 self._presence.postpone(now)
             for session in self._presence.expire(now):
                 session.end(FailedPrecondition("the session ran out: its heartbeats failed to come"))
-            self._count_sessions()
 
     async def _watch_managers(self) -> None:
         while True:
@@ -318,9 +316,6 @@ class Term:
         if cluster is not None and cluster.spec.dispatcher.HasField("heartbeat_period"):
             period = cluster.spec.dispatcher.heartbeat_period.ToTimedelta().total_seconds()
         self._presence.period = period or DEFAULT_PERIOD
-
-    def _count_sessions(self) -> None:
-        SESSIONS.set(self._presence.ready)
 
     def _is_news(self, sent: SessionMessage, node: Node) -> bool:
         """Whether the worker cares about the difference (not about its own state, say)."""

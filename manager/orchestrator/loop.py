@@ -30,6 +30,11 @@ _MODES = {
 }
 # Services decided together, so that one transaction can carry many small decisions.
 _SERVICES_AT_ONCE = 100
+# And no more of their tasks than can be looked at without holding up the event loop, which carries heartbeats.
+_TASKS_AT_ONCE = 1000
+# Seconds for each of its tasks in which a service is not decided again: what happens meanwhile is taken together. A
+# service of 1,000 tasks on nodes that come and go would otherwise keep this loop busy for good.
+_PAUSE_PER_TASK = 0.000_1
 
 
 def decide(service_id: str, world: World) -> Decision:
@@ -86,6 +91,7 @@ class Orchestrator:
         self._alarms: list[tuple[float, str]] = []
         self._alarm_of: dict[str, float] = {}
         self._running_since: dict[str, float] = {}
+        self._decided_at: dict[str, float] = {}
         # Names of services that others wait for → those.
         self._waited_for: dict[str, set[str]] = {}
         self._waiting: set[str] = set()
@@ -106,8 +112,7 @@ class Orchestrator:
                 self._ring()
                 if self._dirty:
                     refused = await self._work()
-                    if refused:
-                        await asyncio.sleep(RETRY_DELAY if refused == "consensus" else 0)
+                    await asyncio.sleep(RETRY_DELAY if refused == "consensus" else 0)
                     continue
                 wait = self._alarms[0][0] - self._clock.now() if self._alarms else None
                 try:
@@ -131,9 +136,21 @@ class Orchestrator:
         """Decide some of the dirty services and commit; says "" or why something has to be tried again."""
         world = World(self._store, self._clock.now(), self._rng, self._running_since)
         groups: list[Group] = []
+        looked_at = 0
         for service_id in list(self._dirty)[:_SERVICES_AT_ONCE]:
+            if looked_at >= _TASKS_AT_ONCE:
+                break
             del self._dirty[service_id]
+            tasks = self._store.tasks.count("service", service_id)
+            calm = self._decided_at.get(service_id, 0.0) + tasks * _PAUSE_PER_TASK
+            if calm > world.now:
+                self._set_alarm(service_id, calm)
+                continue
+            looked_at += tasks
             decision = decide(service_id, world)
+            self._decided_at[service_id] = world.now
+            if not tasks and self._store.services.get(service_id) is None:
+                del self._decided_at[service_id]
             groups += decision.groups
             if decision.wake_at is not None:
                 self._set_alarm(service_id, decision.wake_at)
