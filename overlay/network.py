@@ -14,7 +14,7 @@ Never decides about addresses, and never talks to a manager.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from random import SystemRandom
 
@@ -25,22 +25,19 @@ from flota.overlay.balancer import PACE, Balancer
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
+from flota.overlay.encryption import Encryption
 from flota.overlay.errors import OverlayError
 from flota.overlay.forwarding import Forwarding, tunnel_end, vtep_of, wanted
 from flota.overlay.kernel import KernelThread, NamespaceThreads, open_home
-from flota.overlay.key_rotation import Rotation
 from flota.overlay.model import Model
 from flota.overlay.netlink import RouteSocket
 from flota.overlay.publisher import Publisher
 from flota.overlay.sandbox import Sandbox
 from flota.overlay.segment import Underlay
 from flota.overlay.segments import Segments
-from flota.overlay.tunnel_keys import LIFE, SETTLE, OwnKeys
-from flota.overlay.tunnels import Tunnels
+from flota.overlay.tunnel_keys import LIFE, SETTLE
 from flota.v1.dispatcher_pb2 import AssignmentChange
-from flota.v1.network_options import is_encrypted
 from flota.v1.objects_pb2 import Task
-from flota.v1.types_pb2 import TunnelKey
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +69,9 @@ class Network:
         self._local_address = local_address
         self._vxlan_port = vxlan_port
         self._node_id = node_id
-        self._key_times = (key_life, key_settle)
-        self._wireguard = ""
-        # Called when there is something new to tell of `tunnel_keys`.
-        self.keys_changed: Callable[[], None] = lambda: None
         self._host = HostConfiguration(host_resolv_conf)
         self._model = Model()
+        self.encryption = Encryption(self._model, key_life, key_settle)
         self._resolver = Resolver(self._model, SystemRandom())
         self._tasks: dict[str, Task] = {}
         self._servers: dict[str, Server] = {}
@@ -100,33 +94,22 @@ class Network:
         self._kernel = KernelThread()
         self._upstream = Upstream()
         self._underlay = await self._kernel.call(self._find_underlay)
-        underlay = self._underlay
-        self._tunnels = Tunnels(self._run_directory, underlay.home, underlay.address, underlay.mtu)
-        self._wireguard = await self._kernel.call(self._tunnels.implementation)
-        self._segments = Segments(self._run_directory, underlay, self._tunnels, self._linger)
+        tunnels = await self.encryption.start(self._run_directory, self._underlay, self._kernel)
+        self._segments = Segments(self._run_directory, self._underlay, tunnels, self._linger)
         self._threads = NamespaceThreads(self._underlay.home)
         self._balancer = Balancer(self._run_directory, self._threads, SystemRandom())
         self._publisher = Publisher(self._run_directory, self._threads, SystemRandom())
         self._programmer = asyncio.create_task(self._program(), name="overlay-programmer")
         self._tidying = asyncio.create_task(self._tidy(), name="overlay-tidying")
-        life, settle = self._key_times
-        self.rotation = Rotation(
-            lambda: self._tunnels.keys,
-            self._change_keys,
-            lambda: self._kernel.call(self._tunnels.repair),
-            life=life,
-            settle=settle,
-        )
-        self._rotating = asyncio.create_task(self.rotation.run(), name="overlay-keys")
 
     async def stop(self) -> None:
         """Stop serving names. Namespaces and links of attached tasks stay: containers outlive the worker."""
         self._programmer.cancel()
         self._tidying.cancel()
-        self._rotating.cancel()
         if self._paced is not None:
             self._paced.cancel()
-        await asyncio.gather(self._programmer, self._tidying, self._rotating, return_exceptions=True)
+        await asyncio.gather(self._programmer, self._tidying, return_exceptions=True)
+        await self.encryption.stop()
         for server in self._servers.values():
             await server.close()
         self._servers.clear()
@@ -143,16 +126,6 @@ class Network:
         touched = self._model.apply(changes, complete)
         if touched:
             self._touch(touched)
-
-    @property
-    def tunnel_keys(self) -> list[TunnelKey]:
-        """What other nodes need to know of this one's keys; empty where nothing can encrypt."""
-        return [key.told() for key in self._tunnels.keys.keys] if self._wireguard else []
-
-    @property
-    def wireguard(self) -> str:
-        """What carries encrypted networks here: "kernel", "wireguard-go", or "" for nothing."""
-        return self._wireguard
 
     async def settled(self) -> None:
         """Wait until the kernel has what `apply` was last told (or has refused it). For tests and measurements."""
@@ -223,10 +196,6 @@ class Network:
         await self._kernel.call(lambda: self._segments.tidy(at_once=True))
         self._held = set()
 
-    async def _change_keys(self, keys: OwnKeys) -> None:
-        await self._kernel.call(self._tunnels.change, keys)
-        self.keys_changed()
-
     async def _tidy(self) -> None:
         """Take networks away that nobody has been on for a while, as long as the worker runs."""
         while self._linger:
@@ -244,7 +213,7 @@ class Network:
         ports = self._publisher.hold_ports(task, attachments.is_reached_from_outside(plans))
         kept = attachments.memory(task, ports)
         try:
-            await self._kernel.call(self._tunnels.program, self._tunnel_peers(networks))
+            await self.encryption.program({*networks, *self._in_use()})
             sockets = await self._kernel.call(self._segments.attach, kept, plans, networks, forwardings)
             try:
                 await self._balancer.add(task.id, self._balance(networks))
@@ -301,22 +270,8 @@ class Network:
             self._node_id,
             self._local_address,
             ingress=network_id in self._ingress(),
-            through=tunnel_end if self._is_encrypted(network_id) else vtep_of,
+            through=tunnel_end if self.encryption.covers(network_id) else vtep_of,
         )
-
-    def _is_encrypted(self, network_id: str) -> bool:
-        network = self._model.networks.get(network_id)
-        return network is not None and is_encrypted(network.spec)
-
-    def _tunnel_peers(self, network_ids: Iterable[str]) -> dict[str, tuple[TunnelKey, ...]]:
-        """VXLAN endpoint → keys, of every node that shares an encrypted network with this one."""
-        encrypted = filter(self._is_encrypted, {*network_ids, *self._in_use()})
-        return {
-            peer.vtep: tuple(peer.tunnel_keys)
-            for network_id in encrypted
-            for peer in self._model.peers(network_id)
-            if peer.vtep and peer.tunnel_keys
-        }
 
     def _balance(self, network_ids: Iterable[str]) -> Balance:
         """Virtual addresses of some networks together."""
@@ -348,7 +303,7 @@ class Network:
             if self._model.complete:
                 refused |= await self._hold(dirty)
                 networks = dirty & self._in_use()
-                refused |= await self._program_tunnels(dirty)
+                refused |= await self.encryption.follow(dirty, self._in_use())
                 for network_id in networks:
                     refused |= await self._program_network(network_id)
                 alive = self._alive()
@@ -375,18 +330,6 @@ class Network:
             log.warning("ingress network: %s", error)
             return dirty
         self._held = set(networks)
-        return set()
-
-    async def _program_tunnels(self, dirty: set[str]) -> set[str]:
-        """Which nodes there are tunnels to; returns the encrypted networks of `dirty` if that failed."""
-        encrypted = set(filter(self._is_encrypted, dirty))
-        if not encrypted:
-            return set()
-        try:
-            await self._kernel.call(self._tunnels.program, self._tunnel_peers(()))
-        except (OverlayError, OSError) as error:
-            log.warning("tunnels: %s", error)
-            return encrypted
         return set()
 
     async def _program_network(self, network_id: str) -> set[str]:

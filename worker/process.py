@@ -119,15 +119,16 @@ class Worker:
             config.data_path_port or _VXLAN_PORT,
             config.node_id or identity.node_id,
         )
+        encryption = network.encryption
         gauge = Gauge(self._state, lambda: self._tasks.running if self._tasks is not None else 0)
         gauge.look()
         description = Description(
             lambda: describe(
-                config, identity, self._volumes(), network.tunnel_keys, network.wireguard, gauge.pressures
+                config, identity, self._volumes(), encryption.told_keys, encryption.implementation, gauge.pressures
             ),
             gauge,
         )
-        network.keys_changed = description.refresh_soon
+        encryption.keys_changed = description.refresh_soon
         self._runtime.volumes.changed = description.refresh_soon
         self._description = description.current
         payloads, reporter = Payloads(), Reporter()

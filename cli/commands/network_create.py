@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         "flota network create backend",
+        "flota network create --opt encrypted --ipv6 secret",
         "flota network create --subnet 10.9.0.0/24 --gateway 10.9.0.1 --ip-range 10.9.0.128/25 backend",
         "flota network create --opt com.docker.network.driver.mtu=1400 --label team=shop backend",
     ],

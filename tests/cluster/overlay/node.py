@@ -51,9 +51,9 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
             await network.adopt(set(request["tasks"]))
             return {}
         case "keys":
-            return {"keys": [key.SerializeToString().hex() for key in network.tunnel_keys]}
+            return {"keys": [key.SerializeToString().hex() for key in network.encryption.told_keys]}
         case "rotate":
-            network.rotation.begin()
+            network.encryption.rotation.begin()
             return {}
         case "leave":
             await network.leave()
