@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from flota.rpc.errors import FailedPrecondition, InvalidArgument
+from flota.v1.process_pb2 import NodeRecord
 
 DEFAULT_PORT = 2377
 DEFAULT_LISTEN = f"0.0.0.0:{DEFAULT_PORT}"
@@ -140,6 +141,36 @@ def _of_interface(field: str, text: str, name: str, interfaces: Sequence[Interfa
     if len(same) > 1:
         raise InvalidArgument.of(field, text, f"interface {name} has several addresses, name one: {', '.join(same)}")
     return same[0]
+
+
+async def interface_with(address: str, interfaces: Interfaces) -> str:
+    """Name of the interface that has the host of `address` (host:port); empty when none has, or nobody can say."""
+    host = _split("advertise address", address, DEFAULT_PORT)[0]
+    try:
+        return next((one.name for one in await interfaces() if host in one.addresses), "")
+    except FailedPrecondition:
+        return ""
+
+
+async def followed(record: NodeRecord, interfaces: Interfaces) -> bool:
+    """Take over the address that our interface has by now, as after a new DHCP lease; True when there was one.
+
+    Only when the old one is on no interface any more, and the new one is beyond doubt.
+    """
+    if not record.advertise_interface or await interface_with(record.advertise_address, interfaces):
+        return False
+    old, port = _split("advertise address", record.advertise_address, DEFAULT_PORT)
+    try:
+        new = _of_interface("advertise address", old, record.advertise_interface, await interfaces())
+    except (FailedPrecondition, InvalidArgument):
+        return False
+    record.advertise_address = _join(new, port)
+    if record.data_path_address == old:
+        record.data_path_address = new
+    listen, listen_port = _split("listen address", record.listen_address, DEFAULT_PORT)
+    if listen == old:
+        record.listen_address = _join(new, listen_port)
+    return True
 
 
 def _only_address(interfaces: Sequence[Interface]) -> str:

@@ -63,6 +63,7 @@ async def init(node: Node, request: InitRequest) -> InitResponse:
             data_path_address=data_path,
             data_path_port=request.data_path_port or DEFAULT_DATA_PATH_PORT,
             managers=[Peer(node_id=issued.node_id, address=advertise)],
+            advertise_interface=await addresses.interface_with(advertise, addresses.machine_interfaces),
         )
         node.founding = Founding(request, root_key)
         await node.manager.start(node.manager_config)
@@ -91,7 +92,12 @@ async def join(node: Node, request: JoinRequest) -> JoinResponse:
         data_path = await addresses.data_path_address(
             request.data_path_address, advertise, addresses.machine_interfaces
         )
-        record = NodeRecord(listen_address=listen, advertise_address=advertise, data_path_address=data_path)
+        record = NodeRecord(
+            listen_address=listen,
+            advertise_address=advertise,
+            data_path_address=data_path,
+            advertise_interface=await addresses.interface_with(advertise, addresses.machine_interfaces),
+        )
         record.managers.extend(Peer(address=address) for address in managers)
         issued = await _to_the_end(_enrol(node, request, record))
         async with asyncio.TaskGroup() as group:

@@ -18,6 +18,7 @@ import structlog
 from flota.manager.ca.join import IssuedIdentity
 from flota.manager.raft.interface import StorageCorrupt, StorageLocked
 from flota.manager.raft.sealing import KeyRing
+from flota.node import addresses
 from flota.node import record as records
 from flota.node.child import Child, program
 from flota.node.gateway import Gateway
@@ -152,6 +153,12 @@ class Node:
             )
             _log.error("this node cannot take part", reason=self.trouble)
             return
+        if self.record is not None and await addresses.followed(self.record, addresses.machine_interfaces):
+            _log.warning("this node's address has changed", address=self.record.advertise_address)
+            try:
+                await self.save_record()
+            except OSError as error:
+                _log.warning("the new address cannot be kept for the next start", reason=str(error))
         await self.worker.insist(self.worker_config)
         await self._follow_role()
 

@@ -93,6 +93,7 @@ async def _begin(node: Node, options: RestoreRequest.Options, cluster: Cluster, 
         data_path_address=data_path,
         data_path_port=cluster.data_path_port,
         managers=[Peer(node_id=issued.node_id, address=advertise)],
+        advertise_interface=await addresses.interface_with(advertise, interfaces),
     )
     node.founding = Founding(InitRequest(), b"", file, backup.header.index)
     await node.manager.start(node.manager_config)

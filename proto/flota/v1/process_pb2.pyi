@@ -249,11 +249,14 @@ class NodeRecord(_message.Message):
     DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
     DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
     MANAGERS_FIELD_NUMBER: _builtins.int
+    ADVERTISE_INTERFACE_FIELD_NUMBER: _builtins.int
     listen_address: _builtins.str
     """host:port"""
     advertise_address: _builtins.str
     data_path_address: _builtins.str
     data_path_port: _builtins.int
+    advertise_interface: _builtins.str
+    """The interface that had advertise_address when it was chosen; empty = none had (such as behind a NAT)."""
     @_builtins.property
     def managers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Peer]:
         """The cluster's managers, as last heard of."""
@@ -266,10 +269,11 @@ class NodeRecord(_message.Message):
         data_path_address: _builtins.str = ...,
         data_path_port: _builtins.int = ...,
         managers: _abc.Iterable[_types_pb2.Peer] | None = ...,
+        advertise_interface: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "listen_address", b"listen_address", "managers", b"managers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "advertise_interface", b"advertise_interface", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "listen_address", b"listen_address", "managers", b"managers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

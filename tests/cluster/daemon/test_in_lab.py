@@ -7,6 +7,7 @@ import pytest
 
 from flota.node.lab import Lab, LabNode
 from flota.v1.control_pb2 import ListTasksRequest
+from flota.v1.local_pb2 import InfoRequest
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
@@ -202,3 +203,22 @@ def test_a_worker_without_managers_says_so_and_goes_on(machines: Swarm) -> None:
     wait_until(lambda: machines.ready() == {"m1", "w1"}, "both are READY", 60)
     assert w1.flota("info", "--format", "{{.Swarm.LocalNodeState}}{{.Swarm.Error}}").strip() == "active"
     assert len(containers(w1)) == 2
+
+
+def test_a_machine_that_got_another_address_is_found_there(machines: Swarm) -> None:
+    _, w1 = begin(machines)
+    number = int(w1.address.rpartition(".")[2]) + 100
+    moved = f"{w1.address.rpartition('.')[0]}.{number}"
+    shown = w1.exec(["ip", "-o", "-4", "address", "show", "to", w1.address]).stdout.split()
+    interface, prefix = shown[1], shown[3].partition("/")[2]
+    w1.exec(["ip", "address", "del", f"{w1.address}/{prefix}", "dev", interface])
+    w1.exec(["ip", "address", "add", f"{moved}/{prefix}", "dev", interface])
+    w1.exec(["pkill", "-TERM", "-f", DAEMON])
+
+    def is_known() -> bool:
+        node = machines.nodes()["w1"]
+        return node.status.address == moved and machines.ready() == {"m1", "w1"}
+
+    wait_until(is_known, "w1 READY at its new address", 60)
+    assert machines.local("w1").Info(InfoRequest(), timeout=10).node_address == moved
+    run_service(machines, w1)

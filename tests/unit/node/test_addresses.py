@@ -8,6 +8,7 @@ import pytest
 from flota.node import addresses
 from flota.node.addresses import Interface
 from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument
+from flota.v1.process_pb2 import NodeRecord
 
 LO = Interface("lo", "loopback", ("127.0.0.1", "::1"))
 ETH0 = Interface("eth0", "", ("192.0.2.2",))
@@ -142,3 +143,42 @@ async def test_this_machine_has_a_loopback() -> None:
     found = {one.name: one for one in await addresses.machine_interfaces()}
     assert found["lo"].kind == "loopback"
     assert "127.0.0.1" in found["lo"].addresses
+
+
+MOVED = Interface("eth0", "", ("192.0.2.200",))
+GONE = Interface("eth0", "", ())
+
+
+@pytest.mark.parametrize(
+    ("interface", "there", "advertised", "listens", "data_path"),
+    [
+        # A new lease; what was the old address is the new one.
+        ("eth0", [LO, MOVED], "192.0.2.200:2377", "192.0.2.200:2378", "192.0.2.200"),
+        # Still there; not there yet; not beyond doubt; never ours.
+        ("eth0", [LO, ETH0], "192.0.2.2:2377", "192.0.2.2:2378", "192.0.2.2"),
+        ("eth0", [LO, GONE], "192.0.2.2:2377", "192.0.2.2:2378", "192.0.2.2"),
+        ("eth2", [LO, TWO], "192.0.2.2:2377", "192.0.2.2:2378", "192.0.2.2"),
+        ("", [LO, MOVED], "192.0.2.2:2377", "192.0.2.2:2378", "192.0.2.2"),
+    ],
+)
+async def test_a_new_address_is_followed_when_it_is_beyond_doubt(
+    interface: str, there: list[Interface], advertised: str, listens: str, data_path: str
+) -> None:
+    record = NodeRecord(
+        advertise_address="192.0.2.2:2377",
+        listen_address="192.0.2.2:2378",
+        data_path_address="192.0.2.2",
+        advertise_interface=interface,
+    )
+    assert await addresses.followed(record, having(*there)) is (advertised != "192.0.2.2:2377")
+    assert (record.advertise_address, record.listen_address, record.data_path_address) == (
+        advertised,
+        listens,
+        data_path,
+    )
+
+
+async def test_the_interface_of_an_address_is_remembered() -> None:
+    assert await addresses.interface_with("198.51.100.7:2377", having(LO, ETH0, ETH1)) == "eth1"
+    assert await addresses.interface_with("[2001:db8::7]:2377", having(LO, ETH0, ETH1)) == "eth1"
+    assert await addresses.interface_with("203.0.113.1:2377", having(LO, ETH0, ETH1)) == ""
