@@ -222,6 +222,15 @@ def test_one_source_port_through_several_nodes_at_a_time_is_several_connections(
         assert cluster.outside(script) == [f"web.1 {CLIENT}"] * 3 + [again] * 3
 
 
+def test_a_task_is_told_of_no_shorter_way(cluster: Cluster) -> None:
+    """Or it would answer a client through one node, whichever it came in by, and its other connections would hang."""
+    cluster.start(WEBS[0], cluster.b)
+    for node in (cluster.a, cluster.c) * 2:
+        assert cluster.answers(node, 8).total() == 8
+    names, counts = (line.split() for line in cluster.b.inside(WEBS[0], "grep ^Icmp: /proc/net/snmp").splitlines())
+    assert dict(zip(names, counts, strict=True))["InRedirects"] == "0"
+
+
 def test_only_ready_tasks_answer_and_without_one_the_answer_is_no(cluster: Cluster) -> None:
     assert cluster.answers(cluster.a) == {"ConnectionRefusedError": 4}
     cluster.start(WEBS[0], cluster.b)
