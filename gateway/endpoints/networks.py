@@ -114,6 +114,7 @@ async def remove(call: Call) -> web.StreamResponse:
     """
     request = RemoveNetworkRequest(network_id=call.name())
     patience = time.monotonic() + _PATIENCE
+    unused = False
     while True:
         try:
             await call.backend.control.RemoveNetwork(request)
@@ -124,9 +125,11 @@ async def remove(call: Call) -> web.StreamResponse:
             found = await call.backend.control.GetNetwork(GetNetworkRequest(network_id=call.name()))
             if found.network.spec.ingress or found.network.id in await _used(call):
                 raise
-            tasks = (await call.backend.control.ListTasks(ListTasksRequest())).tasks
-            if not any(_is_on(task, found.network) for task in tasks):
+            if unused:
                 raise
+            # They may have ended since the refusal: then it is asked once more.
+            tasks = (await call.backend.control.ListTasks(ListTasksRequest())).tasks
+            unused = not any(_is_on(task, found.network) for task in tasks)
         await asyncio.sleep(_PAUSE)
 
 
