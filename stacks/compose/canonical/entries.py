@@ -6,7 +6,18 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from flota.stacks.compose.canonical.leaves import Reader, count, fields, flag, pairs, same, size, text, texts
+from flota.stacks.compose.canonical.leaves import (
+    Reader,
+    count,
+    fields,
+    flag,
+    keeps_variables,
+    pairs,
+    same,
+    size,
+    text,
+    texts,
+)
 from flota.stacks.compose.canonical.words import ULIMITS, address, aliases
 from flota.stacks.compose.tree import Items, Map, Spot, text_of
 from flota.stacks.devices import format_device, parse_device
@@ -109,7 +120,8 @@ def mounts(folder: str) -> Reader:
             here = spot.of(value, index)
             try:
                 entry = _long_mount(each, folder, here) if isinstance(each, Map) else _short_mount(each, folder, here)
-                check_mount(mount_of(entry), entry["target"])
+                if not keeps_variables():
+                    check_mount(mount_of(entry), entry["target"])
             except BadValue as error:
                 raise here.bad(error) from None
             made.put(entry, here.place)

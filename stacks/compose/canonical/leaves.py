@@ -33,6 +33,11 @@ def keeping_variables(keep: bool) -> Iterator[None]:
         _KEEPING.reset(token)
 
 
+def keeps_variables() -> bool:
+    """Whether values may be texts with variables in them, which nobody can check yet."""
+    return _KEEPING.get()
+
+
 def same(value: Any, spot: Spot) -> Any:
     """As it is."""
     return value

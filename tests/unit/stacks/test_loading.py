@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flota.stacks.compose.loading import load, project_folder, read_source
+from flota.stacks.compose.loading import Source, load, project_folder, read_source
+from flota.stacks.compose.writing import to_yaml
 from flota.stacks.errors import ComposeError
 from tests.unit.stacks.help import plain, project, write
 
@@ -250,3 +251,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_source(str(tmp_path))
     with pytest.raises(ComposeError, match="cannot read it: embedded null"):
         read_source("a\0b")
+
+
+def test_flags_of_mounts_may_be_variables_that_nobody_fills_in() -> None:
+    text = (
+        "services: {a: {image: x, volumes: [{target: /x, volume: {nocopy: $X}}, "
+        "{type: bind, source: /y, target: /y, bind: {create_host_path: $Y}}]}}"
+    )
+    kept = load([Source("c.yml", text)], "/nowhere", {}, with_variables=False)
+    assert "nocopy: $X" in to_yaml(kept.tree, escape=False)
