@@ -26,6 +26,8 @@ State: TypeAlias = "NodeState.ValueType"
 # Heartbeats that may be missed; for a node that this leader never heard of, twice as many.
 GRACE = 3
 UNKNOWN_GRACE = 2 * GRACE
+# Seconds between any two nodes' heartbeats, at least: 250 a second are an eighth of a core, and enough.
+SPACING = 0.004
 # Part of the period by which a node's next heartbeat is asked for earlier or later than the others'.
 JITTER = 0.1
 # A node may open so many sessions within so many seconds.
@@ -47,11 +49,16 @@ class Presence:
     """All nodes of the cluster. `changed(node_id, state, reason)` hears of every change of state."""
 
     def __init__(self, rng: Random, changed: Callable[[str, State, str], None]) -> None:
-        self.period = 1.0
+        self.asked_period = 1.0
         self._rng = rng
         self._changed = changed
         self._nodes: dict[str, _Node] = {}
         self._alarms: list[tuple[float, str]] = []
+
+    @property
+    def period(self) -> float:
+        """Seconds between heartbeats of one node: as asked for, and longer in a big cluster."""
+        return max(self.asked_period, SPACING * len(self._nodes))
 
     def expect(self, node_id: str, now: float) -> bool:
         """A node that is not known to be down has time to open a session. False for one that we know of already."""

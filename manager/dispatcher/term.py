@@ -315,7 +315,7 @@ class Term:
         period = 0.0
         if cluster is not None and cluster.spec.dispatcher.HasField("heartbeat_period"):
             period = cluster.spec.dispatcher.heartbeat_period.ToTimedelta().total_seconds()
-        self._presence.period = period or DEFAULT_PERIOD
+        self._presence.asked_period = period or DEFAULT_PERIOD
 
     def _is_news(self, sent: SessionMessage, node: Node) -> bool:
         """Whether the worker cares about the difference (not about its own state, say)."""

@@ -44,18 +44,30 @@ def test_heartbeats_keep_a_node_up_and_three_missed_ones_do_not(watched: Watched
 
 def test_periods_are_jittered_around_the_clusters(watched: Watched) -> None:
     presence = watched.presence
-    presence.period = 5.0
+    presence.asked_period = 5.0
     session, _ = presence.open("n", "", 0.0)
     periods = [presence.heartbeat("n", session.id, 0.0) for _ in range(50)]
     assert 4.5 <= min(periods) < 4.7
     assert 5.3 < max(periods) <= 5.5
 
 
+def test_periods_grow_with_the_cluster(watched: Watched) -> None:
+    presence = watched.presence
+    for number in range(1000):
+        presence.expect(f"n{number}", 0.0)
+    session, _ = presence.open("n0", "", 0.0)
+    period = presence.heartbeat("n0", session.id, 0.0)
+    assert 3.6 <= period <= 4.4
+    assert presence.expire(3 * period - 0.01) == []
+    presence.asked_period = 60.0
+    assert presence.heartbeat("n0", session.id, 1.0) >= 54
+
+
 def test_a_shorter_period_counts_at_once(watched: Watched) -> None:
     presence = watched.presence
-    presence.period = 60.0
+    presence.asked_period = 60.0
     session, _ = presence.open("n", "", 0.0)
-    presence.period = 1.0
+    presence.asked_period = 1.0
     presence.heartbeat("n", session.id, 1.0)
     alarm = presence.next_alarm()
     assert alarm is not None
