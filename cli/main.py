@@ -25,6 +25,8 @@ class Settings:
     """What is the same for all commands."""
 
     host: str = DEFAULT_HOST
+    # "stale", or empty for answers that hold everything that was acknowledged before.
+    consistency: str = ""
 
 
 def _command(name: str, help: str, module: str | None = None) -> tuple[str, Lazy]:
@@ -75,11 +77,16 @@ COMMANDS = dict(
     metavar="ADDRESS",
     help=f"The daemon to talk to (FLOTA_HOST; default {DEFAULT_HOST}).",
 )
+@click.option(
+    "--consistency",
+    type=click.Choice(["linearizable", "stale"]),
+    help="stale: what this manager knows will do, even if it is old; the leader is not asked.",
+)
 @click.option("-v", "--version", is_flag=True, help="Print this command's version.")
 @click.pass_context
-def root(ctx: click.Context, host: str | None, version: bool) -> None:
+def root(ctx: click.Context, host: str | None, consistency: str | None, version: bool) -> None:
     """A cluster scheduler with Docker Swarm's words."""
-    ctx.obj = Settings(host or os.environ.get("FLOTA_HOST") or DEFAULT_HOST)
+    ctx.obj = Settings(host or os.environ.get("FLOTA_HOST") or DEFAULT_HOST, "stale" if consistency == "stale" else "")
     if version:
         from importlib.metadata import version as version_of
 

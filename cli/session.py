@@ -29,18 +29,22 @@ P = ParamSpec("P")
 class Session:
     """Stubs of the daemon's services, made when they are first asked for."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, consistency: str = "") -> None:
+        """`consistency`: "stale" when what the asked manager knows will do."""
         self.host = host
+        self._consistency = consistency
         self._channel: grpc.aio.Channel | None = None
 
     @property
     def channel(self) -> grpc.aio.Channel:
         """The channel to the daemon."""
         if self._channel is None:
-            from flota.cli.staleness import StaleWarning
+            from flota.cli.staleness import Consistency, StaleWarning
             from flota.rpc.channels import local_channel
 
-            self._channel = local_channel(self.host, [StaleWarning()])
+            self._channel = local_channel(
+                self.host, [Consistency(self._consistency) if self._consistency else StaleWarning()]
+            )
         return self._channel
 
     @functools.cached_property
@@ -156,7 +160,7 @@ def talks(
         async def run() -> None:
             import grpc
 
-            session = Session(host)
+            session = Session(host, settings.consistency)
             try:
                 await function(session, *args, **kwargs)
             except grpc.aio.AioRpcError as error:

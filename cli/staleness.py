@@ -1,4 +1,4 @@
-"""Says once, on standard error, that what a command shows may be old (flota.rpc.staleness)."""
+"""Answers that may be old (flota.rpc.staleness): asks for one, or says on standard error that a command shows one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 import grpc.aio
 
-from flota.rpc.staleness import stale_reason
+from flota.rpc.staleness import CONSISTENCY_KEY, stale_reason
 
 
 class StaleWarning(grpc.aio.UnaryUnaryClientInterceptor):
@@ -27,3 +27,17 @@ class StaleWarning(grpc.aio.UnaryUnaryClientInterceptor):
             self._said = True
             click.echo(f"flota: warning: this may be old: {reason}", err=True)
         return call
+
+
+class Consistency(grpc.aio.UnaryUnaryClientInterceptor):
+    """Says with every call which consistency its answer needs (`--consistency`)."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """Called by gRPC for each call."""
+        metadata = [*(client_call_details.metadata or ()), (CONSISTENCY_KEY, self._wanted)]
+        return await continuation(client_call_details._replace(metadata=grpc.aio.Metadata(*metadata)), request)

@@ -30,13 +30,20 @@ class LeaderRouter:
         """The member has started."""
         self._raft = raft
 
-    async def leader_channel(self) -> grpc.aio.Channel | None:
-        """None when this manager leads. Raises Unavailable when it is starting or stopping, NoQuorum."""
+    def check_ready(self) -> None:
+        """Raises TurnedAway while this manager is starting, Unavailable when it is none any longer."""
+        self._member()
+
+    def _member(self) -> RaftNode:
         if self._raft is None:
             raise TurnedAway("this manager is starting: try again in a moment")
         if self._raft.removed.is_set():
             raise Unavailable("this node was removed from the swarm's managers")
-        address = await self._raft.wait_for_leader()
+        return self._raft
+
+    async def leader_channel(self) -> grpc.aio.Channel | None:
+        """None when this manager leads. Raises Unavailable when it is starting or stopping, NoQuorum."""
+        address = await self._member().wait_for_leader()
         if not address:
             return None
         if address != self._address:

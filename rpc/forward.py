@@ -16,7 +16,7 @@ import grpc.aio
 from flota.rpc.callers import Caller
 from flota.rpc.contract import Method, methods
 from flota.rpc.errors import FlotaError, TurnedAway, Unavailable
-from flota.rpc.staleness import stale_metadata, stale_reason
+from flota.rpc.staleness import CONSISTENCY_KEY, stale_metadata, stale_reason
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CALLER_KEY = "flota-caller"
@@ -89,7 +89,8 @@ def passing_handler(
 
     def begin(request: Any, context: Any) -> Any:
         caller = check(context)
-        metadata = [(key, value) for key, value in context.invocation_metadata() if key == REQUEST_ID_KEY]
+        kept = (REQUEST_ID_KEY, CONSISTENCY_KEY)
+        metadata = [(key, value) for key, value in context.invocation_metadata() if key in kept]
         if caller is not None:
             metadata.append((CALLER_KEY, caller.to_metadata()))
         return getattr(channel, kind_of(method))(method.path)(

@@ -46,7 +46,7 @@ from flota.rpc.forward import (
     trailers_of,
 )
 from flota.rpc.identity import Identity
-from flota.rpc.staleness import begin_answer, stale_metadata
+from flota.rpc.staleness import AS_ASKED, CONSISTENCY_KEY, STALE, begin_answer, stale_metadata
 from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.ids import new_id
 
@@ -71,6 +71,10 @@ _LEADER_PAUSE = 0.05
 
 class Router(Protocol):
     """Where calls go that only the leader answers."""
+
+    def check_ready(self) -> None:
+        """Raises TurnedAway or Unavailable when this process can answer nothing, not even what it knows."""
+        ...
 
     async def leader_channel(self) -> grpc.aio.Channel | None:
         """None when this process leads; raises Unavailable when nobody does."""
@@ -112,7 +116,11 @@ class Gate(grpc.aio.ServerInterceptor):
         async def attempt(request: bytes, context: Any) -> bytes:
             stale = ""
             try:
-                channel = await router.leader_channel()
+                if method.only_reads and metadata.get(CONSISTENCY_KEY) == STALE:
+                    router.check_ready()
+                    channel, stale = None, AS_ASKED
+                else:
+                    channel = await router.leader_channel()
             except NoLeader as error:
                 if not method.only_reads:
                     raise

@@ -1,5 +1,7 @@
 """Answers that may be old: without a quorum a manager tells what it knows, and says that it does.
 
+A caller may also ask for that (CONSISTENCY_KEY): the manager that is asked then answers at once, for itself.
+
 The gate gives every call an Answer; whatever finds out that it cannot be fresh marks it, and the caller finds the
 reason in the trailing metadata. Other managers and the daemon hand it on.
 """
@@ -10,6 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 STALE_KEY = "flota-stale"
+# In a call's metadata, with the value STALE: what the manager that is asked knows will do.
+CONSISTENCY_KEY = "flota-consistency"
+STALE = "stale"
+AS_ASKED = "that was asked for"
 # gRPC allows 8 KiB for all metadata of a call.
 _LONGEST = 2000
 

@@ -17,6 +17,7 @@ from flota.rpc.errors import FailedPrecondition, NotFound, Unavailable, error_fr
 from flota.rpc.forward import Passing
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server, node_server
+from flota.rpc.staleness import AS_ASKED, CONSISTENCY_KEY, STALE, stale_reason
 from flota.rpc.tokens import JoinToken, _join_key, join_authority, joiner_certificate, key_pem
 from flota.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc
 from flota.v1.types_pb2 import NodeRole
@@ -190,6 +191,9 @@ class ToLeader:
     def __init__(self, channel: grpc.aio.Channel | None) -> None:
         self.channel = channel
 
+    def check_ready(self) -> None:
+        """Always."""
+
     async def leader_channel(self) -> grpc.aio.Channel | None:
         if self.channel is None:
             raise Unavailable("the swarm does not have a leader")
@@ -241,6 +245,27 @@ async def test_without_a_leader_the_error_says_so(cluster: Cluster, tmp_path: Pa
         call = control_pb2_grpc.ControlStub(channel).GetCluster(control_pb2.GetClusterRequest())
         assert await status_of(call) == (grpc.StatusCode.UNAVAILABLE, "the swarm does not have a leader")
     await server.stop(0)
+
+
+async def test_who_is_content_with_an_old_answer_gets_it_without_a_leader(cluster: Cluster, tmp_path: Path) -> None:
+    """Through a socket that passes calls on, as the daemon's; writes need a leader all the same."""
+    inner = local_server(tmp_path / "inner.sock", ToLeader(None))
+    add_all(inner)
+    await inner.start()
+    outer = local_server(tmp_path / "outer.sock")
+    async with local_channel(f"unix://{tmp_path}/inner.sock") as upstream:
+        outer.add_generic_rpc_handlers((Passing(service_paths("Control"), lambda: upstream),))
+        await outer.start()
+        async with local_channel(f"unix://{tmp_path}/outer.sock") as channel:
+            stub = control_pb2_grpc.ControlStub(channel)
+            content = [(CONSISTENCY_KEY, STALE)]
+            call = stub.GetCluster(control_pb2.GetClusterRequest(), metadata=content)
+            assert (await call).cluster.id == "4"
+            assert stale_reason(await call.trailing_metadata()) == AS_ASKED
+            refused = stub.RemoveService(control_pb2.RemoveServiceRequest(service_id="x"), metadata=content)
+            assert await status_of(refused) == (grpc.StatusCode.UNAVAILABLE, "the swarm does not have a leader")
+    await outer.stop(0)
+    await inner.stop(0)
 
 
 async def test_a_socket_passes_calls_on_and_a_defect_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
