@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -93,9 +94,10 @@ class Three:
         while True:
             for manager in self.all:
                 if manager.process is not None and manager.process.returncode is None:
-                    status = await manager.ask("status")
-                    if status["leads"]:
-                        return manager
+                    # One that was started again is ready a moment before it can be asked.
+                    with suppress(ConnectionRefusedError, FileNotFoundError):
+                        if (await manager.ask("status"))["leads"]:
+                            return manager
             await asyncio.sleep(0.01)
 
 
