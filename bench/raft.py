@@ -57,12 +57,21 @@ class BenchProcess(ManagerProcess):
 
     async def ask(self, do: str, **rest: Any) -> Any:
         """One command of bench/raft_manager.py."""
-        reader, writer = await asyncio.open_unix_connection(self.socket.with_suffix(".bench"), limit=64 << 20)
+        reader, writer = await self._connected()
         writer.write(json.dumps({"do": do, **rest}).encode() + b"\n")
         answer = json.loads(await reader.readline())
         writer.close()
         await writer.wait_closed()
         return answer
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A manager is ready a moment before this socket is."""
+        path = self.socket.with_suffix(".bench")
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(ConnectionRefusedError, FileNotFoundError):
+                    return await asyncio.open_unix_connection(path, limit=64 << 20)
+                await asyncio.sleep(0.01)
 
 
 class QuietProcess(BenchProcess):
@@ -94,10 +103,9 @@ class Three:
         while True:
             for manager in self.all:
                 if manager.process is not None and manager.process.returncode is None:
-                    # One that was started again is ready a moment before it can be asked.
-                    with suppress(ConnectionRefusedError, FileNotFoundError):
-                        if (await manager.ask("status"))["leads"]:
-                            return manager
+                    status = await manager.ask("status")
+                    if status["leads"]:
+                        return manager
             await asyncio.sleep(0.01)
 
 
