@@ -216,5 +216,5 @@ async def parts(run: Callable[[Write], None], threads: Executor) -> AsyncIterato
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await queue.get()
-        with suppress(Exception):
-            running.result()
+        # Raised above, or nobody reads any longer: it is only taken, so that asyncio does not complain.
+        running.exception()

@@ -559,7 +559,7 @@ class DispatcherConfig(_message.Message):
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat_period(self) -> _duration_pb2.Duration:
-        """Between heartbeats of a worker; a node that misses three is DOWN."""
+        """Between heartbeats of a worker; a node that misses three is DOWN. From 250 nodes on it is longer: 4 ms a node."""
 
     def __init__(
         self,
