@@ -64,7 +64,7 @@ async def _configs(session: Session) -> Iterable[str]:
     from flota.v1.control_pb2 import ListConfigsRequest
 
     answer = await session.control.ListConfigs(ListConfigsRequest())
-    from flota.stacks.records import is_record
+    from flota.v1.stack_records import is_record
 
     return [config.spec.annotations.name for config in answer.configs if not is_record(config)]
 

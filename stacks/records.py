@@ -1,6 +1,6 @@
 """What the command line keeps about a stack in the cluster: its revisions, and whose turn it is to deploy.
 
-Both are configs with the stack's label and the label RECORD; nothing mounts them, and lists leave them out.
+Both are configs with the stack's label and the label of flota.v1.stack_records.
 A revision's content is a StackRevision, compressed.
 """
 
@@ -12,11 +12,9 @@ from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
 
-from flota.v1.objects_pb2 import Config
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.stack_pb2 import StackRevision
 
-RECORD = "flota.stack.record"
 REVISION, TURN = "revision", "turn"
 # What came of a revision: converged, or why not.
 OUTCOME = "flota.stack.outcome"
@@ -25,11 +23,6 @@ MOST_BYTES = 1000 << 10
 # What a damaged or malicious record may unpack to.
 _MOST_UNPACKED = 64 << 20
 _LONGEST_STACK = 40
-
-
-def is_record(config: Config) -> bool:
-    """Whether a config is one of ours."""
-    return RECORD in config.spec.annotations.labels
 
 
 def record_name(stack: str, ending: str) -> str:

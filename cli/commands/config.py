@@ -83,8 +83,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
 
     wanted = Filters(filters, _FILTERS)
     from flota.cli.output.files import CONFIG_COLUMNS, print_files
-    from flota.stacks.records import RECORD, is_record
     from flota.v1.control_pb2 import ListConfigsRequest
+    from flota.v1.stack_records import RECORD, is_record
 
     answer = await session.control.ListConfigs(ListConfigsRequest())
     records = any(label.startswith(RECORD) for label in wanted.get("label"))

@@ -76,8 +76,7 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, no_tr
 
 
 def _row(network: Network, use: str, no_trunc: bool) -> dict[str, str]:
-    from flota.cli.output.human import short_id
-    from flota.gateway.translation.shown import labels_text
+    from flota.cli.output.human import labels_text, short_id
     from flota.gateway.translation.words import iso_time
 
     spec = network.spec

@@ -74,8 +74,8 @@ async def ls(session: Session, filters: tuple[str, ...], form: str | None, quiet
 
 
 def _row(node: Node, own_id: str, root: bytes) -> dict[str, Any]:
-    from flota.cli.output.human import capital
-    from flota.gateway.translation.shown import availability, labels_text, reachability
+    from flota.cli.output.human import capital, labels_text
+    from flota.gateway.translation.shown import availability, reachability
     from flota.gateway.translation.words import word
     from flota.v1.types_pb2 import NodeState
 

@@ -65,8 +65,7 @@ def _passes(one: Placed, wanted: Filters) -> bool:
 
 
 def _row(one: Placed, here: bool, sizes: bool) -> Mapping[str, str]:
-    from flota.cli.output.human import decimal_size
-    from flota.gateway.translation.shown import labels_text
+    from flota.cli.output.human import decimal_size, labels_text
 
     volume = one.volume
     return {

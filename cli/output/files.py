@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from flota.cli.filters import Filters
-from flota.cli.output.human import natural, since
+from flota.cli.output.human import labels_text, natural, since
 from flota.cli.output.pretty import Lines
 from flota.cli.output.tables import Column, print_rows
-from flota.gateway.translation.shown import labels_text
 from flota.gateway.translation.words import iso_time
 from flota.v1.objects_pb2 import Config, Secret
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,3 +85,8 @@ def decimal_size(size: int) -> str:
             return f"{value:.3g}{unit}"
         value /= 1000
     return f"{value:.3g}TB"
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Labels in a table's cell: a=1,b=2"""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -16,7 +16,6 @@ from flota.cli.stack.turns import who
 from flota.stacks.records import (
     MOST_BYTES,
     OUTCOME,
-    RECORD,
     REVISION,
     pack,
     record_name,
@@ -28,6 +27,7 @@ from flota.stacks.translation.names import NAMESPACE
 from flota.stacks.versions import family, name_of
 from flota.v1.objects_pb2 import Config, Secret
 from flota.v1.stack_pb2 import StackRevision
+from flota.v1.stack_records import RECORD
 
 if TYPE_CHECKING:
     from flota.cli.session import Session

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flota.stacks.records import RECORD, REVISION, is_record
+from flota.stacks.records import REVISION
 from flota.stacks.translation.names import NAMESPACE
+from flota.v1.stack_records import RECORD, is_record
 
 if TYPE_CHECKING:
     from flota.cli.session import Session

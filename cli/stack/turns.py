@@ -16,8 +16,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from flota.cli.failures import CommandFailed
-from flota.stacks.records import RECORD, TURN, record_name
+from flota.stacks.records import TURN, record_name
 from flota.stacks.translation.names import NAMESPACE
+from flota.v1.stack_records import RECORD
 
 if TYPE_CHECKING:
     from flota.cli.session import Session

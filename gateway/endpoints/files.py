@@ -20,7 +20,10 @@ from flota.v1.control_pb2 import (
     RemoveConfigRequest,
     RemoveSecretRequest,
 )
+from flota.v1.stack_records import RECORD, is_record
 
+# `docker stack rm` asks with it for what it has to remove.
+_STACK = "com.docker.stack.namespace"
 _FILTERS = ("id", "label", "name", "names")
 
 
@@ -59,10 +62,11 @@ async def remove_secret(call: Call) -> web.StreamResponse:
 
 
 async def configs(call: Call) -> web.StreamResponse:
-    """All configs that fulfil the filters."""
+    """All configs that fulfil the filters. Records of stacks only to who asks for them, or for all of a stack's."""
     wanted = call.filters(*_FILTERS)
+    records = any(label.startswith((RECORD, _STACK)) for label in wanted.get("label"))
     there = (await call.backend.control.ListConfigs(ListConfigsRequest())).configs
-    return answer([shown.config(config) for config in there if _passes(config, wanted)])
+    return answer([shown.config(each) for each in there if _passes(each, wanted) and (records or not is_record(each))])
 
 
 async def config(call: Call) -> web.StreamResponse:

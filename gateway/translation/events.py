@@ -14,6 +14,7 @@ from flota.gateway.translation import shown
 from flota.gateway.translation.words import word
 from flota.v1.control_pb2 import WatchMessage
 from flota.v1.objects_pb2 import Node, Service, Task
+from flota.v1.stack_records import is_record
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import NodeState, TaskState, UpdateStatus
@@ -63,7 +64,7 @@ def events_of(message: WatchMessage, node_id: str) -> Iterator[Event]:
     thing: Any = getattr(message.object, kind)
     old: Any = getattr(message.old, kind) if message.HasField("old") else None
     action = _ACTIONS.get(message.kind)
-    if action is None:
+    if action is None or (kind == "config" and is_record(thing)):
         return
     attributes = {"name": thing.description.hostname if kind == "node" else thing.spec.annotations.name}
     if action == "update" and old is not None:

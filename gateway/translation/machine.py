@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
+from flota.gateway.translation.shapes import Json
 from flota.gateway.translation.shown import cluster as cluster_shape
-from flota.gateway.translation.shown import generic_resources
+from flota.gateway.translation.shown_spec import generic_resources
 from flota.gateway.translation.words import word
 from flota.v1.local_pb2 import InfoResponse
 from flota.v1.objects_pb2 import Cluster, Node
 from flota.v1.types_pb2 import NodeRole
 
-Json = dict[str, Any]
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

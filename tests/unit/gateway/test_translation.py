@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flota.gateway.translation import asked, shown
+from flota.gateway.translation import asked, shown, shown_spec
 from flota.gateway.translation.fields import Fields
 from flota.gateway.translation.keeping import keep_unknown_to_docker
 from flota.rpc.errors import FlotaError, InvalidArgument, Unsupported
@@ -72,7 +72,7 @@ def over_the_wire(shape: Any) -> Fields:
 
 @given(messages(specs.ServiceSpec, RULES))
 def test_a_service_comes_back_as_it_was(spec: specs.ServiceSpec) -> None:
-    assert asked.service_spec(over_the_wire(shown.service_spec(spec))) == spec
+    assert asked.service_spec(over_the_wire(shown_spec.service_spec(spec))) == spec
 
 
 # Where flota's own words stand, which Docker's clients drop when they write what they read.
@@ -101,7 +101,7 @@ def test_a_service_that_dockers_client_reads_and_writes_comes_back_as_it_was(spe
         mount.target = f"/{number}"
     if spec.task.container.HasField("healthcheck") and not spec.task.container.healthcheck.test:
         spec.task.container.healthcheck.test.append("CMD")
-    given = over_the_wire(as_docker_writes(shown.service_spec(spec)))
+    given = over_the_wire(as_docker_writes(shown_spec.service_spec(spec)))
     back = asked.service_spec(given)
     keep_unknown_to_docker(back, given, spec)
     assert back == spec
