@@ -76,7 +76,8 @@ def cluster_options(function: F) -> F:
 
 def set_cluster_spec(spec: ClusterSpec, flags: Mapping[str, Any]) -> None:
     """Set what was given. Raises BadFlag."""
-    from flota.cli.service.scalars import REBALANCE, STRATEGIES, choice, read_flag
+    from flota.cli.service.scalars import choice, read_flag
+    from flota.stacks.extension import REBALANCE, STRATEGIES
     from flota.stacks.units import duration_message, parse_duration
 
     for name in ("snapshot_interval", "max_snapshots"):

@@ -18,7 +18,7 @@ from flota.stacks.versions import Chosen, choose_config, choose_secret, family, 
 from flota.v1.objects_pb2 import Config, Network, Secret, Service
 from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec, TaskSpec
-from flota.v1.types_pb2 import Mount, PlacementStrategy, RebalancePolicy
+from flota.v1.types_pb2 import Mount
 
 # refuse: the deploy would end with an error. keep: it stays although the file says something else. same: nothing to do.
 Action = Literal["create", "change", "remove", "refuse", "keep", "same"]
@@ -114,15 +114,6 @@ def differences(old: ServiceSpec, new: ServiceSpec, networks: Mapping[str, str])
 
     def told(spec: ServiceSpec) -> dict[str, Any]:
         more: dict[str, Any] = {"force update": spec.task.force_update} if spec.task.force_update else {}
-        if spec.stopped:
-            more["stopped"] = True
-        if spec.rebalance:
-            more["rebalance"] = RebalancePolicy.Name(spec.rebalance).removeprefix("REBALANCE_POLICY_").lower()
-        if spec.task.placement.strategy:
-            strategy = PlacementStrategy.Name(spec.task.placement.strategy)
-            more["strategy"] = strategy.removeprefix("PLACEMENT_STRATEGY_").lower()
-        if spec.task.container.healthcheck.action:
-            more["health action"] = "unready"
         return more | service_tree(spec, "", networks, {})
 
     return _compared(told(with_defaults(old)), told(with_defaults(new)))

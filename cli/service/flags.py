@@ -10,9 +10,10 @@ from typing import Any
 
 from flota.cli.failures import BadFlag
 from flota.cli.service.lists import change_lists
-from flota.cli.service.scalars import HEALTH_ACTIONS, choice, read_flag, set_scalars
+from flota.cli.service.scalars import choice, read_flag, set_scalars
 from flota.cli.service.values import words
 from flota.stacks.errors import did_you_mean
+from flota.stacks.extension import HEALTH_ACTIONS
 from flota.stacks.units import duration_message, parse_duration
 from flota.v1.specs_pb2 import ServiceSpec
 

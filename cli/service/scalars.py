@@ -12,9 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from flota.cli.failures import BadFlag
 from flota.stacks.errors import BadValue, did_you_mean
+from flota.stacks.extension import REBALANCE, STRATEGIES
 from flota.stacks.units import duration_message, parse_cpus, parse_duration, parse_size
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import HealthConfig, PlacementStrategy, RebalancePolicy, RestartPolicy, UpdateConfig
+from flota.v1.types_pb2 import RestartPolicy, UpdateConfig
 
 Reader = Callable[[Any], Any]
 
@@ -74,16 +75,6 @@ _UPDATE_ACTIONS = {
 }
 _ROLLBACK_ACTIONS = {key: value for key, value in _UPDATE_ACTIONS.items() if key != "rollback"}
 _ORDERS = {"stop-first": UpdateConfig.ORDER_STOP_FIRST, "start-first": UpdateConfig.ORDER_START_FIRST}
-STRATEGIES = {
-    "spread": PlacementStrategy.PLACEMENT_STRATEGY_SPREAD,
-    "binpack": PlacementStrategy.PLACEMENT_STRATEGY_BINPACK,
-}
-REBALANCE = {
-    "off": RebalancePolicy.REBALANCE_POLICY_OFF,
-    "on-join": RebalancePolicy.REBALANCE_POLICY_ON_JOIN,
-    "always": RebalancePolicy.REBALANCE_POLICY_ALWAYS,
-}
-HEALTH_ACTIONS = {"restart": HealthConfig.ACTION_RESTART, "unready": HealthConfig.ACTION_UNREADY}
 
 _CONTAINER = "task.container"
 _RESOURCES = "task.resources"

@@ -13,12 +13,6 @@ def adapted(asked: ServiceSpec, stored: ServiceSpec, resolve_image: str) -> Serv
     spec.CopyFrom(asked)
     # Files have no force: what `service update --force` has counted stays.
     spec.task.force_update = stored.task.force_update
-    # Nor for these. A stopped service is started: a deploy says what shall run.
-    spec.rebalance = spec.rebalance or stored.rebalance
-    if stored.task.placement.strategy and not spec.task.placement.strategy:
-        spec.task.placement.strategy = stored.task.placement.strategy
-    if spec.task.container.healthcheck.test and not spec.task.container.healthcheck.action:
-        spec.task.container.healthcheck.action = stored.task.container.healthcheck.action
     same_image = stored.annotations.labels.get(IMAGE) == asked.annotations.labels[IMAGE]
     if resolve_image != "always" and same_image:
         # Somebody may have pinned the image to a digest; it stays as it was resolved then.

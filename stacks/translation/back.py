@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from flota.stacks.devices import format_device
+from flota.stacks.extension import EXTENSION, extension_tree
 from flota.stacks.mounts import AFFINITY, PROPAGATIONS
 from flota.stacks.ports import MODES, PROTOCOLS
 from flota.stacks.translation.names import IMAGE, NAMESPACE
@@ -76,6 +77,7 @@ def service_tree(spec: ServiceSpec, stack: str, networks: Mapping[str, str], vol
         networks=_networks(spec.task, key, networks),
         ports=[_port(port) for port in spec.endpoint.ports],
         volumes=[_mount(mount, volumes) for mount in container.mounts],
+        **{EXTENSION: extension_tree(spec)},
         memswap_limit=str(spec.task.resources.memory_swap_bytes or ""),
         depends_on={
             short_name(stack, each.service): {"condition": _CONDITION_WORDS[each.condition]} for each in spec.depends_on
@@ -92,9 +94,6 @@ def service_tree(spec: ServiceSpec, stack: str, networks: Mapping[str, str], vol
 def untold(spec: ServiceSpec) -> list[str]:
     """What of a service Compose has no word for."""
     found = []
-    job = spec.replicated_job
-    if job.max_concurrent != job.total_completions:
-        found.append(f"at most {job.max_concurrent} of the job's tasks run at the same time")
     if len(spec.task.placement.platforms) > 1:
         found.append("it has several platforms")
     if spec.task.force_update:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from flota.stacks.compose.loading import Project
 from flota.stacks.compose.tree import Map, Spot
+from flota.stacks.extension import set_extension
 from flota.stacks.translation.containers import Containers, platform_of
 from flota.stacks.translation.ignored import ignored_keys
 from flota.stacks.translation.names import IMAGE, labels, object_name, scoped, service_name
@@ -58,6 +59,7 @@ def _service(name: str, key: str, service: Map, spot: Spot, tree: Map, container
     spec.annotations.labels[IMAGE] = service["image"]
     spec.task.container.CopyFrom(containers.container(key, service, spot))
     set_deploy(spec, service, spot)
+    set_extension(spec, service, spot)
     if "platform" in service:
         spec.task.placement.platforms.append(platform_of(service["platform"]))
     if "logging" in service:

@@ -25,6 +25,7 @@ from flota.stacks.compose.canonical.leaves import (
 )
 from flota.stacks.compose.canonical.leaves import words as command
 from flota.stacks.compose.tree import Map, Spot
+from flota.stacks.extension import EXTENSION
 from flota.stacks.mounts import absolute
 
 _MOST = 1_000_000
@@ -78,6 +79,7 @@ _HEALTH = fields(
         "disable": flag,
     }
 )
+_EXTENSION = fields({"max_concurrent": count(1, _MOST), "stopped": flag})
 _PLAIN_READERS: dict[str, Reader] = {
     "cpuset": text,
     "hostname": words.hostname,
@@ -120,6 +122,7 @@ _PLAIN_READERS: dict[str, Reader] = {
     "sysctls": words.sysctls,
     "tmpfs": entries.tmpfs,
     "ulimits": entries.ulimits,
+    EXTENSION: _EXTENSION,
 }
 
 

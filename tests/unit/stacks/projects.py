@@ -37,7 +37,7 @@ def _plain(*names: str) -> list[Case]:
 
 CASES = [
     *_plain("voting", "traefik", "databases", "logging", "wordpress", "mesh", "jobs", "gpu", "everything-ignored"),
-    *_plain("networks", "anchors", "registry", "profiles", "extends", "base", "included"),
+    *_plain("beyond", "networks", "anchors", "registry", "profiles", "extends", "base", "included"),
     *_plain("elastic", "kafka", "portainer", "django", "haproxy", "backup", "mastodon", "loki", "consul"),
     Case("gitea", ("gitea.yml",), {"DOMAIN": "git.example.com", "DB_PASSWORD": "x"}),
     Case("mastodon-search", ("mastodon.yml",), profiles=("search",)),

@@ -102,13 +102,11 @@ def test_what_is_exported_says_nothing_that_goes_without_saying() -> None:
 
 
 def test_what_compose_has_no_word_for_is_told() -> None:
-    wanted = stack("services: {job: {image: x, deploy: {mode: replicated-job, replicas: 5}}, web: {image: x}}")
-    wanted.services[0].replicated_job.max_concurrent = 2
-    wanted.services[1].task.force_update = 1
-    wanted.services[1].task.placement.platforms.add(os="linux", architecture="amd64")
-    wanted.services[1].task.placement.platforms.add(os="linux", architecture="arm64")
+    wanted = stack("services: {web: {image: x}}")
+    wanted.services[0].task.force_update = 1
+    wanted.services[0].task.placement.platforms.add(os="linux", architecture="amd64")
+    wanted.services[0].task.placement.platforms.add(os="linux", architecture="arm64")
     assert exported(wanted).warnings == [
-        "service job: Compose has no word for it: at most 2 of the job's tasks run at the same time",
         "service web: Compose has no word for it: it has several platforms",
         "service web: Compose has no word for it: it was updated with --force",
     ]
