@@ -62,6 +62,11 @@ def cluster_options(function: F) -> F:
             help="Managers that start again wait for a key (swarm unlock); without it their disk says nothing.",
         ),
         click.option(
+            "--encrypt-networks/--no-encrypt-networks",
+            default=None,
+            help="New networks are encrypted unless they say --opt encrypted=false.",
+        ),
+        click.option(
             "--rebalance",
             metavar="off|on-join|always",
             help="When tasks of services that say nothing are moved to emptier nodes (off).",
@@ -102,6 +107,8 @@ def set_cluster_spec(spec: ClusterSpec, flags: Mapping[str, Any]) -> None:
         spec.strategy = read_flag("strategy", choice(STRATEGIES), flags["strategy"])
     if flags["autolock"] is not None:
         spec.encryption.auto_lock_managers = flags["autolock"]
+    if flags["encrypt_networks"] is not None:
+        spec.encryption.encrypt_networks = flags["encrypt_networks"]
 
 
 def unlock_words(key: str) -> str:

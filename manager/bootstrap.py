@@ -13,6 +13,7 @@ from flota.rpc.tokens import JoinToken, root_digest
 from flota.rpc.unlock_keys import new_unlock_key
 from flota.v1.ids import new_id
 from flota.v1.local_pb2 import InitRequest
+from flota.v1.network_options import apply_default
 from flota.v1.objects_pb2 import Certificate, Cluster, Network, Node
 from flota.v1.specs_pb2 import ClusterSpec
 from flota.v1.types_pb2 import Driver, IpamConfig, NodeRole
@@ -83,12 +84,13 @@ def create_cluster(
     ingress.spec.driver.CopyFrom(Driver(name="overlay"))
     ingress.spec.ingress = True
     ingress.spec.ipam.append(IpamConfig(subnet="10.0.0.0/24"))
-    tx.create(ingress)
 
     default = Network(id=new_id())
     default.spec.annotations.name = DEFAULT_NETWORK
     default.spec.driver.CopyFrom(Driver(name="overlay"))
-    tx.create(default)
+    for network in (ingress, default):
+        apply_default(network.spec, cluster.spec)
+        tx.create(network)
 
 
 def _first_node(init: InitRequest, node_id: str, hostname: str, certificate_pem: bytes) -> Node:

@@ -207,5 +207,6 @@ def _swarm_lines(lines: Any, swarm: dict[str, Any]) -> None:
         lines.title("CA Configuration", 2)
         lines.field("Expiry Duration", format_duration(spec["CAConfig"]["NodeCertExpiry"]), 3)
         lines.field("Autolock Managers", str(spec["EncryptionConfig"]["AutoLockManagers"]).lower(), 2)
+        lines.field("Encrypted Networks", "by default" if spec.get("EncryptNetworks") else "where asked for", 2)
     lines.some("Node Address", swarm["NodeAddr"], 2)
     lines.listed("Manager Addresses", sorted(each["Addr"] for each in swarm["RemoteManagers"]), 2)

@@ -87,6 +87,8 @@ async def update(call: Call) -> web.StreamResponse:
             request.spec.strategy = stored.strategy
         if not given.has("Rebalance"):
             request.spec.rebalance = stored.rebalance
+        if not given.has("EncryptNetworks"):
+            request.spec.encryption.encrypt_networks = stored.encryption.encrypt_networks
         # Docker's clients call every cluster "default".
         request.spec.annotations.name = ""
     await call.backend.control.UpdateCluster(request)

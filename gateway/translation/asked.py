@@ -277,6 +277,8 @@ def cluster_spec(given: Fields) -> specs.ClusterSpec:
         spec.ca.node_cert_expiry.CopyFrom(duration_message(expiry))
     if given.part("EncryptionConfig").flag("AutoLockManagers"):
         spec.encryption.auto_lock_managers = True
+    if given.flag("EncryptNetworks"):
+        spec.encryption.encrypt_networks = True
     _set(spec.default_log_driver, driver(given.part("TaskDefaults").part("LogDriver")))
     spec.strategy = given.choice("Strategy", types.PlacementStrategy, "PLACEMENT_STRATEGY_")
     spec.rebalance = given.choice("Rebalance", types.RebalancePolicy, "REBALANCE_POLICY_")

@@ -295,7 +295,11 @@ def cluster(cluster: objects.Cluster) -> Json:
             "EncryptionConfig": {"AutoLockManagers": spec.encryption.auto_lock_managers},
             "TaskDefaults": some(LogDriver=driver(spec.default_log_driver)),
         }
-        | some(Strategy=strategy(spec.strategy), Rebalance=rebalance(spec.rebalance)),
+        | some(
+            Strategy=strategy(spec.strategy),
+            Rebalance=rebalance(spec.rebalance),
+            EncryptNetworks=spec.encryption.encrypt_networks or None,
+        ),
         "TLSInfo": {"TrustRoot": cluster.root_ca.certificate.decode(errors="replace")},
         "RootRotationInProgress": False,
         "DefaultAddrPool": list(cluster.address_pools),

@@ -22,6 +22,7 @@ from flota.v1.control_pb2 import (
     RemoveNetworkResponse,
 )
 from flota.v1.ids import new_id
+from flota.v1.network_options import apply_default
 from flota.v1.objects_pb2 import Network
 from flota.v1.task_states import is_terminal, task_name
 from flota.v1.types_pb2 import IpamConfig
@@ -89,6 +90,9 @@ class Networks(ControlBase):
             check_no_overlap(request.spec, tx.networks)
             network = Network(id=id, spec=request.spec)
             network.spec.driver.name = "overlay"
+            cluster = next(iter(tx.clusters), None)
+            if cluster is not None:
+                apply_default(network.spec, cluster.spec)
             tx.create(network)
 
         await self._commit(change)

@@ -322,7 +322,7 @@ class Assignments:
         self._release(node_id, ("network", self._ingress))
 
     def _set_node_peer(self, node_id: str) -> None:
-        peer = node_peer(self._ingress, node_id, self._endpoints[node_id].vtep)
+        peer = node_peer(self._ingress, node_id, self._endpoints[node_id], self._is_encrypted)
         self._peers.setdefault(self._ingress, {})[node_id] = AssignmentChange(action=_UPDATE, peer=peer)
         self._touch_peer(self._ingress, node_id, Urgency.SPREAD)
 

@@ -58,9 +58,10 @@ def peers_of(task: Task, endpoint: Endpoint, is_encrypted: Callable[[str], bool]
             )
 
 
-def node_peer(network_id: str, node_id: str, vtep: str) -> NetworkPeer:
+def node_peer(network_id: str, node_id: str, endpoint: Endpoint, is_encrypted: Callable[[str], bool]) -> NetworkPeer:
     """A node that answers published ports: a peer without addresses, and with the node's id in the task's place."""
-    return NetworkPeer(network_id=network_id, task_id=node_id, node_id=node_id, vtep=vtep)
+    keys = endpoint.keys if is_encrypted(network_id) else ()
+    return NetworkPeer(network_id=network_id, task_id=node_id, node_id=node_id, vtep=endpoint.vtep, tunnel_keys=keys)
 
 
 def publishes(service: Service) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flota.stacks.translation.back import own_labels
 from flota.stacks.translation.names import IMAGE
+from flota.v1.network_options import ENCRYPTED_OPTION
 from flota.v1.specs_pb2 import NetworkSpec, ServiceSpec
 
 
@@ -23,7 +24,11 @@ def adapted(asked: ServiceSpec, stored: ServiceSpec, resolve_image: str) -> Serv
 def network_differences(stored: NetworkSpec, asked: NetworkSpec) -> list[str]:
     """Keys of a file about which a network that is there says something else."""
     found = []
-    if dict(stored.driver.options) != dict(asked.driver.options):
+    stored_options, asked_options = dict(stored.driver.options), dict(asked.driver.options)
+    if ENCRYPTED_OPTION not in asked_options:
+        # The cluster decided it, when the network was made.
+        stored_options.pop(ENCRYPTED_OPTION, None)
+    if stored_options != asked_options:
         found.append("driver_opts")
     for field, word in (("internal", "internal"), ("attachable", "attachable"), ("ipv6_enabled", "enable_ipv6")):
         if getattr(stored, field) != getattr(asked, field):

@@ -601,16 +601,20 @@ class EncryptionConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AUTO_LOCK_MANAGERS_FIELD_NUMBER: _builtins.int
+    ENCRYPT_NETWORKS_FIELD_NUMBER: _builtins.int
     auto_lock_managers: _builtins.bool
     """Managers need a key from a person after a restart."""
+    encrypt_networks: _builtins.bool
+    """Networks made from now on are encrypted, unless their option `encrypted` says no; those there are stay as they are."""
     def __init__(
         self,
         *,
         auto_lock_managers: _builtins.bool = ...,
+        encrypt_networks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_lock_managers", b"auto_lock_managers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_lock_managers", b"auto_lock_managers", "encrypt_networks", b"encrypt_networks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,11 +1,14 @@
-"""An encrypted network of a whole swarm, with IPv6: keys go from node to node, tasks reach each other."""
+"""A swarm whose networks are encrypted by default: keys go from node to node, tasks and published ports are reached."""
 
 import json
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from flota.node.lab import Lab
+from flota.v1.control_pb2 import ListNetworksRequest
 from flota.v1.types_pb2 import TASK_STATE_RUNNING
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
@@ -13,14 +16,19 @@ from tests.cluster.waiting import wait_until
 
 @pytest.fixture
 def swarm(make_lab: Callable[..., object]) -> Iterator[Swarm]:
-    """One manager and one worker."""
-    with Swarm(make_lab(1, 1)) as swarm:  # type: ignore[arg-type]
+    """One manager and one worker, begun and joined by hand."""
+    lab: Lab = make_lab(1, 1, swarm=False)  # type: ignore[assignment]
+    lab.nodes["m1"].flota("swarm", "init", "--encrypt-networks")
+    token = lab.nodes["m1"].flota("swarm", "join-token", "-q", "worker").strip()
+    lab.nodes["w1"].flota("swarm", "join", "--token", token, lab.nodes["m1"].address)
+    with Swarm(lab) as swarm:
+        wait_until(lambda: swarm.ready() == {"m1", "w1"}, "both are READY", 60)
         yield swarm
 
 
 def test_tasks_reach_each_other(swarm: Swarm) -> None:
     m1 = swarm.lab.nodes["m1"]
-    m1.flota("network", "create", "--ipv6", "--opt", "encrypted", "secret")
+    m1.flota("network", "create", "--ipv6", "secret")
     what = ("--name", "all", "--network", "secret", "--mode", "global", "busybox", "sleep", "9999")
     m1.flota("service", "create", "--detach", *what)
     wait_until(lambda: swarm.running("all").total() == 2, "both run", 60)
@@ -52,3 +60,32 @@ def test_tasks_reach_each_other(swarm: Swarm) -> None:
     report = json.loads(m1.flota("network", "doctor", "--format", "json"))
     assert {each["verdict"] for each in report} == {"ok"}
     assert {"way to w1", "tunnel to w1", "names of all"} <= {each["area"] for each in report}
+
+
+def test_published_ports_are_encrypted_between_nodes(swarm: Swarm) -> None:
+    """m1 has no task, and passes what it is asked on to w1: through the tunnel, in packets that fit."""
+    m1, w1 = swarm.lab.nodes["m1"], swarm.lab.nodes["w1"]
+    plain = "udp dport 4789 counter"
+    table = "add table netdev seen; add chain netdev seen in { type filter hook ingress device eth0 priority 0; }"
+    w1.exec(["nft", f"{table}; add rule netdev seen in {plain}"])
+    what = ("--name", "web", "--constraint", "node.hostname==w1", "--publish", "8080:80")
+    m1.flota("service", "create", "--detach", *what, "busybox", "httpd", "-f", "-p", "80", "-h", "/")
+
+    def fetched() -> int:
+        try:
+            with urllib.request.urlopen(f"http://{m1.address}:8080/bin/busybox", timeout=20) as answer:
+                return len(answer.read())
+        except OSError:
+            return 0
+
+    wait_until(lambda: fetched() > 500_000, "m1 answers for w1", 60)
+    assert list(swarm.running("web")) == ["w1"]
+    assert f"{plain} packets 0 " in w1.exec(["nft", "list", "table", "netdev", "seen"]).stdout
+
+    # Networks made from now on are plain again; one that says so was plain before.
+    m1.flota("network", "create", "--opt", "encrypted=false", "open")
+    m1.flota("swarm", "update", "--no-encrypt-networks")
+    m1.flota("network", "create", "later")
+    networks = swarm.control().ListNetworks(ListNetworksRequest()).networks
+    options = {one.spec.annotations.name: one.spec.driver.options.get("encrypted") for one in networks}
+    assert options == {"ingress": "", "flota": "", "open": "false", "later": None}

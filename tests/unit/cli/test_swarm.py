@@ -35,7 +35,7 @@ def test_init_passes_every_flag_on(daemon: Daemon, flota: Flota) -> None:
         "swarm", "init", "--listen-addr", "0.0.0.0", "--data-path-addr", "eth1", "--data-path-port", "5000",
         "--availability", "drain", "--default-addr-pool", "10.20.0.0/16", "--default-addr-pool-mask-length", "26",
         "--task-history-limit", "2", "--cert-expiry", "720h", "--dispatcher-heartbeat", "2s", "--max-snapshots", "1",
-        "--snapshot-interval", "500", "--force-new-cluster", "--format", "{{.Address}}",
+        "--snapshot-interval", "500", "--force-new-cluster", "--encrypt-networks", "--format", "{{.Address}}",
     )  # fmt: skip
     assert (done.status, done.out, done.err) == (0, "10.0.0.1:2377\n", "")
     (request,) = daemon.local.requests
@@ -44,6 +44,7 @@ def test_init_passes_every_flag_on(daemon: Daemon, flota: Flota) -> None:
     assert request.availability == NodeAvailability.NODE_AVAILABILITY_DRAIN
     assert (list(request.address_pools), request.subnet_length) == (["10.20.0.0/16"], 26)
     assert request.force_new_cluster
+    assert request.spec.encryption.encrypt_networks
     assert request.spec.orchestration.task_history_retention_limit == 2
     assert request.spec.ca.node_cert_expiry.seconds == 720 * 3600
     assert request.spec.dispatcher.heartbeat_period.seconds == 2

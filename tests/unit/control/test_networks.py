@@ -13,6 +13,7 @@ from flota.v1.control_pb2 import (
     RemoveNetworkRequest,
     RemoveServiceRequest,
 )
+from flota.v1.network_options import is_encrypted
 from flota.v1.specs_pb2 import NetworkSpec
 from flota.v1.types_pb2 import TaskState
 from tests.unit.control.cluster import Cluster
@@ -35,6 +36,19 @@ async def test_a_created_network_is_an_overlay(cluster: Cluster) -> None:
         await create_network(cluster, "back")
     with refused(InvalidArgument, "the request has no network spec"):
         await cluster.control.CreateNetwork(CreateNetworkRequest(), None)
+
+
+async def test_the_cluster_decides_for_networks_that_do_not_say_whether_they_are_encrypted(cluster: Cluster) -> None:
+    assert not is_encrypted((await create_network(cluster, "before")).spec)
+    stored = cluster.store.cluster
+    assert stored is not None
+    changed = type(stored).FromString(stored.SerializeToString())
+    changed.spec.encryption.encrypt_networks = True
+    await cluster.put(changed)
+    assert is_encrypted((await create_network(cluster, "after")).spec)
+    spec = spec_with('driver { options { key: "encrypted" value: "false" } }')
+    answer = await cluster.control.CreateNetwork(CreateNetworkRequest(spec=spec), None)
+    assert not is_encrypted(answer.network.spec)
 
 
 async def test_subnets_do_not_overlap(cluster: Cluster) -> None:

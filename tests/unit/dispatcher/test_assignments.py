@@ -264,7 +264,7 @@ async def test_a_task_that_managers_ended_stays_with_its_worker() -> None:
     assert world.anew("w1").ids("task") == {"t1"}
 
 
-async def mesh_world() -> World:
+async def mesh_world(*, encrypted: bool = False) -> World:
     """w1 and w2 are READY, w3 is DOWN; there is an ingress network, and nobody publishes a port."""
     world = World()
     for number, state in enumerate([READY_NODE, READY_NODE, DOWN], 1):
@@ -272,7 +272,10 @@ async def mesh_world() -> World:
         node.description.data_path_address = f"10.1.0.{number}"
         node.status.state = state
         await world.put(node)
-    await world.put(ingress())
+    mesh = ingress()
+    if encrypted:
+        mesh.spec.driver.options["encrypted"] = ""
+    await world.put(mesh)
     world.touches.clear()
     return world
 
@@ -296,6 +299,16 @@ async def test_while_a_service_publishes_a_port_every_node_takes_part_in_the_mes
     assert world.tell("w1").ids("service") == {"shop"}
     await world.put(publishing("shop", HOST))
     assert world.tell("w1") == world.tell("w2") == {}
+
+
+async def test_nodes_on_an_encrypted_mesh_know_each_others_keys() -> None:
+    world = await mesh_world(encrypted=True)
+    node = Node(id="w2")
+    node.description.data_path_address = "10.1.0.2"
+    node.description.tunnel_keys.add(public_key=b"key", generation=1)
+    node.status.state = READY_NODE
+    await world.put(node, publishing("web", INGRESS))
+    assert [key.public_key for key in world.tell("w1")["peer", "n0", "w2"].tunnel_keys] == [b"key"]
 
 
 async def test_a_node_that_goes_down_leaves_the_mesh_and_comes_back() -> None:
