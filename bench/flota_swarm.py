@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from bench.memory import together_mib
 from bench.workload import IMAGE, IMPATIENCE
 from flota.node.lab import Lab, busybox
 from flota.v1.control_pb2 import (
@@ -133,10 +134,10 @@ class FlotaSwarm:
             return False
 
     def rss_mib(self, index: int) -> float:
-        return self._processes(index)["flota.manager"]
+        return together_mib([self._memory(index)["flota.manager"]])
 
     def node_rss_mib(self, index: int) -> float:
-        return sum(self._processes(index).values())
+        return together_mib(self._memory(index).values())
 
     def down(self) -> None:
         for channel in self._channels:
@@ -155,14 +156,13 @@ class FlotaSwarm:
         request = UpdateServiceRequest(service_id=service.id, version=service.meta.version, spec=service.spec)
         self._control(0).UpdateService(request, timeout=_LIMIT)
 
-    def _processes(self, index: int) -> dict[str, float]:
-        """Resident MiB of each of a node's flota processes."""
-        script = "import json, pathlib; print(json.dumps([[(p / 'cmdline').read_text(), (p / 'status').read_text()]"
+    def _memory(self, index: int) -> dict[str, str]:
+        """/proc/PID/smaps of each of a node's flota processes."""
+        script = "import json, pathlib; print(json.dumps([[(p / 'cmdline').read_text(), (p / 'smaps').read_text()]"
         script += " for p in pathlib.Path('/proc').glob('[0-9]*')]))"
-        found: dict[str, float] = {}
-        for words, status in json.loads(self._nodes[index].exec(["python3", "-c", script]).stdout):
+        found: dict[str, str] = {}
+        for words, maps in json.loads(self._nodes[index].exec(["python3", "-c", script]).stdout):
             name = words.partition("\0-m\0")[2].partition("\0")[0]
             if name in ("flota.node", "flota.manager", "flota.worker"):
-                resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-                found[name] = int(resident.split()[1]) / 1024
+                found[name] = maps
         return found

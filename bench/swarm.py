@@ -31,7 +31,7 @@ ROWS: dict[str, tuple[str, str, float]] = {
     "leader_task": ("leader killed → a new task runs", "s", 8),
     "manager_rss_idle": ("memory of the manager (dockerd; flota.manager), idle", "MiB", 1),
     "manager_rss_100": ("the same, 100 tasks in the cluster", "MiB", 1),
-    "node_rss_idle": ("memory of all daemons of a manager's machine, idle", "MiB", 1),
+    "node_rss_idle": ("memory of all daemons of a manager's machine, shared pages once, idle", "MiB", 1),
     "node_rss_100": ("the same, 100 tasks in the cluster", "MiB", 1),
 }
 _PACKAGE = "docker.io"

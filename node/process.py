@@ -20,9 +20,10 @@ _log = structlog.get_logger("child")
 # A child that was told to end gets this long before SIGTERM, and as long before SIGKILL.
 _PATIENCE = 8.0
 _LONGEST_LINE = 1 << 20
-# For all children: their threads share two arenas of malloc's. With one for each thread, glibc's way, a worker of 100
-# tasks needs 5 MiB more.
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+# For all children, what glibc's malloc does: threads share two arenas (with one for each a worker of 100 tasks needs
+# 5 MiB more), and what is free at the end of the heap goes back to the kernel, also after large blocks were in use (an
+# image that is unpacked would cost 5 MiB for good).
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 class ChildFailed(FailedPrecondition):

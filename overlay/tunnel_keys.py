@@ -17,8 +17,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
+from flota.overlay import x25519
 from flota.v1.types_pb2 import TunnelKey
 
 # Seconds that a key is used before another takes its place, and between the steps of that.
@@ -44,7 +43,7 @@ class OwnKey:
     @property
     def public(self) -> bytes:
         """What others need of it."""
-        return X25519PrivateKey.from_private_bytes(self.private).public_key().public_bytes_raw()
+        return x25519.public_of(self.private)
 
     @property
     def port(self) -> int:
@@ -109,7 +108,7 @@ class OwnKeys:
 
 
 def _new_key(generation: int, now: float) -> OwnKey:
-    return OwnKey(generation, X25519PrivateKey.generate().private_bytes_raw(), now)
+    return OwnKey(generation, x25519.new_private(), now)
 
 
 def tunnel_address(vtep: str, generation: int) -> str:

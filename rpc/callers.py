@@ -1,22 +1,15 @@
 """Who calls, as the transport proves it.
 
 On a unix socket the kernel's file permissions have decided: CALLER_LOCAL. Between machines the client certificate
-decides, by who *signed* it and never by what it claims: signed by the cluster's root it is a node, with the role in
-its OU; signed by a key derived from a join token it is a joiner with that token's role, whatever its subject says.
+decides (authentication.py).
 """
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import NameOID
-
-from flota.rpc.errors import PermissionDenied, Unauthenticated
-from flota.rpc.identity import attribute, role_of
+from flota.rpc.errors import Unauthenticated
 from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.types_pb2 import NodeRole
 
@@ -82,50 +75,3 @@ class Trust:
     root_pem: bytes
     joiners: tuple[tuple[bytes, "NodeRole.ValueType"], ...] = ()
     removed_nodes: frozenset[str] = frozenset()
-
-
-class CertificateAuthenticator:
-    """Authenticator over what `trust` says at the time of the call."""
-
-    def __init__(self, trust: Callable[[], Trust]) -> None:
-        self._trust = trust
-        self._seen_trust: Trust | None = None
-        self._cache: dict[bytes, Caller] = {}
-
-    def __call__(self, certificate_pem: bytes) -> Caller:
-        """Raises Unauthenticated or, for a removed node, PermissionDenied."""
-        trust = self._trust()
-        if trust is not self._seen_trust:
-            self._cache.clear()
-            self._seen_trust = trust
-        caller = self._cache.get(certificate_pem)
-        if caller is None:
-            caller = self._identify(x509.load_pem_x509_certificate(certificate_pem), trust)
-            if len(self._cache) > 10_000:
-                self._cache.clear()
-            self._cache[certificate_pem] = caller
-        if caller.node_id in trust.removed_nodes:
-            raise PermissionDenied(f"node {caller.node_id} was removed from this cluster")
-        return caller
-
-    @staticmethod
-    def _identify(certificate: x509.Certificate, trust: Trust) -> Caller:
-        if _signed_by(certificate, trust.root_pem):
-            try:
-                role = role_of(certificate)
-            except ValueError as error:
-                raise Unauthenticated(str(error)) from None
-            kind = Kind.CALLER_MANAGER if role == NodeRole.NODE_ROLE_MANAGER else Kind.CALLER_WORKER
-            return Caller(kind, attribute(certificate, NameOID.COMMON_NAME), role)
-        for authority_pem, role in trust.joiners:
-            if _signed_by(certificate, authority_pem):
-                return Caller(Kind.CALLER_JOINER, "", role)
-        raise Unauthenticated("the client certificate is not of this cluster")
-
-
-def _signed_by(certificate: x509.Certificate, issuer_pem: bytes) -> bool:
-    try:
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(issuer_pem))
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True

@@ -7,12 +7,15 @@ O = cluster id (SwarmKit's ca package).
 """
 
 import os
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
+from flota.rpc import x509_facts
 from flota.v1.types_pb2 import NodeRole
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 MANAGER_OU = "swarm-manager"
 WORKER_OU = "swarm-worker"
@@ -36,12 +39,20 @@ class Identity:
         if stamp == self._stamp:
             return False
         self.root_pem, self.key_pem, self.certificate_pem = ((self.directory / name).read_bytes() for name in _FILES)
-        self.certificate = x509.load_pem_x509_certificate(self.certificate_pem)
-        self.node_id = attribute(self.certificate, NameOID.COMMON_NAME)
-        self.cluster_id = attribute(self.certificate, NameOID.ORGANIZATION_NAME)
-        self.role = role_of(self.certificate)
+        subject = x509_facts.read(self.certificate_pem).subject
+        self.node_id = subject.get(x509_facts.COMMON_NAME, "")
+        self.cluster_id = subject.get(x509_facts.ORGANIZATION, "")
+        self.role = role_of_unit(subject.get(x509_facts.ORGANIZATIONAL_UNIT, ""))
+        self.__dict__.pop("certificate", None)
         self._stamp = stamp
         return True
+
+    @cached_property
+    def certificate(self) -> "x509.Certificate":
+        """All that the certificate says; loads the library that knows."""
+        from cryptography import x509
+
+        return x509.load_pem_x509_certificate(self.certificate_pem)
 
     @property
     def is_manager(self) -> bool:
@@ -96,15 +107,8 @@ def _sync(directory: Path) -> None:
         os.close(folder)
 
 
-def attribute(certificate: x509.Certificate, kind: x509.ObjectIdentifier) -> str:
-    """The first value of a subject attribute; empty when there is none."""
-    found = certificate.subject.get_attributes_for_oid(kind)
-    return str(found[0].value) if found else ""
-
-
-def role_of(certificate: x509.Certificate) -> "NodeRole.ValueType":
-    """The role a node's certificate gives it. Raises ValueError when it names none."""
-    unit = attribute(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
+def role_of_unit(unit: str) -> "NodeRole.ValueType":
+    """The role that a node's certificate gives it by its OU. Raises ValueError when it names none."""
     if unit == MANAGER_OU:
         return NodeRole.NODE_ROLE_MANAGER
     if unit == WORKER_OU:

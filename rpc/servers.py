@@ -24,7 +24,6 @@ from flota.rpc.callers import (
     LOCAL,
     Authenticator,
     Caller,
-    CertificateAuthenticator,
     Trust,
     host_of_peer,
     set_caller,
@@ -252,6 +251,9 @@ def node_server(
     `trust` is asked at every handshake and every call, so that rotated tokens and removed nodes count at once.
     Raises OSError when the address cannot be had.
     """
+    # Only who answers other nodes has to prove who they are, and loads the library for it.
+    from flota.rpc.authentication import CertificateAuthenticator
+
     shown: Trust | None = None
 
     def configuration() -> grpc.ServerCertificateConfiguration | None:

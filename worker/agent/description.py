@@ -6,9 +6,7 @@ import platform
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
+from flota.rpc import x509_facts
 from flota.rpc.identity import Identity
 from flota.v1.objects_pb2 import EngineDescription, NodeDescription, NodeUsage, TlsInfo
 from flota.v1.process_pb2 import WorkerConfig
@@ -107,9 +105,7 @@ def generic_resources(words: Iterable[str]) -> list[GenericResource]:
 
 
 def _tls_info(identity: Identity) -> TlsInfo:
-    issuer = x509.load_pem_x509_certificate(identity.root_pem)
+    issuer = x509_facts.read(identity.root_pem)
     return TlsInfo(
-        trust_root=identity.root_pem,
-        issuer_subject=issuer.subject.public_bytes(),
-        issuer_public_key=issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        trust_root=identity.root_pem, issuer_subject=issuer.subject_der, issuer_public_key=issuer.public_key_der
     )
