@@ -5,7 +5,6 @@ tasks never wait for a round of their own. What cannot be had now keeps a messag
 something is given back. Semantics: SwarmKit's manager/allocator.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -13,8 +12,9 @@ import structlog
 from flota.manager.allocator.addresses import Exhausted, Taken
 from flota.manager.allocator.state import Allocation, NotYet
 from flota.manager.clock import Clock
-from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
-from flota.manager.store import Event, Store, WatchClosed
+from flota.manager.orchestrator.changes import Group, commit
+from flota.manager.store import Event, Store
+from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
 from flota.v1.objects_pb2 import Cluster, Network, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import is_terminal
@@ -23,36 +23,17 @@ from flota.v1.types_pb2 import TaskState
 _log = structlog.get_logger("allocator")
 
 
-class Allocator:
+class Allocator(WatchLoop):
     """A loop of the leader."""
 
     name = "allocator"
+    kinds = ("network", "service", "task", "cluster")
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store, clock)
         # Objects to look at, by id, oldest first; and those that must wait until something is given back.
         self._dirty: dict[str, str] = {}
         self._blocked: dict[str, str] = {}
-
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except WatchClosed:
-                continue
-
-    async def _follow(self) -> None:
-        with self._store.watch("network", "service", "task", "cluster") as changes:
-            self._begin()
-            while True:
-                self._note(changes.drain())
-                if self._dirty:
-                    if not await self._round():
-                        await asyncio.sleep(RETRY_DELAY)
-                    continue
-                self._note(await changes.next())
 
     def _begin(self) -> None:
         self._allocation = Allocation(self._store)
@@ -98,8 +79,11 @@ class Allocator:
         self._dirty |= self._blocked
         self._blocked.clear()
 
-    async def _round(self) -> bool:
-        """Allocate what is dirty and commit it; False when consensus cannot take it at the moment."""
+    def _is_due(self) -> bool:
+        return bool(self._dirty)
+
+    async def _round(self) -> float:
+        """Allocate what is dirty and commit it."""
         dirty, self._dirty = self._dirty, {}
         groups: list[Group] = []
         services: dict[str, Service] = {}
@@ -113,7 +97,7 @@ class Allocator:
         for object_id in stale | failed:
             self._allocation.reload(object_id)
             self._dirty[object_id] = dirty[object_id]
-        return not failed
+        return RETRY_DELAY if failed else 0.0
 
     def _allocate(self, object_id: str, kind: str, services: dict[str, Service]) -> Group | None:
         makers: dict[str, Callable[[str, dict[str, Service]], Network | Service | Task | None]] = {

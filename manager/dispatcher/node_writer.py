@@ -14,8 +14,8 @@ import structlog
 
 from flota.manager.clock import Clock, timestamp
 from flota.manager.dispatcher.metrics import TRANSITIONS
-from flota.manager.orchestrator.changes import RETRY_DELAY
 from flota.manager.store import MAX_CHANGES_PER_TRANSACTION, Store, StoreError, Transaction
+from flota.manager.watch_loop import RETRY_DELAY
 from flota.rpc.errors import FlotaError
 from flota.v1.objects_pb2 import Node, NodeDescription
 from flota.v1.types_pb2 import NodeState

@@ -21,8 +21,6 @@ from flota.v1.objects_pb2 import Network, Node, Service, Task
 _log = structlog.get_logger("orchestrator")
 # Well under the store's limit, so that envelopes and versions fit too.
 _MAX_BYTES = 1_000_000
-# Waits between attempts when consensus cannot take more at the moment, in seconds.
-RETRY_DELAY = 0.2
 
 Writable = Task | Service | Network | Node
 

@@ -6,14 +6,14 @@ them elsewhere, and the worker is told to stop them. Only active nodes: a draine
 keeps what it has. Semantics: SwarmKit's manager/orchestrator/constraintenforcer.
 """
 
-import asyncio
 from collections.abc import Iterable
 
 from flota.manager.clock import Clock, timestamp
 from flota.manager.constraint import node_fits
-from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
+from flota.manager.orchestrator.changes import Group, commit
 from flota.manager.scheduler.demand import GenericPool
-from flota.manager.store import Event, ReadTables, Store, WatchClosed
+from flota.manager.store import Event, ReadTables, Store
+from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
 from flota.v1.objects_pb2 import Node, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeAvailability, NodeState, TaskState
@@ -70,34 +70,18 @@ def _reject(task: Task, why: str, now: float) -> Group:
     return Group(task.node_id, update=[rejected])
 
 
-class ConstraintEnforcer:
+class ConstraintEnforcer(WatchLoop):
     """A loop of the leader."""
 
     name = "constraint enforcer"
+    kinds = ("node",)
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store, clock)
         self._dirty: dict[str, None] = {}
 
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except WatchClosed:
-                continue
-
-    async def _follow(self) -> None:
-        with self._store.watch("node") as changes:
-            self._dirty = {node.id: None for node in self._store.nodes}
-            while True:
-                self._note(changes.drain())
-                if self._dirty:
-                    if not await self._enforce():
-                        await asyncio.sleep(RETRY_DELAY)
-                    continue
-                self._note(await changes.next())
+    def _begin(self) -> None:
+        self._dirty = {node.id: None for node in self._store.nodes}
 
     def _note(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -114,7 +98,10 @@ class ConstraintEnforcer:
                 continue
             self._dirty[node.id] = None
 
-    async def _enforce(self) -> bool:
+    def _is_due(self) -> bool:
+        return bool(self._dirty)
+
+    async def _round(self) -> float:
         dirty, self._dirty = self._dirty, {}
         now = self._clock.now()
         groups: list[Group] = []
@@ -124,4 +111,4 @@ class ConstraintEnforcer:
                 groups += evicted(node, self._store, now)
         stale, failed = await commit(self._store, groups)
         self._dirty |= dict.fromkeys(stale | failed)
-        return not failed
+        return RETRY_DELAY if failed else 0.0

@@ -4,7 +4,6 @@ One loop for all modes. Decisions are made from the store as it is, never from w
 over after a failover, and being told twice are all the same. It also lets go of tasks whose service is gone.
 """
 
-import asyncio
 import heapq
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,11 +11,12 @@ from random import Random
 
 from flota.manager.clock import Clock
 from flota.manager.orchestrator import dependencies, global_services, jobs, replicated
-from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
+from flota.manager.orchestrator.changes import Group, commit
 from flota.manager.orchestrator.records import STOP
 from flota.manager.orchestrator.slots import Decision, World, drop
 from flota.manager.orchestrator.tasks import is_dirty
-from flota.manager.store import Event, ReadTables, Store, WatchClosed
+from flota.manager.store import Event, ReadTables, Store
+from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import is_terminal
@@ -77,14 +77,14 @@ def _is_held(service: Service, tables: ReadTables) -> bool:
     )
 
 
-class Orchestrator:
+class Orchestrator(WatchLoop):
     """A loop of the leader."""
 
     name = "orchestrator"
+    kinds = ("service", "task", "node")
 
     def __init__(self, store: Store, clock: Clock, rng: Random) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store, clock)
         self._rng = rng
         # In the order in which they were touched; the values mean nothing.
         self._dirty: dict[str, None] = {}
@@ -96,33 +96,7 @@ class Orchestrator:
         self._waited_for: dict[str, set[str]] = {}
         self._waiting: set[str] = set()
 
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except WatchClosed:
-                continue
-
-    async def _follow(self) -> None:
-        with self._store.watch("service", "task", "node") as changes:
-            self._touch_all()
-            while True:
-                self._note(changes.drain())
-                self._ring()
-                if self._dirty:
-                    refused = await self._work()
-                    await asyncio.sleep(RETRY_DELAY if refused == "consensus" else 0)
-                    continue
-                wait = self._alarms[0][0] - self._clock.now() if self._alarms else None
-                try:
-                    async with asyncio.timeout(wait if wait is None else max(wait, 0.001)):
-                        events = await changes.next()
-                except TimeoutError:
-                    continue
-                self._note(events)
-
-    def _touch_all(self) -> None:
+    def _begin(self) -> None:
         for service in self._store.services:
             self._touch(service.id)
         for task in self._store.tasks:
@@ -132,8 +106,15 @@ class Orchestrator:
         if service_id:
             self._dirty[service_id] = None
 
-    async def _work(self) -> str:
-        """Decide some of the dirty services and commit; says "" or why something has to be tried again."""
+    def _is_due(self) -> bool:
+        self._ring()
+        return bool(self._dirty)
+
+    def _wake_at(self) -> float | None:
+        return self._alarms[0][0] if self._alarms else None
+
+    async def _round(self) -> float:
+        """Decide some of the dirty services and commit."""
         world = World(self._store, self._clock.now(), self._rng, self._running_since)
         groups: list[Group] = []
         looked_at = 0
@@ -158,9 +139,7 @@ class Orchestrator:
         refused, failed = await commit(self._store, groups)
         for service_id in refused | failed:
             self._touch(service_id)
-        if failed:
-            return "consensus"
-        return "stale" if refused else ""
+        return RETRY_DELAY if failed else 0.0
 
     def _set_waiting(self, service_id: str, waits: bool) -> None:
         """Remember whom a service waits for, so that news of those concern it."""

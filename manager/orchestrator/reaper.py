@@ -5,12 +5,12 @@ A slot (or node, for global services) keeps as many tasks as the cluster says, t
 first. Semantics: SwarmKit's manager/orchestrator/taskreaper.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 from flota.manager.clock import Clock
-from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
-from flota.manager.store import Event, ReadTables, Store, WatchClosed
+from flota.manager.orchestrator.changes import Group, commit
+from flota.manager.store import Event, ReadTables, Store
+from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
 from flota.v1.objects_pb2 import Cluster, Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import is_terminal
@@ -60,38 +60,18 @@ def surplus(slot: Sequence[Task], limit: int, tables: ReadTables) -> list[Task]:
     return old[:too_many]
 
 
-class TaskReaper:
+class TaskReaper(WatchLoop):
     """A loop of the leader."""
 
     name = "task reaper"
+    kinds = ("task", "node", "cluster")
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store, clock)
         self._to_remove: set[str] = set()
         self._slots: set[SlotKey] = set()
 
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except WatchClosed:
-                continue
-
-    async def _follow(self) -> None:
-        with self._store.watch("task", "node", "cluster") as changes:
-            self._note_all()
-            while True:
-                self._note(changes.drain())
-                if self._to_remove or self._slots:
-                    if not await self._reap():
-                        await asyncio.sleep(RETRY_DELAY)
-                    await asyncio.sleep(_GATHER)
-                    continue
-                self._note(await changes.next())
-
-    def _note_all(self) -> None:
+    def _begin(self) -> None:
         for task in self._store.tasks:
             self._note_task(task)
             self._slots.add(slot_of(task))
@@ -110,14 +90,17 @@ class TaskReaper:
                     for task in self._store.tasks.by("node", event.object.id):
                         self._note_task(task)
             elif event.kind == StoreAction.KIND_UPDATE:
-                self._note_all()
+                self._begin()
 
     def _note_task(self, task: Task) -> None:
         if task.desired_state == TaskState.TASK_STATE_REMOVE:
             self._to_remove.add(task.id)
 
-    async def _reap(self) -> bool:
-        """Delete what may go now; False when consensus cannot take it at the moment."""
+    def _is_due(self) -> bool:
+        return bool(self._to_remove or self._slots)
+
+    async def _round(self) -> float:
+        """Delete what may go now."""
         tables = self._store
         slots, self._slots = self._slots, set()
         to_remove, self._to_remove = self._to_remove, set()
@@ -134,4 +117,4 @@ class TaskReaper:
         for task_id in stale | failed:
             self._to_remove.add(task_id)
             self._slots.add(slot_of(going[task_id]))
-        return not failed
+        return RETRY_DELAY if failed else _GATHER

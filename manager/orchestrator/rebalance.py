@@ -118,7 +118,7 @@ class _Part:
         demand = picture.demand_of(tasks[0])
         if demand.binpack:
             return None
-        avoided = {task.node_id for task in all_tasks if _failed_to_move(task, now)}
+        avoided = {task.node_id for task in all_tasks if _failed_to_move(task, tables, now)}
         return cls(service, tasks, demand, picture, avoided)
 
     def count(self, info: NodeInfo) -> int:
@@ -228,9 +228,12 @@ def _pair_of_all(parts: Sequence[_Part], infos: Sequence[NodeInfo]) -> tuple[_Pa
     return None
 
 
-def _failed_to_move(task: Task, now: float) -> bool:
-    failed = task.status.state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED)
-    return task.moves and failed and stopped_at(task) > now - FAILURES_COUNT_FOR
+def _failed_to_move(task: Task, tables: ReadTables, now: float) -> bool:
+    """Whether it was to take the place of a task that runs on, and failed a moment ago."""
+    if not task.moves or task.status.state not in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
+        return False
+    old = tables.tasks.get(task.replaces)
+    return old is not None and old.desired_state == _RUNNING and stopped_at(task) > now - FAILURES_COUNT_FOR
 
 
 def _mark(task: Task) -> str:

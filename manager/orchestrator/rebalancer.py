@@ -1,30 +1,31 @@
 """The rebalancer's loop: begins the moves of rebalance.py, at the pace of each service's update configuration.
 
-A service is due when it was asked for (`Service.rebalance_asked`: by a person, or here when a node came and its policy
-is on-join), or, with the policy always, whenever something changed. Moves are begun only while every task of the
-service runs and is healthy, at most `parallelism` at a time, and `delay` after the last ones; moves.py finishes them,
-always start-first. With no policy set anywhere this loop only listens.
+A service is due when it was asked for (`Service.rebalance_asked`: by a person, or here when a node came (arrivals.py)
+and its policy is on-join), or, with the policy always, whenever something changed. Moves are begun only while every
+task of the service runs and is healthy, at most `parallelism` at a time, and `delay` after the last ones; moves.py
+finishes them, always start-first. With no policy set anywhere this loop only notes which nodes came.
 """
 
-import asyncio
+import math
 from collections.abc import Iterable
 from random import Random
 
 from flota.manager.clock import Clock, timestamp
 from flota.manager.orchestrator import records
-from flota.manager.orchestrator.changes import RETRY_DELAY, Group, commit
+from flota.manager.orchestrator.arrivals import Arrivals
+from flota.manager.orchestrator.changes import Group, commit
 from flota.manager.orchestrator.moves import successor
 from flota.manager.orchestrator.rebalance import Move, plan, settled
 from flota.manager.orchestrator.slots import Slot, World
 from flota.manager.orchestrator.update import Plan
 from flota.manager.scheduler.picture import picture_of
-from flota.manager.store import Event, Store, WatchClosed
+from flota.manager.store import Event, Store
+from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
 from flota.v1.objects_pb2 import Cluster, Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
-from flota.v1.types_pb2 import NodeAvailability, NodeState, RebalancePolicy, TaskState
+from flota.v1.types_pb2 import RebalancePolicy, TaskState
 
-# Seconds for which a node has to be there before tasks are moved because of it, and between two looks.
-SETTLE = 3.0
+# Seconds between two looks.
 GAP = 1.0
 # Likewise for services with the policy always, which are looked at although nobody asked.
 ALWAYS_GAP = 5.0
@@ -40,57 +41,26 @@ def policy_of(service: Service, cluster: Cluster | None) -> "RebalancePolicy.Val
     return own or _Policy.REBALANCE_POLICY_OFF
 
 
-def takes_tasks(node: Node) -> bool:
-    """Whether the scheduler may use the node."""
-    return (
-        node.status.state == NodeState.NODE_STATE_READY
-        and node.spec.availability == NodeAvailability.NODE_AVAILABILITY_ACTIVE
-    )
-
-
-class Rebalancer:
+class Rebalancer(WatchLoop):
     """A loop of the leader."""
 
     name = "rebalancer"
+    kinds = ("service", "node", "task", "cluster")
 
     def __init__(self, store: Store, clock: Clock, rng: Random) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store, clock)
         self._rng = rng
-        # When a node's coming is to be looked at; 0 = none came.
-        self._joined = 0.0
         # Something happened since the last look.
         self._dirty = True
         self._moved_at: dict[str, float] = {}
-        self._wake = 0.0
+        self._alarm = math.inf
         self._looked_at = 0.0
 
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except WatchClosed:
-                continue
-
-    async def _follow(self) -> None:
-        with self._store.watch("service", "node", "task", "cluster") as changes:
-            self._dirty = True
-            while True:
-                self._note(changes.drain())
-                now = self._clock.now()
-                join_due, alarm = bool(self._joined) and self._joined <= now, bool(self._wake) and self._wake <= now
-                if self._dirty or join_due or alarm:
-                    if not await self._look(join_due):
-                        await asyncio.sleep(RETRY_DELAY)
-                    await asyncio.sleep(GAP)
-                    continue
-                at = min((when for when in (self._joined, self._wake) if when), default=None)
-                try:
-                    async with asyncio.timeout(None if at is None else max(at - now, 0.001)):
-                        self._note(await changes.next())
-                except TimeoutError:
-                    continue
+    def _begin(self) -> None:
+        self._dirty = True
+        self._arrivals = Arrivals()
+        for node in self._store.nodes:
+            self._arrivals.note(node, self._clock.now())
 
     def _note(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -101,49 +71,62 @@ class Rebalancer:
                     self._dirty = True
                 continue
             self._dirty = True
-            if not isinstance(thing, Node) or event.kind == StoreAction.KIND_REMOVE or not takes_tasks(thing):
-                continue
-            # A new leader hears of every node anew: that is no coming.
-            unknown = isinstance(old, Node) and old.status.state == NodeState.NODE_STATE_UNKNOWN
-            if not unknown and not (isinstance(old, Node) and takes_tasks(old)):
-                self._joined = self._clock.now() + SETTLE
+            if isinstance(thing, Node) and event.kind == StoreAction.KIND_REMOVE:
+                self._arrivals.forget(thing.id)
+            elif isinstance(thing, Node):
+                self._arrivals.note(thing, self._clock.now())
 
-    async def _look(self, joined: bool) -> bool:
-        """Ask for what is due and begin moves; False when consensus cannot take it at the moment."""
+    def _is_due(self) -> bool:
+        at = self._wake_at()
+        return self._dirty or (at is not None and at <= self._clock.now())
+
+    def _wake_at(self) -> float | None:
+        at = min(self._arrivals.due_at or math.inf, self._alarm)
+        return None if at == math.inf else at
+
+    async def _round(self) -> float:
+        """Ask for what is due because of nodes that came, and begin the moves that were asked for."""
         self._dirty = False
-        self._wake = 0.0
-        cluster = self._store.cluster
-        asked, due = [], []
-        now = self._clock.now()
-        always = now >= self._looked_at + ALWAYS_GAP
-        for service in self._store.services:
-            policy = policy_of(service, cluster)
-            if service.HasField("rebalance_asked"):
-                due.append(service)
-            elif policy == _Policy.REBALANCE_POLICY_ALWAYS and always:
-                self._looked_at = now
-                due.append(service)
-            elif policy == _Policy.REBALANCE_POLICY_ALWAYS:
-                self._wake = self._looked_at + ALWAYS_GAP
-            elif joined and policy == _Policy.REBALANCE_POLICY_ON_JOIN:
-                asked.append(service)
-        if joined:
-            self._joined = 0.0
-        groups = [_asked(service, self._clock.now()) for service in asked]
-        if due:
-            groups += await self._begin(due)
-        if not groups:
-            return True
-        stale, failed = await commit(self._store, groups)
-        if stale:
-            self._dirty = True
-        if failed:
-            self._dirty = True
-            if joined:
-                self._joined = self._clock.now()
-        return not failed
+        self._alarm = math.inf
+        failed = await self._commit(self._arrivals.leavers(self._store))
+        due_at = self._arrivals.due_at
+        if not failed and due_at is not None and due_at <= self._clock.now():
+            failed = await self._commit(self._askings()) or await self._commit(self._arrivals.comers(self._store))
+        if not failed:
+            failed = await self._commit(await self._moves(self._due()))
+        return GAP + (RETRY_DELAY if failed else 0.0)
 
-    async def _begin(self, due: list[Service]) -> list[Group]:
+    async def _commit(self, groups: list[Group]) -> bool:
+        """Whether some were not taken; then there is another look."""
+        stale, failed = await commit(self._store, groups)
+        self._dirty |= bool(stale or failed)
+        return bool(stale or failed)
+
+    def _askings(self) -> list[Group]:
+        """A node came: the services that are to be rebalanced then."""
+        return [
+            _asked(service, self._clock.now())
+            for service in self._store.services
+            if policy_of(service, self._store.cluster) == _Policy.REBALANCE_POLICY_ON_JOIN
+            and not service.HasField("rebalance_asked")
+        ]
+
+    def _due(self) -> list[Service]:
+        """The services for which moves were asked, and from time to time those with the policy always."""
+        now = self._clock.now()
+        look_at_all = now >= self._looked_at + ALWAYS_GAP
+        due = []
+        for service in self._store.services:
+            always = policy_of(service, self._store.cluster) == _Policy.REBALANCE_POLICY_ALWAYS
+            if service.HasField("rebalance_asked") or (always and look_at_all):
+                due.append(service)
+            elif always:
+                self._alarm = min(self._alarm, self._looked_at + ALWAYS_GAP)
+        if look_at_all:
+            self._looked_at = now
+        return due
+
+    async def _moves(self, due: list[Service]) -> list[Group]:
         """The first moves of each service, and the end of what was asked for where there are none."""
         now = self._clock.now()
         ready = []
@@ -152,7 +135,7 @@ class Rebalancer:
             if not settled(service, self._store):
                 continue
             if calm > now:
-                self._wake = min(self._wake or calm, calm)
+                self._alarm = min(self._alarm, calm)
                 continue
             ready.append(service)
         if not ready:

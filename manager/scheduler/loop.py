@@ -19,7 +19,8 @@ from flota.manager.scheduler.demand import SPREAD, Demand, bound_volumes
 from flota.manager.scheduler.metrics import DECISIONS, LATENCY, PASS
 from flota.manager.scheduler.nodes import NodeInfo, NodeSet
 from flota.manager.scheduler.placement import Group, Outcome, Placed, Placement, Why
-from flota.manager.store import Event, Store, StoreError, Transaction, WatchClosed
+from flota.manager.store import Event, Store, StoreError, Transaction
+from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
 from flota.rpc.errors import FlotaError
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
@@ -29,24 +30,22 @@ _log = structlog.get_logger("scheduler")
 _TASKS_PER_TRANSACTION = 200
 _BYTES_PER_TRANSACTION = 1_000_000
 _TRANSACTIONS_AT_ONCE = 4
-# Seconds before consensus is asked again after it refused.
-_RETRY_DELAY = 0.2
 # Seconds between looks at old failures.
 _FORGET_EVERY = 60.0
 
 
-class Scheduler:
+class Scheduler(WatchLoop):
     """A loop of the leader."""
 
     name = "scheduler"
+    kinds = ("task", "node", "service")
 
     def __init__(self, store: Store, clock: Clock, rng: Random) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store, clock)
         self._rng = rng
-        self._begin()
+        self._forget_all()
 
-    def _begin(self) -> None:
+    def _forget_all(self) -> None:
         self._nodes = NodeSet()
         self._placement = Placement(self._nodes, self._rng)
         self._affinities = Affinities(self._nodes)
@@ -56,35 +55,16 @@ class Scheduler:
         self._room_seen = 0
         self._forget_at = 0.0
 
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except WatchClosed:
-                continue
-
-    async def _follow(self) -> None:
-        self._begin()
-        with self._store.watch("task", "node", "service") as changes:
-            for node in self._store.nodes:
-                self._nodes.put_node(node)
-            for service in self._store.services:
-                self._affinities.note(service)
-            for task in sorted(self._store.tasks, key=lambda task: task.meta.version.index):
-                self._note_task(task, None)
-                if task.status.state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
-                    self._nodes.note_failure(task)
-            while True:
-                self._note(changes.drain())
-                if self._stuck and self._nodes.room != self._room_seen:
-                    self._waiting |= self._stuck
-                    self._stuck.clear()
-                if self._waiting:
-                    if not await self._round():
-                        await asyncio.sleep(_RETRY_DELAY)
-                    continue
-                self._note(await changes.next())
+    def _begin(self) -> None:
+        self._forget_all()
+        for node in self._store.nodes:
+            self._nodes.put_node(node)
+        for service in self._store.services:
+            self._affinities.note(service)
+        for task in sorted(self._store.tasks, key=lambda task: task.meta.version.index):
+            self._note_task(task, None)
+            if task.status.state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
+                self._nodes.note_failure(task)
 
     # Events.
 
@@ -151,8 +131,14 @@ class Scheduler:
 
     # Decisions.
 
-    async def _round(self) -> bool:
-        """Place what waits and commit it; False when consensus cannot take it at the moment."""
+    def _is_due(self) -> bool:
+        if self._stuck and self._nodes.room != self._room_seen:
+            self._waiting |= self._stuck
+            self._stuck.clear()
+        return bool(self._waiting)
+
+    async def _round(self) -> float:
+        """Place what waits and commit it."""
         began = time.perf_counter()
         now = self._clock.now()
         if now >= self._forget_at:
@@ -167,7 +153,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             commits = [group.create_task(self._commit(pack, tasks, in_order)) for pack in packs]
             commits.append(group.create_task(self._explain(outcome.unplaced, tasks, in_order)))
-        return all(commit.result() for commit in commits)
+        return 0.0 if all(commit.result() for commit in commits) else RETRY_DELAY
 
     def decide(self, tasks: Iterable[Task], now: float) -> Outcome:
         """Choose nodes; accounts for what it chose. Commits nothing."""

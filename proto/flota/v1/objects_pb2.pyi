@@ -368,9 +368,12 @@ class Node(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    ARRIVAL_HANDLED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     role: _types_pb2.NodeRole.ValueType
     """The role it has; follows spec.desired_role."""
+    arrival_handled: _builtins.bool
+    """Since it came (back), services with the policy on-join have been asked to move tasks there."""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     @_builtins.property
@@ -399,10 +402,11 @@ class Node(_message.Message):
         certificate: Global___Certificate | None = ...,
         role: _types_pb2.NodeRole.ValueType = ...,
         usage: Global___NodeUsage | None = ...,
+        arrival_handled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "id", b"id", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_handled", b"arrival_handled", "certificate", b"certificate", "description", b"description", "id", b"id", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

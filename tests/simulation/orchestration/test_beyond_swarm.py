@@ -1,14 +1,17 @@
 """Stories of what Swarm does not do: drains that start first, rebalancing, dependencies, stop and start, affinity."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from flota.manager.orchestrator.arrivals import SETTLE
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import (
     Dependency,
     NodeAvailability,
+    NodeState,
     PlacementStrategy,
     RebalancePolicy,
     TaskState,
@@ -213,6 +216,57 @@ def test_a_new_leader_goes_on_with_a_rebalance_that_was_asked_for() -> None:
             world.stop_leader()
             world.start_leader()
             await world.until(lambda: spread(world, web_id) == [3, 3, 3])
+
+    run(story())
+
+
+@pytest.mark.parametrize("moment", ["just before", "while there is no leader", "while it is down without a leader"])
+def test_a_node_that_comes_around_a_change_of_leader_is_not_forgotten(moment: str) -> None:
+    async def story() -> None:
+        async with World(119).alive(2) as world:
+            spec = web(6)
+            spec.rebalance = ON_JOIN
+            web_id = await world.create(spec)
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            match moment:
+                case "just before":
+                    await world.add_node()
+                    await asyncio.sleep(SETTLE / 2)
+                    world.stop_leader()
+                case "while there is no leader":
+                    world.stop_leader()
+                    await world.add_node()
+                case "while it is down without a leader":
+                    dead = await world.add_node()
+                    await world.until(lambda: spread(world, web_id) == [2, 2, 2])
+                    await world.kill(dead)
+                    await world.until(lambda: spread(world, web_id) == [0, 3, 3])
+                    world.stop_leader()
+                    await world.revive(dead)
+            await asyncio.sleep(5)
+            assert spread(world, web_id) == [0, 3, 3]
+            world.start_leader()
+            await world.until(lambda: spread(world, web_id) == [2, 2, 2])
+
+    run(story())
+
+
+def test_nodes_that_a_new_leader_hears_of_again_have_not_come() -> None:
+    async def story() -> None:
+        async with World(120).alive(2) as world:
+            web_id = await world.create(web(6))
+            await world.until(lambda: len(world.up(web_id)) == 6)
+            await world.add_node()
+            await asyncio.sleep(2 * SETTLE)
+            await world.update(web_id, lambda spec: setattr(spec, "rebalance", ON_JOIN))
+            world.stop_leader()
+            world.start_leader()
+            for state in (NodeState.NODE_STATE_UNKNOWN, NodeState.NODE_STATE_DISCONNECTED, NodeState.NODE_STATE_READY):
+                for node_id in world.agents:
+                    await world.change_node(node_id, lambda node, state=state: setattr(node.status, "state", state))
+                await asyncio.sleep(1)
+            await asyncio.sleep(10 * SETTLE)
+            assert spread(world, web_id) == [0, 3, 3]
 
     run(story())
 
