@@ -14,6 +14,7 @@ from flota.manager.control.service_rules import check_service, mode_of
 from flota.manager.control.shown import shown_service
 from flota.manager.control.statuses import status_of
 from flota.manager.control.task_rules import unknown_keys
+from flota.manager.scheduler.demand import BINPACK, fills_nodes
 from flota.manager.store import Transaction
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unsupported
 from flota.v1.control_pb2 import (
@@ -227,7 +228,10 @@ def check_no_cycle(tx: Transaction, spec: ServiceSpec) -> None:
 
 
 def _warnings(spec: ServiceSpec) -> list[str]:
-    return [
+    warnings = [
         f"constraint {expression!r} has a key that no node has: no task will ever be scheduled"
         for expression in unknown_keys(spec.task.placement)
     ]
+    if spec.task.placement.strategy == BINPACK and not fills_nodes(spec.task):
+        warnings.append("strategy binpack: nothing is reserved, so no node is ever full; the tasks are spread")
+    return warnings

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flota.v1.objects_pb2 import Task
+from flota.v1.specs_pb2 import TaskSpec
 from flota.v1.types_pb2 import GenericResource, PlacementStrategy, PortConfig, Resources
 
 Port = tuple[int, int]
 SPREAD = PlacementStrategy.PLACEMENT_STRATEGY_SPREAD
+BINPACK = PlacementStrategy.PLACEMENT_STRATEGY_BINPACK
 # What the name of a volume with affinity may ask for: what is known before the task has a node.
 TEMPLATE = re.compile(r"{{\s*\.(Task\.Slot|Service\.Name|Service\.ID)\s*}}")
 
@@ -31,7 +33,7 @@ class Demand:
     platforms: tuple[tuple[str, str], ...] = ()
     preferences: tuple[str, ...] = ()
     max_replicas: int = 0
-    # Fill nodes one after the other instead of spreading.
+    # Fill nodes one after the other instead of spreading; only for tasks that can fill a node.
     binpack: bool = False
     # Ids of services whose tasks it has to be beside, or away from (affinity.py).
     near: tuple[str, ...] = ()
@@ -58,9 +60,15 @@ class Demand:
                 preference.spread.descriptor for preference in placement.preferences if preference.HasField("spread")
             ),
             max_replicas=placement.max_replicas,
-            binpack=(placement.strategy or strategy) == PlacementStrategy.PLACEMENT_STRATEGY_BINPACK,
+            binpack=(placement.strategy or strategy) == BINPACK and fills_nodes(task.spec),
             volumes=bound_volumes(task),
         )
+
+
+def fills_nodes(spec: TaskSpec) -> bool:
+    """Whether a node is full after some number of such tasks; without that there is nothing to pack by."""
+    reserved = spec.resources.reservations
+    return bool(reserved.nano_cpus or reserved.memory_bytes or reserved.generic or spec.placement.max_replicas)
 
 
 def bound_volumes(task: Task) -> tuple[str, ...]:

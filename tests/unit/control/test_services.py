@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from flota.manager.scheduler.demand import BINPACK
 from flota.rpc.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -296,6 +297,11 @@ async def test_what_is_odd_is_warned_of(cluster: Cluster) -> None:
     answer = await cluster.control.CreateService(CreateServiceRequest(spec=spec), None)
     assert list(answer.warnings) == [
         "constraint 'node.zone==a' has a key that no node has: no task will ever be scheduled"
+    ]
+    spec = service_spec("packed", lambda spec: setattr(spec.task.placement, "strategy", BINPACK))
+    answer = await cluster.control.CreateService(CreateServiceRequest(spec=spec), None)
+    assert list(answer.warnings) == [
+        "strategy binpack: nothing is reserved, so no node is ever full; the tasks are spread"
     ]
 
 

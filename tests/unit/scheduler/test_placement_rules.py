@@ -4,11 +4,12 @@ from collections import Counter
 from random import Random
 
 import pytest
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flota.manager.constraint import ConstraintError, node_fits, parse
-from flota.manager.scheduler.demand import Demand
+from flota.manager.scheduler.demand import BINPACK, SPREAD, Demand
 from flota.manager.scheduler.filters import FILTERS, explain, refusals
 from flota.manager.scheduler.nodes import FAILURES_COUNT_FOR, NodeSet
 from flota.manager.scheduler.placement import Group, Outcome, Placement
@@ -252,6 +253,26 @@ def test_binpack_fills_the_fullest_node_that_has_room_first() -> None:
     cluster.place(5, binpack=True, cpu=10**9)
     assert cluster.on()["b"] == 3
     assert sorted(cluster.on().values()) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("spec", "packs"),
+    [
+        ("", False),
+        ("resources { limits { nano_cpus: 1 } }", False),
+        ("resources { reservations { nano_cpus: 1 } }", True),
+        ("resources { reservations { memory_bytes: 1 } }", True),
+        ("resources { reservations { generic { kind: 'gpu' count: 1 } } }", True),
+        ("placement { max_replicas: 3 }", True),
+    ],
+)
+def test_tasks_that_never_fill_a_node_are_spread_whatever_the_strategy(spec: str, packs: bool) -> None:
+    task = text_format.Parse(f"spec {{ {spec} }}", Task())
+    assert Demand.of(task, BINPACK).binpack == packs
+    task.spec.placement.strategy = BINPACK
+    assert Demand.of(task, SPREAD).binpack == packs
+    task.spec.placement.strategy = SPREAD
+    assert not Demand.of(task, BINPACK).binpack
 
 
 def test_apart_and_near_are_looked_at_for_every_task_of_a_group() -> None:
