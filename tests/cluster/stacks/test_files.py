@@ -17,7 +17,7 @@ from tests.unit.stacks.projects import CASES, FILES, Case
 JOBS = ("replicated-job", "global-job")
 # What names machines, images or programs that are not here.
 _ELSEWHERE = (
-    *("entrypoint", "healthcheck", "user", "group_add", "volumes", "dns", "platform", "logging"),
+    *("entrypoint", "healthcheck", "user", "group_add", "volumes", "dns", "platform", "logging", "devices"),
     *("memswap_limit", "mem_swappiness", "ulimits", "oom_score_adj", "sysctls"),
 )
 
