@@ -123,7 +123,8 @@ def process(container: Container, account: Account, command: list[str], machine:
         "rlimits": rlimits,
         "noNewPrivileges": False,
     }
-    if spec.oom_score_adj:
+    if spec.oom_score_adj or "CAP_SYS_RESOURCE" in machine.capabilities:
+        # Said also when it is 0: the daemon's own, which spares it, is not for containers.
         result["oomScoreAdj"] = spec.oom_score_adj
     return result
 

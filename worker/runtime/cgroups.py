@@ -9,6 +9,7 @@ Moving a process into a group takes a lock that, when it was not taken for a whi
 
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,10 @@ _MONITORS = "monitors"
 # The hierarchies of v1 that matter for a monitor: systemd ends services by the first, and limits of the
 # daemon's own service must not hold for what outlives it.
 _MONITOR_HIERARCHIES = ("systemd", "memory", "pids")
+# What all containers together count when the machine has too much to do, beside 100 (v2) or 1024 (v1) of every other
+# group at the top, the daemon's too: a node whose containers want everything still answers its managers.
+_WEIGHING_HIERARCHIES = ("cpu", "blkio")
+_WEIGHTS = {"cpu.weight": "50", "io.weight": "default 50", "cpu.shares": "512", "blkio.bfq.weight": "50"}
 
 
 class Cgroups:
@@ -30,14 +35,23 @@ class Cgroups:
         self._monitors = [
             group / self._parent / _MONITORS
             for group in self._hierarchies
-            if self._unified or group.name in _MONITOR_HIERARCHIES
+            if self._unified or _controls(group, _MONITOR_HIERARCHIES)
         ]
         memory = CGROUPS if self._unified else CGROUPS / "memory"
         self._memory = memory / self._parent
         self._own = _own_group(self._hierarchies[0], self._unified)
 
     def prepare(self) -> None:
-        """Make the monitors' group."""
+        """Make the parent group, where it is new with its weight, and the monitors' group."""
+        for hierarchy in self._hierarchies:
+            group = hierarchy / self._parent
+            weighs = self._unified or _controls(hierarchy, _WEIGHING_HIERARCHIES)
+            # What somebody has set for a group that is there stays.
+            if weighs and not group.exists():
+                group.mkdir(parents=True)
+                if self._unified:
+                    _pass_on(group.parent, ("cpu", "io"))
+                _weigh(group)
         for group in self._monitors:
             group.mkdir(parents=True, exist_ok=True)
 
@@ -110,6 +124,25 @@ def _own_group(hierarchy: Path, unified: bool) -> Path:
         if (unified and not controllers) or hierarchy.name in names or hierarchy.name == controllers:
             return hierarchy / group.lstrip("/")
     return hierarchy
+
+
+def _controls(hierarchy: Path, controllers: Iterable[str]) -> bool:
+    """Whether a hierarchy of v1 is one of these; several may share one, as in `cpu,cpuacct`."""
+    return not set(controllers).isdisjoint(hierarchy.name.split(","))
+
+
+def _pass_on(group: Path, controllers: Iterable[str]) -> None:
+    """Have these controllers in the groups below, where the kernel lets us (v2)."""
+    for controller in controllers:
+        with suppress(OSError):
+            _write(group / "cgroup.subtree_control", f"+{controller}")
+
+
+def _weigh(group: Path) -> None:
+    for file, weight in _WEIGHTS.items():
+        # Each kernel has some of them.
+        with suppress(OSError):
+            _write(group / file, weight)
 
 
 def _v1_hierarchies() -> list[Path]:

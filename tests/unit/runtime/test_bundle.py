@@ -188,6 +188,12 @@ def test_ulimits_and_what_the_node_can_give() -> None:
             rlimits(wrong, machine=OLD_MACHINE)
 
 
+def test_what_spares_the_daemon_from_the_kernel_is_not_inherited() -> None:
+    assert configuration(container())["process"]["oomScoreAdj"] == 0
+    # A node that may not lower it leaves it as it is.
+    assert "oomScoreAdj" not in configuration(container(), OLD_MACHINE)["process"]
+
+
 def test_the_whole_configuration() -> None:
     made = container(
         ImageConfig(labels={"a": "image", "b": "image"}),
