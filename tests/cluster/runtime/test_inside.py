@@ -195,27 +195,33 @@ async def test_limits_reach_the_control_group(world: World, runtime: Runtime) ->
     assert value("pids", "pids.max") == 7
 
 
+def weight_file(world: World) -> Path:
+    """How much processor time all containers together get when there is not enough."""
+    v2 = machine.look("/x", "").unified_cgroups
+    return Path(f"/sys/fs/cgroup{'' if v2 else '/cpu'}{world.cgroup_parent}/{'cpu.weight' if v2 else 'cpu.shares'}")
+
+
+def weight(world: World) -> str:
+    return weight_file(world).read_text().strip()
+
+
 async def test_containers_and_their_monitors_give_way_to_the_daemon(world: World, runtime: Runtime) -> None:
     await runtime.create(container := world.container("sleep", "1000"))
     first = (await runtime.launch(container.id)).pid
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, int(parent(first).name)) == min(19, ours + 5)
     assert os.getpriority(os.PRIO_PROCESS, first) == ours
-    if machine.look("/x", "").unified_cgroups:
-        assert Path(f"/sys/fs/cgroup{world.cgroup_parent}/cpu.weight").read_text() == "50\n"
-    else:
-        assert Path(f"/sys/fs/cgroup/cpu{world.cgroup_parent}/cpu.shares").read_text() == "512\n"
+    assert weight(world) == ("50" if machine.look("/x", "").unified_cgroups else "512")
 
 
 async def test_a_weight_that_somebody_set_stays(world: World) -> None:
     if machine.look("/x", "").unified_cgroups:
         pytest.skip("as with cgroup v1")
-    group = Path(f"/sys/fs/cgroup/cpu{world.cgroup_parent}")
-    group.mkdir()
-    (group / "cpu.shares").write_text("2000")
+    weight_file(world).parent.mkdir()
+    weight_file(world).write_text("2000")
     runtime = world.runtime()
     await runtime.start()
-    assert (group / "cpu.shares").read_text() == "2000\n"
+    assert weight(world) == "2000"
     await runtime.stop()
     assert world.groups() == []
 

@@ -189,9 +189,9 @@ def test_ulimits_and_what_the_node_can_give() -> None:
 
 
 def test_what_spares_the_daemon_from_the_kernel_is_not_inherited() -> None:
-    assert configuration(container())["process"]["oomScoreAdj"] == 0
+    assert configuration(container(command=["true"]))["process"]["oomScoreAdj"] == 0
     # A node that may not lower it leaves it as it is.
-    assert "oomScoreAdj" not in configuration(container(), OLD_MACHINE)["process"]
+    assert "oomScoreAdj" not in configuration(container(command=["true"]), OLD_MACHINE)["process"]
 
 
 def test_the_whole_configuration() -> None:
