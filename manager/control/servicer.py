@@ -2,13 +2,12 @@
 
 from flota.manager.control.backups import Backups
 from flota.manager.control.cluster import ClusterCalls
-from flota.manager.control.configs import Configs
 from flota.manager.control.events import Events
 from flota.manager.control.explaining import Explaining
+from flota.manager.control.files import Files
 from flota.manager.control.histories import Histories
 from flota.manager.control.networks import Networks
 from flota.manager.control.nodes import Nodes
-from flota.manager.control.secrets import Secrets
 from flota.manager.control.services import Services
 from flota.manager.control.tasks import Tasks
 from flota.manager.control.watch import Watch
@@ -21,8 +20,7 @@ class Control(
     Tasks,
     Nodes,
     Networks,
-    Secrets,
-    Configs,
+    Files,
     ClusterCalls,
     Backups,
     Watch,

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flota.manager.control.configs import check_config
+from flota.manager.control.files import CONFIG, SECRET, check_file_spec
 from flota.manager.control.network_rules import check_network
-from flota.manager.control.secrets import check_secret
 from flota.manager.control.service_rules import check_service
 from flota.rpc.errors import Unsupported
 from flota.stacks.compose.loading import Source, load
@@ -70,9 +69,9 @@ def test_the_control_api_takes_it(case: Case) -> None:
         with suppress(Unsupported):
             check_network(network)
     for secret in stack.secrets:
-        check_secret(secret)
+        check_file_spec(SECRET, secret)
     for config in stack.configs:
-        check_config(config)
+        check_file_spec(CONFIG, config)
 
 
 def test_the_example_is_taken_whole(tmp_path: Path) -> None:
