@@ -14,7 +14,7 @@ from typing import Any, Literal
 from flota.stacks.translation.adapting import adapted, network_differences
 from flota.stacks.translation.back import mounts_of, network_tree, service_tree, short_name, untold, volume_tree
 from flota.stacks.translation.stack import Stack
-from flota.stacks.versions import Chosen, choose_config, choose_secret, family, unwanted, with_versions
+from flota.stacks.versions import Chosen, choose_config, choose_secret, family, labels_wanted, unwanted, with_versions
 from flota.v1.objects_pb2 import Config, Network, Secret, Service
 from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec, TaskSpec
@@ -88,11 +88,11 @@ def plan(
     for secret in stack.secrets:
         chosen = choose_secret(secret, there.secrets, same_secret)
         secrets[secret.annotations.name] = chosen.name
-        steps.append(_file("secret", secret.annotations.name, chosen))
+        steps.append(_file("secret", secret, there.secrets, chosen))
     for config in stack.configs:
         chosen = choose_config(config, there.configs)
         configs[config.annotations.name] = chosen.name
-        steps.append(_file("config", config.annotations.name, chosen, _content(config, there.configs, chosen)))
+        steps.append(_file("config", config, there.configs, chosen, _content(config, there.configs, chosen)))
     for service in sorted(stack.services, key=lambda spec: spec.annotations.name):
         steps.append(_service(with_versions(service, secrets, configs), there, stack.name, resolve_image))
 
@@ -136,12 +136,22 @@ def _network(name: str, there: There, stack: Stack, spec: Any) -> Step:
     return Step("network", name, "same")
 
 
-def _file(kind: str, name: str, chosen: Chosen, changes: tuple[Change, ...] = ()) -> Step:
+def _file(
+    kind: str,
+    spec: SecretSpec | ConfigSpec,
+    there: Mapping[str, Secret] | Mapping[str, Config],
+    chosen: Chosen,
+    content: tuple[Change, ...] = (),
+) -> Step:
+    name = spec.annotations.name
     if chosen.there:
-        return Step(kind, name, "same")
+        existing = there[chosen.name]
+        labels = labels_wanted(spec, existing)
+        changes = _compared({"labels": dict(existing.spec.annotations.labels)}, {"labels": labels})
+        return Step(kind, name, "change" if changes else "same", changes)
     if not chosen.rotates:
         return Step(kind, name, "create")
-    return Step(kind, name, "change", changes, note=f"its content differs: {chosen.name} is made of it")
+    return Step(kind, name, "change", content, note=f"its content differs: {chosen.name} is made of it")
 
 
 def _content(spec: ConfigSpec, there: Mapping[str, Config], chosen: Chosen) -> tuple[Change, ...]:

@@ -15,6 +15,8 @@ from flota.v1.objects_pb2 import Config, Secret
 from flota.v1.specs_pb2 import ConfigSpec, SecretSpec, ServiceSpec
 
 OBJECT = "flota.stack.object"
+# Labels that begin so are flota's own marks, not the file's.
+_MARK = "flota.stack."
 _LONGEST = 64
 _NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)")
 
@@ -84,6 +86,12 @@ def choose_config(spec: ConfigSpec, things: Mapping[str, Config]) -> Chosen:
         return config.spec.template_driver == spec.template_driver and config.spec.data == spec.data
 
     return choose(spec.annotations.name, things, fits)
+
+
+def labels_wanted(spec: SecretSpec | ConfigSpec, thing: Secret | Config) -> dict[str, str]:
+    """The labels that the object of a spec shall have: the file's, and the marks that it carries."""
+    marks = {key: value for key, value in thing.spec.annotations.labels.items() if key.startswith(_MARK)}
+    return marks | dict(spec.annotations.labels)
 
 
 def _next_name(name: str, versions: Iterable[Secret | Config], taken: Collection[str]) -> str:

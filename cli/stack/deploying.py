@@ -1,4 +1,4 @@
-"""Brings a stack about: networks, secrets and configs, then the services in their order, then what is no longer wanted.
+"""Brings a stack about: what its services use (objects.py), the services in their order, then what is no longer wanted.
 
 Each step is idempotent and names the version it rests on: deploying the same again changes nothing. Of two deploys at
 once one waits for the other (turns.py); what somebody else changes meanwhile is read again. What was deployed is kept
@@ -16,12 +16,12 @@ import click
 
 from flota.cli import lookup
 from flota.cli.failures import CommandFailed
-from flota.cli.stack.fingerprint import LABEL, fingerprint, same_secret
 from flota.cli.stack.history import Kept, forget, record, set_outcome
 from flota.cli.stack.inventory import Inventory, inventory, tasks_of
+from flota.cli.stack.objects import Objects
 from flota.cli.stack.turns import turn
-from flota.stacks.translation.adapting import adapted, network_differences
-from flota.stacks.versions import OBJECT, Chosen, choose_config, choose_secret, unwanted, with_versions
+from flota.stacks.translation.adapting import adapted
+from flota.stacks.versions import unwanted, with_versions
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
@@ -84,10 +84,9 @@ class Deployment:
         await self._check_external()
         if prune:
             await self._prune_services()
-        for network in self._stack.networks:
-            await self._network(network)
-        secrets = {spec.annotations.name: await self._secret(spec) for spec in self._stack.secrets}
-        configs = {spec.annotations.name: await self._config(spec) for spec in self._stack.configs}
+        objects = Objects(self._session, self._stack, self._there, self._say, self._warn, self._done)
+        secrets, configs = await objects.run()
+        self._there = objects.there
         self._stack.services = [with_versions(spec, secrets, configs) for spec in self._stack.services]
         await self._services()
         kept = await record(
@@ -119,86 +118,6 @@ class Deployment:
                 hint = hints[kind].replace("NAME", name)
                 needed = "is needed" if self._source.startswith("rollback") else "is declared as external"
                 raise CommandFailed(f"{kind} {name!r} {needed}, but there is none: make it first ({hint})") from None
-
-    # --- networks, secrets, configs -------------------------------------------------------------------------------
-
-    async def _network(self, spec: NetworkSpec) -> None:
-        from flota.v1.control_pb2 import CreateNetworkRequest
-
-        name = spec.annotations.name
-        if name not in self._there.networks:
-            self._say(f"Creating network {name}")
-            request = CreateNetworkRequest(spec=spec)
-            if await self._created(self._session.control.CreateNetwork(request), "network", name):
-                self._done["network created"] += 1
-                return
-        differing = network_differences(self._there.networks[name].spec, spec)
-        if differing:
-            self._warn(
-                f"network {name} stays as it is, although the file says something else about {', '.join(differing)}: "
-                "networks do not change (remove the stack, then deploy it anew)"
-            )
-
-    async def _secret(self, spec: SecretSpec) -> str:
-        """The name of the secret that has the content of `spec`; one is made if there is none."""
-        from flota.v1.control_pb2 import CreateSecretRequest
-
-        def choose() -> Chosen:
-            return choose_secret(spec, self._there.secrets, same_secret)
-
-        made = type(spec)()
-        made.CopyFrom(spec)
-        for _ in range(_ATTEMPTS):
-            chosen = await asyncio.to_thread(choose)
-            if chosen.there:
-                return chosen.name
-            made.annotations.labels[LABEL] = await asyncio.to_thread(fingerprint, spec.data)
-            self._name(made, spec, chosen, "secret")
-            request = CreateSecretRequest(spec=made)
-            if await self._created(self._session.control.CreateSecret(request), "secret", chosen.name):
-                break
-        return chosen.name
-
-    async def _config(self, spec: ConfigSpec) -> str:
-        """The name of the config that has the content of `spec`; one is made if there is none."""
-        from flota.v1.control_pb2 import CreateConfigRequest
-
-        made = type(spec)()
-        made.CopyFrom(spec)
-        for _ in range(_ATTEMPTS):
-            chosen = choose_config(spec, self._there.configs)
-            if chosen.there:
-                return chosen.name
-            self._name(made, spec, chosen, "config")
-            request = CreateConfigRequest(spec=made)
-            if await self._created(self._session.control.CreateConfig(request), "config", chosen.name):
-                break
-        return chosen.name
-
-    def _name(self, made: SecretSpec | ConfigSpec, spec: SecretSpec | ConfigSpec, chosen: Chosen, kind: str) -> None:
-        made.annotations.name = chosen.name
-        if chosen.rotates:
-            made.annotations.labels[OBJECT] = spec.annotations.name
-            self._say(f"Creating {kind} {chosen.name}: {spec.annotations.name} has another content now")
-        else:
-            self._say(f"Creating {kind} {chosen.name}")
-        self._done[f"{kind} rotated" if chosen.rotates else f"{kind} created"] += 1
-
-    async def _created(self, call: Awaitable[object], kind: str, name: str) -> bool:
-        """True when it was made; False when another deploy of this stack was quicker. Raises when it is not ours."""
-        import grpc
-
-        try:
-            await call
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.ALREADY_EXISTS:
-                raise
-            self._there = await inventory(self._session, self._stack.name)
-            things: dict[str, object] = getattr(self._there, f"{kind}s")
-            if name not in things:
-                raise
-            return False
-        return True
 
     # --- services -------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,43 @@ def test_contents_rotate_without_renaming(
     assert not names_of(swarm, "secrets") | names_of(swarm, "configs")
 
 
+def test_labels_of_secrets_and_configs_change_and_nothing_else_does(swarm: Daemon, flota: Flota, shop: Path) -> None:
+    deploy(flota, shop, "-d")
+    store = swarm.cluster.store
+    services = {service.id: service.meta.version.index for service in store.services}
+    shop.write_text(
+        SHOP.replace("{environment: DB_PASSWORD}", "{environment: DB_PASSWORD, labels: {team: shop}}").replace(
+            "{content: hello}", "{content: hello, labels: [owner=alice]}"
+        )
+    )
+    plan = flota("stack", "diff", "-c", str(shop), "shop")
+    assert (plan.status, plan.lines) == (
+        2,
+        [
+            "Stack shop: 2 to change",
+            "~ secret shop_password",
+            "    + labels.team: shop",
+            "~ config shop_page",
+            "    + labels.owner: alice",
+        ],
+    )
+    done = deploy(flota, shop, "-d")
+    assert (done.status, done.err) == (0, "")
+    assert done.lines[:2] == ["Updating secret shop_password: its labels", "Updating config shop_page: its labels"]
+    secret, config = store.secrets.by_name("shop_password"), store.configs.by_name("shop_page")
+    assert secret is not None and config is not None
+    assert secret.spec.annotations.labels["team"] == "shop"
+    assert "flota.stack.fingerprint" in secret.spec.annotations.labels, "what tells its content apart stays"
+    assert (secret.spec.data, config.spec.annotations.labels["owner"]) == (b"geheim", "alice")
+    assert {service.id: service.meta.version.index for service in store.services} == services
+    assert deploy(flota, shop, "-d").lines[-1] == UNCHANGED
+    shop.write_text(SHOP)
+    assert deploy(flota, shop, "-d").status == 0
+    secret = store.secrets.by_name("shop_password")
+    assert secret is not None and "team" not in secret.spec.annotations.labels
+    assert names_of(swarm, "secrets") == {"shop_password"}
+
+
 def test_history_says_what_was_deployed_and_rollback_brings_it_back(
     working: Daemon, flota: Flota, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
