@@ -120,6 +120,19 @@ class Convergence:
         """An update, or a rollback, is under way."""
         return self.service.update_status.state in _MOVING
 
+    @property
+    def pause(self) -> float:
+        """Seconds for which an update under way may rightly hold still: its delay, or its look at the last tasks."""
+        if not self.updating:
+            return 0.0
+        spec = self.service.spec
+        delays = [nanoseconds_of(each.delay) / NANO for each in (spec.update, spec.rollback)]
+        monitors = [
+            nanoseconds_of(each.monitor) / NANO if each.HasField("monitor") else DEFAULT_MONITOR
+            for each in (spec.update, spec.rollback)
+        ]
+        return max(delays) + max(monitors)
+
     def standing(self) -> str:
         """Where it stands, for people: how many are there, and what the first of the others says."""
         progress = self.progress()

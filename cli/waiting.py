@@ -51,7 +51,8 @@ class Waiter:
     ) -> None:
         """`goals` by the services' ids; without one, a service shall be stable.
 
-        The wait is given up when nothing has moved for `standstill` seconds and no update is under way; None = never.
+        The wait is given up when nothing has moved for `standstill` seconds, and for as long as an update under way
+        may rightly hold still besides; None = never.
         """
         self._session = session
         self._services = {
@@ -72,6 +73,8 @@ class Waiter:
         # Where everything was when it last moved, and when that was.
         self._picture: object = None
         self._moved = self._start
+        # What an update's own delays add to that.
+        self._pause = 0.0
 
     def history(self, tasks: Sequence[Task]) -> None:
         """Tasks of the time before: their failures do not count."""
@@ -161,7 +164,7 @@ class Waiter:
         if self._dues:
             dues.append(now + 1.0)  # The seconds that are left are shown.
         if self._standstill is not None:
-            dues.append(max(now + _REDRAW_SECONDS, self._moved + self._standstill))
+            dues.append(max(now + _REDRAW_SECONDS, self._moved + self._standstill + self._pause))
         return max(0.0, min(dues) - now) if dues else None
 
     def _apply(self, message: WatchMessage) -> None:
@@ -215,9 +218,10 @@ class Waiter:
             (each.service.spec.annotations.name, [(line.place, line.state) for line in each.progress().lines])
             for each in left
         ]
-        if picture != self._picture or not left or any(each.updating for each in left):
+        if picture != self._picture or not left:
             self._picture, self._moved = picture, now
-        elif self._standstill is not None and now - self._moved >= self._standstill:
+        self._pause = max((each.pause for each in left), default=0.0)
+        if self._standstill is not None and now - self._moved >= self._standstill + self._pause:
             reasons = "; ".join(f"service {each.service.spec.annotations.name}: {each.standing()}" for each in left)
             since = format_duration(round(self._standstill * NANO))
             raise NotConverged(f"nothing has moved for {since}, so the wait is over: {reasons}")

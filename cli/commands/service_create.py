@@ -29,8 +29,8 @@ from flota.cli.session import Session, talks
 async def create(session: Session, /, image: str, arguments: tuple[str, ...], **flags: Any) -> None:
     """Create a service from IMAGE, which runs COMMAND (or the image's) in each of its tasks."""
     from flota.cli.service.flags import spec_of_flags
+    from flota.cli.service.following import Manner
     from flota.cli.service.references import fill_in
-    from flota.cli.waiting import wait_for
     from flota.v1.control_pb2 import CreateServiceRequest
 
     warnings: list[str] = []
@@ -43,16 +43,9 @@ async def create(session: Session, /, image: str, arguments: tuple[str, ...], **
         spec.task.container.registry_auth = credentials_for(image)
     answer = await session.control.CreateService(CreateServiceRequest(spec=spec))
     warnings += answer.warnings
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if flags["form"]:
-        from flota.cli.output.objects import print_object
-
-        print_object({"ID": answer.service.id, "Warnings": warnings}, flags["form"])
-    else:
-        click.echo(answer.service.id)
-    if not flags["detach"]:
-        await wait_for(session, [answer.service], quiet=flags["quiet"] or bool(flags["form"]))
+    manner = Manner(flags["detach"], flags["quiet"], flags["form"], flags["standstill"])
+    manner.tell(answer.service, answer.service.id, warnings)
+    await manner.wait(session, [answer.service])
 
 
 def _environment(flags: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from flota.cli.service.options import update_options
 from flota.cli.session import Session, talks
 
 # Flags that say how to work, not what the service shall be.
-_MANNERS = {"detach", "quiet", "rollback", "form", "with_registry_auth", "no_resolve_image", "isolation"}
+_MANNERS = {"detach", "standstill", "quiet", "rollback", "form", "with_registry_auth", "no_resolve_image", "isolation"}
 
 
 @click.command(
@@ -30,14 +30,15 @@ _MANNERS = {"detach", "quiet", "rollback", "form", "with_registry_auth", "no_res
 @talks
 async def update(session: Session, /, service: str, **flags: Any) -> None:
     """Change SERVICE; tasks that no longer fit are replaced in a rolling way."""
-    from flota.cli.commands.service_scale import Manner, follow, go_back
+    from flota.cli.commands.service_scale import go_back
     from flota.cli.service.flags import changed_spec
+    from flota.cli.service.following import Manner, change
     from flota.cli.service.references import fill_in
     from flota.cli.service.values import environment
     from flota.stacks.errors import BadValue
     from flota.v1.control_pb2 import UpdateServiceRequest
 
-    manner = Manner(flags["detach"], flags["quiet"], flags["form"])
+    manner = Manner(flags["detach"], flags["quiet"], flags["form"], flags["standstill"])
     if flags["rollback"]:
         others = [name for name, value in flags.items() if name not in _MANNERS and value not in (None, (), False)]
         if others:
@@ -63,4 +64,4 @@ async def update(session: Session, /, service: str, **flags: Any) -> None:
 
         spec.task.container.registry_auth = credentials_for(spec.task.container.image)
     request = UpdateServiceRequest(service_id=found.id, version=found.meta.version, spec=spec)
-    await follow(session, found.id, request, service, manner, warnings)
+    await change(session, request, service, manner, warnings)

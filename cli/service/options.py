@@ -9,7 +9,7 @@ import click
 
 from flota.cli import completing
 from flota.cli.completing import one_of
-from flota.cli.options import detach_option, quiet_option, result_format_option
+from flota.cli.options import detach_option, quiet_option, result_format_option, timeout_option
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -144,6 +144,7 @@ def _common() -> list[Decorator]:
         click.option("--no-resolve-image", is_flag=True, help="Only for Docker's sake: workers resolve images."),
         quiet_option("Do not show progress."),
         detach_option,
+        timeout_option,
         result_format_option,
     ]
 

@@ -41,6 +41,8 @@ def test_quiet_and_formatted_output_have_no_progress(working: Daemon, flota: Flo
     done = create(flota, "--name", "b", "--format", "json", "--constraint", "node.nosuch==x", "-d", "busybox")
     assert json.loads(done.out) == {
         "ID": spec_of(working, "b").id,
+        "Name": "b",
+        "Replicas": 1,
         "Warnings": ["constraint 'node.nosuch==x' has a key that no node has: no task will ever be scheduled"],
     }
     assert done.err.startswith("Warning: constraint 'node.nosuch==x'")
@@ -49,6 +51,33 @@ def test_quiet_and_formatted_output_have_no_progress(working: Daemon, flota: Flo
         spec_of(working, "a").id
     ]
     assert flota("service", "rollback", "--format", "{{.ID}}", "a").lines == [spec_of(working, "a").id]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["update", "--constraint-add", "node.id==nope", "web"],
+        ["scale", "web=3"],
+        ["rollback", "web"],
+        ["start", "web"],
+        ["restart", "web"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_wait_in_which_nothing_moves_ends(working: Daemon, flota: Flota, command: list[str]) -> None:
+    nowhere = ["--constraint", "node.id==nope", "--update-monitor", "0s", "--rollback-monitor", "0s"]
+    done = create(flota, "--name", "web", "--timeout", "200ms", *nowhere, "busybox")
+    assert done.status == 1
+    assert done.err.startswith("flota: nothing has moved for 200ms, so the wait is over: service web: ")
+    assert "scheduling constraints not satisfied" in done.err
+    if command[0] == "rollback":
+        flota("service", "update", "-d", "--env-add", "A=1", "web")
+    if command[0] == "start":
+        flota("service", "stop", "web")
+    verb, *rest = command
+    done = flota("service", verb, "--timeout", "200ms", *rest)
+    assert done.status == 1
+    assert "nothing has moved for 200ms, so the wait is over: service web: " in done.err
 
 
 def test_a_service_that_crashes_does_not_converge(working: Daemon, flota: Flota) -> None:

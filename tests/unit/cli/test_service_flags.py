@@ -187,7 +187,9 @@ def test_every_flag_of_create_is_tested() -> None:
         if option.opts[-1].startswith("--") and not any(flag in said for flag in option.opts)
     }
     # Modes have a test of their own; the others say how to work, not what the service shall be.
-    manners = {"--detach", "--quiet", "--format", "--with-registry-auth", "--no-resolve-image", "--isolation"}
+    manners = {
+        "--detach", "--timeout", "--quiet", "--format", "--with-registry-auth", "--no-resolve-image", "--isolation",
+    }  # fmt: skip
     others = {"--mode", "--replicas", "--max-concurrent", "--env-file", "--health-timeout", "--health-start-interval"}
     assert untested - manners - others == {"--rollback-parallelism", "--rollback-delay", "--rollback-order",
                                            "--rollback-max-failure-ratio", "--update-monitor"}  # fmt: skip

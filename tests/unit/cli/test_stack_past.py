@@ -89,7 +89,8 @@ def test_labels_of_secrets_and_configs_change_and_nothing_else_does(swarm: Daemo
     assert (done.status, done.err) == (0, "")
     assert done.lines[:2] == ["Updating secret shop_password: its labels", "Updating config shop_page: its labels"]
     secret, config = store.secrets.by_name("shop_password"), store.configs.by_name("shop_page")
-    assert secret is not None and config is not None
+    assert secret is not None
+    assert config is not None
     assert secret.spec.annotations.labels["team"] == "shop"
     assert "flota.stack.fingerprint" in secret.spec.annotations.labels, "what tells its content apart stays"
     assert (secret.spec.data, config.spec.annotations.labels["owner"]) == (b"geheim", "alice")
@@ -98,7 +99,8 @@ def test_labels_of_secrets_and_configs_change_and_nothing_else_does(swarm: Daemo
     shop.write_text(SHOP)
     assert deploy(flota, shop, "-d").status == 0
     secret = store.secrets.by_name("shop_password")
-    assert secret is not None and "team" not in secret.spec.annotations.labels
+    assert secret is not None
+    assert "team" not in secret.spec.annotations.labels
     assert names_of(swarm, "secrets") == {"shop_password"}
 
 
