@@ -19,7 +19,7 @@ from flota.cli.failures import CommandFailed
 from flota.cli.stack.history import Kept, forget, record, set_outcome
 from flota.cli.stack.inventory import Inventory, inventory, tasks_of
 from flota.cli.stack.objects import Objects
-from flota.cli.stack.turns import turn
+from flota.cli.stack.turns import Turn, turn
 from flota.stacks.translation.adapting import adapted
 from flota.stacks.versions import unwanted, with_versions
 
@@ -67,8 +67,8 @@ class Deployment:
 
     async def run(self, prune: bool, prune_objects: bool = True) -> None:
         """Deploy, and wait unless detached. Raises CommandFailed."""
-        async with turn(self._session, self._stack.name, self._say):
-            kept = await self._apply(prune)
+        async with turn(self._session, self._stack.name, self._say) as mine:
+            kept = await self._apply(prune, mine)
         if not self._detach:
             await self._wait_and_note(kept)
         if prune and prune_objects:
@@ -78,7 +78,7 @@ class Deployment:
         if not self._done:
             self._say(f"Nothing changed: stack {self._stack.name} is what the files say")
 
-    async def _apply(self, prune: bool) -> Kept | None:
+    async def _apply(self, prune: bool, mine: Turn) -> Kept | None:
         """Change what is to change; gives the revision that was kept of it."""
         self._there = await inventory(self._session, self._stack.name)
         await self._check_external()
@@ -88,7 +88,7 @@ class Deployment:
         secrets, configs = await objects.run()
         self._there = objects.there
         self._stack.services = [with_versions(spec, secrets, configs) for spec in self._stack.services]
-        await self._services()
+        await self._services(mine)
         kept = await record(
             self._session, self._stack.name, self._there, self._stack.services, self._stack.networks, self._source,
             _summary(self._done),
@@ -121,10 +121,10 @@ class Deployment:
 
     # --- services -------------------------------------------------------------------------------------------------
 
-    async def _services(self) -> None:
+    async def _services(self, mine: Turn) -> None:
         for spec in self._stack.services:
             if spec.annotations.name not in self._there.services and not self._detach:
-                await self._wait_for_dependencies(spec)
+                await self._wait_for_dependencies(spec, mine)
             await self._service(spec)
 
     async def _service(self, spec: ServiceSpec) -> None:
@@ -185,7 +185,7 @@ class Deployment:
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
-    async def _wait_for_dependencies(self, spec: ServiceSpec) -> None:
+    async def _wait_for_dependencies(self, spec: ServiceSpec, mine: Turn) -> None:
         """A service that is deployed for the first time comes after what it depends on is as far as it asks for."""
         wanted = {self._deployed[each.service].id: each for each in spec.depends_on if each.service in self._deployed}
         if not wanted:
@@ -199,7 +199,8 @@ class Deployment:
             left = self._not_deployed()
             raise CommandFailed(f"{failure}; {_listed(left)} not deployed, as {name} depends on it") from None
         except asyncio.CancelledError:
-            click.echo(f"Interrupted: {_listed(self._not_deployed())} not deployed.", err=True)
+            why = "Given up" if mine.lost else "Interrupted"
+            click.echo(f"{why}: {_listed(self._not_deployed())} not deployed.", err=True)
             raise
 
     def _not_deployed(self) -> list[str]:

@@ -39,7 +39,9 @@ def who() -> str:
     return f"uid {os.getuid()}@{socket.gethostname()}"
 
 
-class _Turn:
+class Turn:
+    """The right to deploy a stack."""
+
     def __init__(self, session: Session, stack: str) -> None:
         self._session = session
         self._stack = stack
@@ -51,6 +53,8 @@ class _Turn:
         }
         self._mine: Config | None = None
         self._beats = 0
+        # Another process has taken the turn from this one.
+        self.lost = False
 
     async def take(self, say: Callable[[str], None]) -> None:
         """Wait until this process holds the turn."""
@@ -141,6 +145,16 @@ class _Turn:
                 if error.code() != grpc.StatusCode.UNAVAILABLE or loop.time() - heard > DEAD_SECONDS:
                     return
 
+    async def taken_by(self) -> str:
+        """Who has the turn now, for people."""
+        import grpc
+
+        with suppress(grpc.aio.AioRpcError):
+            other = await self._look()
+            if other is not None:
+                return other.spec.annotations.labels.get(_HOLDER, "somebody")
+        return "somebody, who has finished already,"
+
     async def give_back(self) -> None:
         """Let the next one go on."""
         import grpc
@@ -153,37 +167,35 @@ class _Turn:
 
 
 @asynccontextmanager
-async def turn(session: Session, stack: str, say: Callable[[str], None]) -> AsyncIterator[None]:
+async def turn(session: Session, stack: str, say: Callable[[str], None]) -> AsyncIterator[Turn]:
     """Hold the turn of `stack`; `say` tells a person what is waited for.
 
     Raises CommandFailed when another process takes the turn away meanwhile (this one was not heard of for too long).
     """
-    mine = _Turn(session, stack)
+    mine = Turn(session, stack)
     await mine.take(say)
     working = asyncio.current_task()
     assert working is not None
     keeping = asyncio.create_task(mine.keep())
-    lost = False
 
     def stop(task: asyncio.Task[None]) -> None:
-        nonlocal lost
         if not task.cancelled():
-            lost = True
+            mine.lost = True
             working.cancel()
 
     keeping.add_done_callback(stop)
     try:
-        yield
+        yield mine
     except asyncio.CancelledError:
-        if not lost:
+        if not mine.lost:
             raise
         working.uncancel()
         raise CommandFailed(
-            f"another deploy of stack {stack} took over, as this one was not heard of for {DEAD_SECONDS:g} seconds: "
-            "nothing more was changed (flota stack diff shows what is left to do)"
+            f"{await mine.taken_by()} took over stack {stack} with another deploy, as this one was not heard of for "
+            f"{DEAD_SECONDS:g} seconds: this one changes nothing more (flota stack diff shows what it has left undone)"
         ) from None
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-        if not lost:
+        if not mine.lost:
             await mine.give_back()

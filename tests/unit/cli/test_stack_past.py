@@ -240,6 +240,10 @@ services:
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "flota: another deploy of stack shop took over" in err
+    assert err.splitlines()[-2:] == [
+        "Given up: shop_b is not deployed.",
+        "flota: alice@far took over stack shop with another deploy, as this one was not heard of for 20 seconds: "
+        "this one changes nothing more (flota stack diff shows what it has left undone)",
+    ]
     assert names_of(working, "services") == {"shop_a"}
     assert "shop.deploying" in names_of(working, "configs"), "the other one's turn stays"
