@@ -15,10 +15,10 @@ from flota.manager.clock import Clock
 from flota.manager.orchestrator.changes import Group, commit
 from flota.manager.store import Event, Store
 from flota.manager.watch_loop import RETRY_DELAY, WatchLoop
-from flota.v1.objects_pb2 import Cluster, Network, Service, Task
+from flota.v1.objects_pb2 import Cluster, Network, Node, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import TaskState
+from flota.v1.types_pb2 import NodeState, TaskState
 
 _log = structlog.get_logger("allocator")
 
@@ -27,17 +27,19 @@ class Allocator(WatchLoop):
     """A loop of the leader."""
 
     name = "allocator"
-    kinds = ("network", "service", "task", "cluster")
+    kinds = ("network", "service", "task", "node", "cluster")
 
     def __init__(self, store: Store, clock: Clock) -> None:
         super().__init__(store, clock)
         # Objects to look at, by id, oldest first; and those that must wait until something is given back.
         self._dirty: dict[str, str] = {}
         self._blocked: dict[str, str] = {}
+        # Services that something is refused to, and what.
+        self._refused: dict[str, str] = {}
 
     def _begin(self) -> None:
         self._allocation = Allocation(self._store)
-        self._blocked = {}
+        self._blocked, self._refused = {}, {}
         self._dirty = {network.id: "network" for network in self._store.networks}
         self._dirty |= {service.id: "service" for service in self._store.services}
         self._dirty |= {task.id: "task" for task in self._store.tasks.by("state", TaskState.TASK_STATE_NEW)}
@@ -51,6 +53,7 @@ class Allocator(WatchLoop):
                 case Service() as service:
                     if removed:
                         self._allocation.release_service(service.id)
+                        self._refused.pop(service.id, None)
                         self._unblock()
                     else:
                         self._dirty[service.id] = "service"
@@ -60,6 +63,10 @@ class Allocator(WatchLoop):
                     else:
                         self._dirty[network.id] = "network"
                     self._unblock()
+                case Node() as node:
+                    # What was there keeps its addresses for itself no longer.
+                    if removed or node.status.state == NodeState.NODE_STATE_DOWN:
+                        self._unblock()
                 case Cluster() if event.kind == StoreAction.KIND_CREATE:
                     # Only now are the address pools known.
                     self._begin()
@@ -74,6 +81,8 @@ class Allocator(WatchLoop):
                 self._unblock()
         elif task.status.state == TaskState.TASK_STATE_NEW and task.id not in self._blocked:
             self._dirty[task.id] = "task"
+            # It may be in a slot that has no addresses yet.
+            self._dirty.setdefault(task.service_id, "service")
 
     def _unblock(self) -> None:
         self._dirty |= self._blocked
@@ -120,6 +129,7 @@ class Allocator(WatchLoop):
     def _service(self, service_id: str, services: dict[str, Service]) -> Service | None:
         service = self._store.services.get(service_id)
         made = None if service is None else self._allocation.allocate_service(service)
+        self._refused.pop(service_id, None)
         if made is not None:
             services[service_id] = made
             self._unblock_tasks_of(service_id)
@@ -137,6 +147,8 @@ class Allocator(WatchLoop):
             return None
         if task.desired_state > TaskState.TASK_STATE_COMPLETE:
             return None
+        if task.service_id in self._refused:
+            raise Exhausted(self._refused[task.service_id])
         service = services.get(task.service_id) or self._store.services.get(task.service_id)
         return self._allocation.allocate_task(task, service, self._clock.now())
 
@@ -145,6 +157,8 @@ class Allocator(WatchLoop):
         self._blocked[object_id] = kind
         if tell:
             _log.warning("cannot allocate", kind=kind, id=object_id, reason=reason)
+            if kind == "service":
+                self._refused[object_id] = reason
         task = self._store.tasks.get(object_id) if kind == "task" else None
         if task is None or task.status.message == reason:
             return None

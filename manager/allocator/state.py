@@ -7,6 +7,7 @@ nothing. When such a copy could not be committed, `reload` brings the memory bac
 from flota.manager.allocator.addresses import Taken
 from flota.manager.allocator.networks import DEFAULT_LENGTH, DEFAULT_POOLS, Networks
 from flota.manager.allocator.ports import Ports
+from flota.manager.allocator.slots import KeptAddresses
 from flota.manager.clock import timestamp
 from flota.manager.store import ReadTables
 from flota.v1.objects_pb2 import Network, Service, Task
@@ -31,6 +32,7 @@ class Allocation:
         self._tables = tables
         self._networks = Networks(pools, length)
         self._ports = Ports()
+        self._kept = KeptAddresses(tables, self._networks)
         self._services: dict[str, Addresses] = {}
         self._tasks: dict[str, Addresses] = {}
         # The ingress network's id, once somebody needed it.
@@ -61,43 +63,73 @@ class Allocation:
     # Services.
 
     def allocate_service(self, service: Service) -> Service | None:
-        """A copy with its endpoint, or None if that is as it should be. Raises Exhausted, Taken, NotYet."""
-        if endpoint_is_current(service):
+        """A copy with its endpoint and its slots' addresses, or None if both are as they should be.
+
+        Raises Exhausted, Taken, NotYet.
+        """
+        if self._is_current(service):
             return None
+        for attachment in service.spec.task.networks:
+            self._must_have(attachment.target)
+        allocated = Service()
+        allocated.CopyFrom(service)
+        del allocated.slot_addresses[:]
+        allocated.slot_addresses.extend(self._kept.allocate(service))
+        self._settle_tasks(service.id)
+        if not endpoint_is_current(service):
+            allocated.endpoint.CopyFrom(self._endpoint(service))
+        return allocated
+
+    def _is_current(self, service: Service) -> bool:
+        return endpoint_is_current(service) and self._kept.is_current(service)
+
+    def _endpoint(self, service: Service) -> Endpoint:
+        """The endpoint that the service asks for, with what it had of it. Raises Exhausted, Taken."""
         spec = service.spec.endpoint
         wanted = _virtual_networks(service)
-        for network_id in wanted:
-            self._must_have(network_id)
         had = {vip.network_id: vip.address for vip in service.endpoint.virtual_ips}
         endpoint = Endpoint(spec=spec)
         endpoint.ports.extend(self._ports.assign(service.id, spec.ports, service.endpoint.ports))
-        addresses: Addresses = []
-        for network_id in wanted:
-            given = [had.pop(network_id)] if network_id in had else self._networks.give(network_id, versions=(4,))
-            addresses.append((network_id, given))
+        new: Addresses = []
+        try:
+            for network_id in wanted:
+                if network_id not in had:
+                    new.append((network_id, self._networks.give(network_id, versions=(4,))))
+        except Exception:
+            self._give_back(new)
+            raise
+        addresses = [(network_id, [had.pop(network_id)]) for network_id in wanted if network_id in had] + new
+        for network_id, given in sorted(addresses, key=lambda one: wanted.index(one[0])):
             endpoint.virtual_ips.add(network_id=network_id, address=given[0])
-        for network_id, address in had.items():
-            self._networks.take_back(network_id, [address])
+        self._give_back([(network_id, [address]) for network_id, address in had.items()])
         self._services[service.id] = addresses
-        allocated = Service()
-        allocated.CopyFrom(service)
-        allocated.endpoint.CopyFrom(endpoint)
-        return allocated
+        return endpoint
 
     def release_service(self, service_id: str) -> None:
         """The service is gone."""
         for network_id, addresses in self._services.pop(service_id, ()):
             self._networks.take_back(network_id, addresses)
+        self._kept.release(service_id)
+        self._settle_tasks(service_id)
         self._ports.release(service_id)
+
+    def _settle_tasks(self, service_id: str) -> None:
+        """An address is its task's if it is not its slot's (any longer)."""
+        for task in self._tables.tasks.by("service", service_id):
+            if task.id in self._tasks:
+                self._tasks[task.id] = self._kept.own(task)
 
     # Tasks.
 
     def allocate_task(self, task: Task, service: Service | None, now: float) -> Task:
         """A copy with its addresses, PENDING. `service` as it will be. Raises Exhausted, Taken, NotYet."""
-        if service is not None and not endpoint_is_current(service):
+        if service is not None and not self._is_current(service):
             raise NotYet("waits for its service's endpoint")
         for attachment in task.spec.networks:
             self._must_have(attachment.target)
+        holder = self._kept.holder(task)
+        if holder is not None:
+            raise NotYet(f"waits until task {holder.id} has ended, which has the addresses of slot {task.slot}")
         ingress = self._ingress_of(task)
         self.release_task(task.id)
         pending = Task()
@@ -106,8 +138,10 @@ class Allocation:
         addresses: Addresses = []
         try:
             for attachment in task.spec.networks:
-                given = self._networks.give(attachment.target, attachment.addresses)
-                addresses.append((attachment.target, given))
+                given = self._kept.of(task, attachment.target)
+                if given is None:
+                    given = self._networks.give(attachment.target, attachment.addresses)
+                    addresses.append((attachment.target, given))
                 pending.networks.add(network_id=attachment.target, addresses=given, aliases=attachment.aliases)
             if ingress is not None:
                 given = self._networks.give(ingress)
@@ -116,7 +150,7 @@ class Allocation:
         except Exception:
             self._give_back(addresses)
             raise
-        if addresses:
+        if pending.networks:
             self._tasks[task.id] = addresses
         if service is not None and service.endpoint.spec == task.endpoint.spec:
             pending.endpoint.CopyFrom(service.endpoint)
@@ -148,6 +182,7 @@ class Allocation:
             self.release_service(object_id)
         if service is not None:
             self._take_service(service)
+            self._settle_tasks(service.id)
         if task is not None:
             self._take_task(task)
 
@@ -178,6 +213,7 @@ class Allocation:
             self._networks.take_back(network_id, given)
 
     def _take_service(self, service: Service) -> None:
+        self._kept.restore(service)
         if not service.HasField("endpoint"):
             return
         addresses = [(vip.network_id, [vip.address]) for vip in service.endpoint.virtual_ips]
@@ -193,7 +229,7 @@ class Allocation:
     def _take_task(self, task: Task) -> None:
         if is_terminal(task) or task.status.state == TaskState.TASK_STATE_NEW or not task.networks:
             return
-        addresses = [(one.network_id, list(one.addresses)) for one in task.networks]
+        addresses = self._kept.own(task)
         for network_id, given in addresses:
             self._networks.take(network_id, given)
         self._tasks[task.id] = addresses

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from flota.manager.control.names import check_annotations, check_duration, check_service_name, check_unique
 from flota.manager.control.task_rules import check_task
 from flota.rpc.errors import InvalidArgument
+from flota.v1.network_options import STABLE_ADDRESS_OPTION, keeps_address
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import Dependency, EndpointSpec, PortConfig, RebalancePolicy, UpdateConfig
 
@@ -78,6 +79,21 @@ def check_mode(spec: ServiceSpec) -> None:
         if attachment.addresses and not one_task:
             raise InvalidArgument.of(
                 "network address", attachment.addresses[0], "only a service with a single replica can ask for one"
+            )
+    if any(map(keeps_address, spec.task.networks)):
+        _check_can_keep_addresses(spec)
+
+
+def _check_can_keep_addresses(spec: ServiceSpec) -> None:
+    """One address cannot be at two places."""
+    if mode_of(spec) != "replicated":
+        raise InvalidArgument(f"only replicated services can have the network option {STABLE_ADDRESS_OPTION}")
+    for word, config in (("update", spec.update), ("rollback", spec.rollback)):
+        if config.order == UpdateConfig.ORDER_START_FIRST:
+            raise InvalidArgument.of(
+                f"{word} order",
+                "start-first",
+                "a task that keeps its address needs stop-first: two cannot have it",
             )
 
 

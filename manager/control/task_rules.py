@@ -12,6 +12,7 @@ from flota.manager import constraint
 from flota.manager.control.container_rules import check_container
 from flota.manager.control.names import check_alias, check_duration
 from flota.rpc.errors import InvalidArgument, Unsupported
+from flota.v1.network_options import FALSE, STABLE_ADDRESS_OPTION, TRUE
 from flota.v1.specs_pb2 import TaskSpec
 from flota.v1.types_pb2 import (
     GenericResource,
@@ -149,5 +150,11 @@ def check_attachments(attachments: Iterable[NetworkAttachmentConfig]) -> None:
                 ipaddress.IPv4Address(address.partition("/")[0])
             except ValueError:
                 raise InvalidArgument.of("network address", address, "an IPv4 address is needed") from None
-        if attachment.driver_options:
-            raise Unsupported(f"driver options for the attachment to network {attachment.target} are not supported yet")
+        for option, value in attachment.driver_options.items():
+            if option != STABLE_ADDRESS_OPTION:
+                raise Unsupported(
+                    f"option {option!r} of the attachment to network {attachment.target} is not supported: "
+                    f"only {STABLE_ADDRESS_OPTION} is"
+                )
+            if value.lower() not in (*TRUE, *FALSE):
+                raise InvalidArgument.of(f"option {option}", value, "no value, true or false is needed")

@@ -8,8 +8,9 @@ Pure over a picture of the nodes, which is as before when `plan` returns. Two ai
 2. All of them together: nodes have about equally many tasks, by moves that leave the first aim as it is. So services of
    one task use a new node as well.
 
-A move goes only where every filter lets the task in and no move of the service failed lately; services that binpack
-or follow their volumes are left alone. Docker never moves a running task (moby#24103, open since 2016).
+A move goes only where every filter lets the task in and no move of the service failed lately; services that binpack,
+follow their volumes or keep their addresses are left alone. Docker never moves a running task (moby#24103, open since
+2016).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from flota.manager.scheduler.nodes import FAILURES_COUNT_FOR, NodeInfo, statical
 from flota.manager.scheduler.picture import Picture
 from flota.manager.scheduler.placement import is_label, label_of
 from flota.manager.store import ReadTables
+from flota.v1.network_options import keeps_address
 from flota.v1.objects_pb2 import Service, Task
 from flota.v1.types_pb2 import TaskState, UpdateStatus
 
@@ -49,6 +51,8 @@ def settled(service: Service, tables: ReadTables) -> bool:
     Not during an update, and not while a task that was replaced still runs.
     """
     if service.spec.WhichOneof("mode") not in (None, "replicated") or service.spec.stopped:
+        return False
+    if any(map(keeps_address, service.spec.task.networks)):
         return False
     if any(mount.volume_node_affinity for mount in service.spec.task.container.mounts):
         return False

@@ -454,6 +454,7 @@ class Service(_message.Message):
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     REBALANCE_ASKED_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    SLOT_ADDRESSES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     waits_for: _builtins.str
     """For people: what its first tasks, or its update, wait for. Empty = nothing."""
@@ -485,6 +486,10 @@ class Service(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Decision]:
         """The newest decisions about the service as a whole, oldest first."""
 
+    @_builtins.property
+    def slot_addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotAddresses]:
+        """Addresses that belong to its slots, whichever task is there: of networks with the option stable-address."""
+
     def __init__(
         self,
         *,
@@ -500,14 +505,45 @@ class Service(_message.Message):
         waits_for: _builtins.str = ...,
         rebalance_asked: _timestamp_pb2.Timestamp | None = ...,
         decisions: _abc.Iterable[_types_pb2.Decision] | None = ...,
+        slot_addresses: _abc.Iterable[Global___SlotAddresses] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "rebalance_asked", b"rebalance_asked", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "rebalance_asked", b"rebalance_asked", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "previous_spec_version", b"previous_spec_version", "rebalance_asked", b"rebalance_asked", "slot_addresses", b"slot_addresses", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class SlotAddresses(_message.Message):
+    """SlotAddresses are what the tasks of one slot have on one network, one after the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    network_id: _builtins.str
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With prefix lengths: 10.0.1.5/24"""
+
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        network_id: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "network_id", b"network_id", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotAddresses: _TypeAlias = SlotAddresses  # noqa: Y015
 
 @_typing.final
 class ServiceRevision(_message.Message):

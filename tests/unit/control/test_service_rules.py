@@ -269,10 +269,27 @@ def test_what_is_fine_is_fine(text: str) -> None:
         ),
         (
             in_task('networks { target: "n" driver_options { key: "a" value: "b" } }'),
-            "driver options for the attachment to network n are not supported yet",
+            "option 'a' of the attachment to network n is not supported: only stable-address is",
         ),
     ],
 )
 def test_what_docker_has_and_flota_has_not_is_told_so(text: str, said: str) -> None:
     with refused(Unsupported, said):
         check_service(spec_with(text))
+
+
+STABLE = 'networks { target: "n" driver_options { key: "stable-address" value: "%s" } }'
+
+
+def test_a_slot_may_keep_its_address() -> None:
+    check_service(spec_with(in_task(STABLE % "") + "replicated { replicas: 3 }"))
+    for text, said in (
+        (in_task(STABLE % "maybe"), "invalid option stable-address 'maybe': no value, true or false is needed"),
+        (
+            in_task(STABLE % "true") + "update { order: ORDER_START_FIRST }",
+            "invalid update order 'start-first': a task that keeps its address needs stop-first: two cannot have it",
+        ),
+        (in_task(STABLE % "") + "global {}", "only replicated services can have the network option stable-address"),
+    ):
+        with refused(InvalidArgument, said):
+            check_service(spec_with(text))
