@@ -28,6 +28,7 @@ from flota.cli.session import Session, talks
 @talks
 async def create(session: Session, /, image: str, arguments: tuple[str, ...], **flags: Any) -> None:
     """Create a service from IMAGE, which runs COMMAND (or the image's) in each of its tasks."""
+    from flota.cli.image_pins import pin
     from flota.cli.service.flags import spec_of_flags
     from flota.cli.service.following import Manner
     from flota.cli.service.references import fill_in
@@ -41,6 +42,8 @@ async def create(session: Session, /, image: str, arguments: tuple[str, ...], **
         from flota.cli.registry_auth import credentials_for
 
         spec.task.container.registry_auth = credentials_for(image)
+    if not flags["no_resolve_image"]:
+        warnings += await pin(session, spec)
     answer = await session.control.CreateService(CreateServiceRequest(spec=spec))
     warnings += answer.warnings
     manner = Manner(flags["detach"], flags["quiet"], flags["form"], flags["standstill"])

@@ -31,6 +31,7 @@ _MANNERS = {"detach", "standstill", "quiet", "rollback", "form", "with_registry_
 async def update(session: Session, /, service: str, **flags: Any) -> None:
     """Change SERVICE; tasks that no longer fit are replaced in a rolling way."""
     from flota.cli.commands.service_scale import go_back
+    from flota.cli.image_pins import pin
     from flota.cli.service.flags import changed_spec
     from flota.cli.service.following import Manner, change
     from flota.cli.service.references import fill_in
@@ -63,5 +64,7 @@ async def update(session: Session, /, service: str, **flags: Any) -> None:
         from flota.cli.registry_auth import credentials_for
 
         spec.task.container.registry_auth = credentials_for(spec.task.container.image)
+    if flags["image"] and not flags["no_resolve_image"]:
+        warnings += await pin(session, spec)
     request = UpdateServiceRequest(service_id=found.id, version=found.meta.version, spec=spec)
     await change(session, request, service, manner, warnings)

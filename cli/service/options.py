@@ -141,7 +141,11 @@ def _common() -> list[Decorator]:
         click.option("--log-opt", multiple=True, metavar="KEY=VALUE", help="Option of the log driver."),
         click.option("--no-healthcheck", is_flag=True, help="Not even the image's health check."),
         click.option("--with-registry-auth", is_flag=True, help="Send your registry credentials to the workers."),
-        click.option("--no-resolve-image", is_flag=True, help="Only for Docker's sake: workers resolve images."),
+        click.option(
+            "--no-resolve-image",
+            is_flag=True,
+            help="Leave the tag as it is: do not ask the registry for the image's digest.",
+        ),
         quiet_option("Do not show progress."),
         detach_option,
         timeout_option,

@@ -16,6 +16,7 @@ import click
 
 from flota.cli import lookup
 from flota.cli.failures import CommandFailed
+from flota.cli.image_pins import pin_all
 from flota.cli.stack.history import Kept, forget, record, set_outcome
 from flota.cli.stack.inventory import Inventory, inventory, tasks_of
 from flota.cli.stack.objects import Objects
@@ -88,6 +89,7 @@ class Deployment:
         secrets, configs = await objects.run()
         self._there = objects.there
         self._stack.services = [with_versions(spec, secrets, configs) for spec in self._stack.services]
+        self._warn(*await pin_all(self._session, self._stack.services, self._there.services, self._resolve_image))
         await self._services(mine)
         kept = await record(
             self._session, self._stack.name, self._there, self._stack.services, self._stack.networks, self._source,

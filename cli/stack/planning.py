@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flota.cli.colours import wanted
+from flota.cli.image_pins import pin_all
 from flota.cli.output.objects import print_data
 from flota.cli.stack.fingerprint import same_secret
 from flota.cli.stack.inventory import inventory
@@ -54,6 +55,8 @@ async def plan_of(session: Session, stack: Stack, prune: bool, resolve_image: st
     from flota.v1.control_pb2 import ListNetworksRequest
 
     there = await inventory(session, stack.name)
+    for warning in await pin_all(session, stack.services, there.services, resolve_image):
+        click.echo(f"Warning: {warning}", err=True)
     networks = (await session.control.ListNetworks(ListNetworksRequest())).networks
     everything = There(
         there.services, there.networks, there.secrets, there.configs, {network.id: network for network in networks}

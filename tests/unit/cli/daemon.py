@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import structlog
+from grpc import StatusCode
 
 from flota.manager.control import Control as RealControl
 from flota.manager.logbroker.broker import LogBroker
 from flota.manager.orchestrator.leader import leader_loops
-from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound, PermissionDenied
+from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from flota.rpc.servers import local_server
 from flota.rpc.tokens import JoinToken
 from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc
@@ -131,6 +132,9 @@ class Agent(local_pb2_grpc.AgentServicer):
         self.received = b""
         self.options: local_pb2.ImportImageRequest.Options | None = None
         self.pulled: local_pb2.PullImageRequest | None = None
+        # What registries have: image → digest. While it is None the worker cannot ask one.
+        self.registry: dict[str, str] | None = None
+        self.resolved: list[local_pb2.ResolveImageRequest] = []
 
     async def ListImages(self, request: Any, context: Any) -> local_pb2.ListImagesResponse:
         return local_pb2.ListImagesResponse(images=self.images)
@@ -170,6 +174,15 @@ class Agent(local_pb2_grpc.AgentServicer):
             if request.reference in image.references:
                 return local_pb2.InspectImageResponse(image=image, configuration=b'{"config": {"Cmd": ["sh"]}}')
         raise NotFound(f"no such image: {request.reference} (on this node)")
+
+    async def ResolveImage(self, request: Any, context: Any) -> local_pb2.ResolveImageResponse:
+        if self.registry is None:
+            await context.abort(StatusCode.UNIMPLEMENTED, "an older worker")
+            raise AssertionError("abort raises")
+        self.resolved.append(request)
+        if request.reference not in self.registry:
+            raise Unavailable("registry docker.io cannot be reached: no such host")
+        return local_pb2.ResolveImageResponse(digest=self.registry[request.reference])
 
     async def TagImage(self, request: Any, context: Any) -> local_pb2.TagImageResponse:
         self.tagged = request
