@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flota.cli.failures import BadFlag
-from flota.v1.control_pb2 import EventsRequest, SwarmEvent
+from flota.v1.control_pb2 import EventsRequest
+from flota.v1.store_pb2 import SwarmEvent
 
 if TYPE_CHECKING:
     from flota.cli.filters import Filters

@@ -18,6 +18,7 @@ from flota.manager.bootstrap import begin_anew, create_cluster, take_over
 from flota.manager.ca.join import with_port
 from flota.manager.ca.service import NodeCa
 from flota.manager.clock import SystemClock
+from flota.manager.control.happenings import told
 from flota.manager.control.servicer import Control
 from flota.manager.dispatcher import Dispatcher
 from flota.manager.ghosts import GhostHunter
@@ -67,7 +68,7 @@ class Manager:
     def __init__(self, config: ManagerConfig) -> None:
         """Raises FileNotFoundError or ValueError when the identity cannot be read."""
         self.config = config
-        self.store = Store()
+        self.store = Store(tell=told)
         # Servers and channels notice a renewed certificate by themselves, each through an Identity of its own.
         self._server_identity = Identity(Path(config.identity_directory))
         self._identity = Identity(Path(config.identity_directory))

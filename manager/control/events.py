@@ -1,4 +1,7 @@
-"""Events: what has happened in the cluster, as a stream. The past is what the store's watch still keeps."""
+"""Events: what has happened in the cluster, as a stream.
+
+The past is what the store still keeps: its last changes, and before them what the snapshot it started from could tell.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +13,8 @@ from flota.manager.control.base import ControlBase
 from flota.manager.control.happenings import KINDS, told
 from flota.manager.control.watch import EventBuffer, Selection
 from flota.rpc.errors import InvalidArgument
-from flota.v1.control_pb2 import EventsRequest, SwarmEvent
+from flota.v1.control_pb2 import EventsRequest
+from flota.v1.store_pb2 import SwarmEvent
 
 # So many changes of the past are read before others get their turn.
 _AT_ONCE = 500
@@ -29,29 +33,33 @@ class Events(ControlBase):
             raise InvalidArgument("since is later than until")
         store = await self._fresh()
         with store.watch(*KINDS, after=store.kept_since if since is not None else None) as watcher:
-            past = watcher.drain()
+            before, past = store.told_before if since is not None else (), watcher.drain()
             buffer = EventBuffer(self.max_waiting)
             self._streams.add(buffer)
             pump = asyncio.create_task(buffer.fill(watcher, Selection(())))
             try:
+                for event in before:
+                    if _within(event.at, since, until):
+                        yield event
                 for index, change in enumerate(past):
                     if index % _AT_ONCE == _AT_ONCE - 1:
                         await asyncio.sleep(0)
-                    at = _nanoseconds(change.at)
-                    if at < (since or 0) or (until is not None and at > until):
-                        continue
-                    if (event := told(change, store)) is not None:
-                        yield event
+                    if _within(change.at, since, until) and (news := told(change, store)) is not None:
+                        yield news
                 while request.follow:
                     change = await buffer.take()
                     if until is not None and _nanoseconds(change.at) > until:
                         return
-                    if (event := told(change, store)) is not None:
-                        yield event
+                    if (news := told(change, store)) is not None:
+                        yield news
             finally:
                 self._streams.discard(buffer)
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
+
+
+def _within(at: Timestamp, since: int | None, until: int | None) -> bool:
+    return (since or 0) <= _nanoseconds(at) and (until is None or _nanoseconds(at) <= until)
 
 
 def _nanoseconds(stamp: Timestamp) -> int:

@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from flota.manager.store import Event, Store
 from flota.manager.store.schema import StoreObject
-from flota.v1.control_pb2 import SwarmEvent
 from flota.v1.objects_pb2 import Cluster, Network, Node, Service, ServiceHistory, Task
-from flota.v1.store_pb2 import StoreAction
+from flota.v1.store_pb2 import StoreAction, SwarmEvent
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, NodeState, TaskState, UpdateStatus
 
 T = TypeVar("T")

@@ -9,18 +9,19 @@ Reads: the tables, at once, as of the last entry applied on this manager.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.manager.clock import Clock, SystemClock
+from flota.manager.store.memory import Memory
 from flota.manager.store.schema import KINDS, StoreObject, unwrap, word_of, wrap
 from flota.manager.store.tables import Table
 from flota.manager.store.transaction import Transaction
 from flota.manager.store.watch import Event, Watcher, WatchHub
 from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, ServiceHistory, Task
-from flota.v1.store_pb2 import StoreAction, StoreSnapshot, StoreTransaction
+from flota.v1.store_pb2 import StoreAction, StoreSnapshot, StoreTransaction, SwarmEvent
 
 R = TypeVar("R")
 _Action = tuple["StoreAction.Kind.ValueType", str, StoreObject]
@@ -62,10 +63,14 @@ class Proposer(Protocol):
 class Store:
     """Tables in memory; see the module's docstring."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(
+        self, clock: Clock | None = None, tell: "Callable[[Event, Store], SwarmEvent | None] | None" = None
+    ) -> None:
+        """`tell` says what a change means to people; snapshots carry the newest of that."""
         self._clock: Clock = clock or SystemClock()
         self._proposer: Proposer | None = None
         self._hub = WatchHub()
+        self._memory = Memory(self._hub, None if tell is None else lambda event: tell(event, self))
         self._index = 0
         self._use_tables(_new_tables())
 
@@ -149,6 +154,11 @@ class Store:
         """A watch may begin after this version, or any later one."""
         return self._hub.complete_since
 
+    @property
+    def told_before(self) -> Sequence[SwarmEvent]:
+        """What people were told of changes up to `kept_since`, as far as it is known; oldest first."""
+        return self._memory.before
+
     # The state machine.
 
     def apply(self, index: int, data: bytes) -> Conflict | None:
@@ -219,8 +229,8 @@ class Store:
 
     def snapshot(self) -> Callable[[], bytes]:
         """Freeze the store now; the function that comes back writes it out, and may run in another thread."""
-        frozen = self.everything()
-        return lambda: b"".join(_written(frozen))
+        frozen, told = self.everything(), self._memory.freeze()
+        return lambda: b"".join([*_written(frozen), StoreSnapshot(events=told()).SerializeToString()])
 
     def restore(self, data: bytes, index: int = 0) -> None:
         """Replace everything by a snapshot taken at `index`. Open watches end with WatchClosed."""
@@ -229,7 +239,8 @@ class Store:
     def reader(self, data: bytes, index: int) -> Callable[[], None]:
         """Read a snapshot, in any thread; the function that comes back puts it in place, quickly."""
         tables = _new_tables()
-        for envelope in StoreSnapshot.FromString(data).objects:
+        snapshot = StoreSnapshot.FromString(data)
+        for envelope in snapshot.objects:
             thing = _detached(unwrap(envelope))
             tables[word_of(thing)].put(thing)
 
@@ -237,6 +248,7 @@ class Store:
             self._use_tables(tables)
             self._index = index
             self._hub.reset(index)
+            self._memory.replace(snapshot.events, index)
 
         return replace
 

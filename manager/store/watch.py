@@ -130,6 +130,10 @@ class WatchHub:
         """Everything later than this version is still kept."""
         return self._complete_since
 
+    def kept(self) -> list[list[Event]]:
+        """The transactions that are still kept, oldest first."""
+        return list(self._history)
+
     def forget(self, watcher: Watcher) -> None:
         """The watch is not needed any longer."""
         if watcher in self._watchers:

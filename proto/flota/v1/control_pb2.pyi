@@ -1808,7 +1808,9 @@ Global___WatchMessage: _TypeAlias = WatchMessage  # noqa: Y015
 
 @_typing.final
 class EventsRequest(_message.Message):
-    """Events: what has happened in the cluster, for people and tools. What is kept of the past is the last 10,000 changes."""
+    """Events: what has happened in the cluster, for people and tools. What is kept of the past: the last 10,000 changes
+    while a manager runs; of the time before it began, the newest 1,000 events, which snapshots carry.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1839,66 +1841,3 @@ class EventsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EventsRequest: _TypeAlias = EventsRequest  # noqa: Y015
-
-@_typing.final
-class SwarmEvent(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class AttributesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    AT_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    ACTION_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
-    ATTRIBUTES_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    kind: _builtins.str
-    """service, task, node, network, secret, config, cluster"""
-    action: _builtins.str
-    """create, update, remove; of tasks: running, complete, failed, rejected, shutdown, orphaned"""
-    id: _builtins.str
-    @_builtins.property
-    def at(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """name, and what has changed: replicas.old, replicas.new, state.old, state.new, …"""
-
-    @_builtins.property
-    def version(self) -> _types_pb2.Version:
-        """The version of the cluster's state; the same on every manager."""
-
-    def __init__(
-        self,
-        *,
-        at: _timestamp_pb2.Timestamp | None = ...,
-        kind: _builtins.str = ...,
-        action: _builtins.str = ...,
-        id: _builtins.str = ...,
-        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        version: _types_pb2.Version | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "version", b"version"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attributes", b"attributes", "id", b"id", "kind", b"kind", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SwarmEvent: _TypeAlias = SwarmEvent  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from flota.v1 import control_pb2 as flota_dot_v1_dot_control__pb2
+from flota.v1 import store_pb2 as flota_dot_v1_dot_store__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -212,7 +213,7 @@ class ControlStub:
         self.Events = channel.unary_stream(
                 '/flota.v1.Control/Events',
                 request_serializer=flota_dot_v1_dot_control__pb2.EventsRequest.SerializeToString,
-                response_deserializer=flota_dot_v1_dot_control__pb2.SwarmEvent.FromString,
+                response_deserializer=flota_dot_v1_dot_store__pb2.SwarmEvent.FromString,
                 _registered_method=True)
 
 
@@ -618,7 +619,7 @@ def add_ControlServicer_to_server(servicer, server):
             'Events': grpc.unary_stream_rpc_method_handler(
                     servicer.Events,
                     request_deserializer=flota_dot_v1_dot_control__pb2.EventsRequest.FromString,
-                    response_serializer=flota_dot_v1_dot_control__pb2.SwarmEvent.SerializeToString,
+                    response_serializer=flota_dot_v1_dot_store__pb2.SwarmEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1592,7 +1593,7 @@ class Control:
             target,
             '/flota.v1.Control/Events',
             flota_dot_v1_dot_control__pb2.EventsRequest.SerializeToString,
-            flota_dot_v1_dot_control__pb2.SwarmEvent.FromString,
+            flota_dot_v1_dot_store__pb2.SwarmEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ What people and tools ask of the cluster. Every update names the version it rest
 
 from collections import abc as _abc
 from flota.v1 import control_pb2 as _control_pb2
+from flota.v1 import store_pb2 as _store_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -68,7 +69,7 @@ class ControlStub:
     """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchMessage]
     """Streams changes as they are committed. What a client waits with instead of asking again and again."""
-    Events: _grpc.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _control_pb2.SwarmEvent]
+    Events: _grpc.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _store_pb2.SwarmEvent]
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -110,7 +111,7 @@ class ControlAsyncStub(ControlStub):
     """Answered by the manager that is asked, which keeps a copy of everything; without a quorum as of what it knows."""
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchMessage]  # type: ignore[assignment]
     """Streams changes as they are committed. What a client waits with instead of asking again and again."""
-    Events: _aio.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _control_pb2.SwarmEvent]  # type: ignore[assignment]
+    Events: _aio.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _store_pb2.SwarmEvent]  # type: ignore[assignment]
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -365,6 +366,6 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _control_pb2.EventsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_control_pb2.SwarmEvent], _abc.AsyncIterator[_control_pb2.SwarmEvent]]: ...
+    ) -> _typing.Union[_abc.Iterator[_store_pb2.SwarmEvent], _abc.AsyncIterator[_store_pb2.SwarmEvent]]: ...
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,30 +23,37 @@ _sym_db = _symbol_database.Default()
 
 
 from flota.v1 import objects_pb2 as flota_dot_v1_dot_objects__pb2
+from flota.v1 import types_pb2 as flota_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66lota/v1/store.proto\x12\x08\x66lota.v1\x1a\x16\x66lota/v1/objects.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n\x06Object\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x0e.flota.v1.NodeH\x00\x12$\n\x07service\x18\x02 \x01(\x0b\x32\x11.flota.v1.ServiceH\x00\x12\x1e\n\x04task\x18\x03 \x01(\x0b\x32\x0e.flota.v1.TaskH\x00\x12$\n\x07network\x18\x04 \x01(\x0b\x32\x11.flota.v1.NetworkH\x00\x12$\n\x07\x63luster\x18\x05 \x01(\x0b\x32\x11.flota.v1.ClusterH\x00\x12\"\n\x06secret\x18\x06 \x01(\x0b\x32\x10.flota.v1.SecretH\x00\x12\"\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x10.flota.v1.ConfigH\x00\x12\x33\n\x0fservice_history\x18( \x01(\x0b\x32\x18.flota.v1.ServiceHistoryH\x00\x42\x06\n\x04kind\"\xbc\x01\n\x0bStoreAction\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.flota.v1.StoreAction.Kind\x12 \n\x06object\x18\x02 \x01(\x0b\x32\x10.flota.v1.Object\"a\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_CREATE\x10\x01\x12\x0f\n\x0bKIND_UPDATE\x10\x02\x12\x0f\n\x0bKIND_REMOVE\x10\x03\x12\x10\n\x0cKIND_REQUIRE\x10\x04\"k\n\x10StoreTransaction\x12&\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x15.flota.v1.StoreAction\x12/\n\x0bproposed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rStoreSnapshot\x12!\n\x07objects\x18\x01 \x03(\x0b\x32\x10.flota.v1.Object\"\xb1\x02\n\x0c\x42\x61\x63kupHeader\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x10\n\x08hostname\x18\x05 \x01(\t\x12\x10\n\x08software\x18\x06 \x01(\t\x12\r\n\x05index\x18\x07 \x01(\x04\x12\x34\n\x07objects\x18\x08 \x03(\x0b\x32#.flota.v1.BackupHeader.ObjectsEntry\x12\x13\n\x0bwrapped_key\x18\t \x01(\x0c\x12\r\n\x05stale\x18\n \x01(\t\x1a.\n\x0cObjectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66lota/v1/store.proto\x12\x08\x66lota.v1\x1a\x16\x66lota/v1/objects.proto\x1a\x14\x66lota/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n\x06Object\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x0e.flota.v1.NodeH\x00\x12$\n\x07service\x18\x02 \x01(\x0b\x32\x11.flota.v1.ServiceH\x00\x12\x1e\n\x04task\x18\x03 \x01(\x0b\x32\x0e.flota.v1.TaskH\x00\x12$\n\x07network\x18\x04 \x01(\x0b\x32\x11.flota.v1.NetworkH\x00\x12$\n\x07\x63luster\x18\x05 \x01(\x0b\x32\x11.flota.v1.ClusterH\x00\x12\"\n\x06secret\x18\x06 \x01(\x0b\x32\x10.flota.v1.SecretH\x00\x12\"\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x10.flota.v1.ConfigH\x00\x12\x33\n\x0fservice_history\x18( \x01(\x0b\x32\x18.flota.v1.ServiceHistoryH\x00\x42\x06\n\x04kind\"\xbc\x01\n\x0bStoreAction\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.flota.v1.StoreAction.Kind\x12 \n\x06object\x18\x02 \x01(\x0b\x32\x10.flota.v1.Object\"a\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_CREATE\x10\x01\x12\x0f\n\x0bKIND_UPDATE\x10\x02\x12\x0f\n\x0bKIND_REMOVE\x10\x03\x12\x10\n\x0cKIND_REQUIRE\x10\x04\"k\n\x10StoreTransaction\x12&\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x15.flota.v1.StoreAction\x12/\n\x0bproposed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\rStoreSnapshot\x12!\n\x07objects\x18\x01 \x03(\x0b\x32\x10.flota.v1.Object\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.flota.v1.SwarmEvent\"\xef\x01\n\nSwarmEvent\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x38\n\nattributes\x18\x05 \x03(\x0b\x32$.flota.v1.SwarmEvent.AttributesEntry\x12\"\n\x07version\x18\x06 \x01(\x0b\x32\x11.flota.v1.Version\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb1\x02\n\x0c\x42\x61\x63kupHeader\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x10\n\x08hostname\x18\x05 \x01(\t\x12\x10\n\x08software\x18\x06 \x01(\t\x12\r\n\x05index\x18\x07 \x01(\x04\x12\x34\n\x07objects\x18\x08 \x03(\x0b\x32#.flota.v1.BackupHeader.ObjectsEntry\x12\x13\n\x0bwrapped_key\x18\t \x01(\x0c\x12\r\n\x05stale\x18\n \x01(\t\x1a.\n\x0cObjectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flota.v1.store_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SWARMEVENT_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_SWARMEVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_BACKUPHEADER_OBJECTSENTRY']._loaded_options = None
   _globals['_BACKUPHEADER_OBJECTSENTRY']._serialized_options = b'8\001'
-  _globals['_OBJECT']._serialized_start=92
-  _globals['_OBJECT']._serialized_end=411
-  _globals['_STOREACTION']._serialized_start=414
-  _globals['_STOREACTION']._serialized_end=602
-  _globals['_STOREACTION_KIND']._serialized_start=505
-  _globals['_STOREACTION_KIND']._serialized_end=602
-  _globals['_STORETRANSACTION']._serialized_start=604
-  _globals['_STORETRANSACTION']._serialized_end=711
-  _globals['_STORESNAPSHOT']._serialized_start=713
-  _globals['_STORESNAPSHOT']._serialized_end=763
-  _globals['_BACKUPHEADER']._serialized_start=766
-  _globals['_BACKUPHEADER']._serialized_end=1071
-  _globals['_BACKUPHEADER_OBJECTSENTRY']._serialized_start=1025
-  _globals['_BACKUPHEADER_OBJECTSENTRY']._serialized_end=1071
+  _globals['_OBJECT']._serialized_start=114
+  _globals['_OBJECT']._serialized_end=433
+  _globals['_STOREACTION']._serialized_start=436
+  _globals['_STOREACTION']._serialized_end=624
+  _globals['_STOREACTION_KIND']._serialized_start=527
+  _globals['_STOREACTION_KIND']._serialized_end=624
+  _globals['_STORETRANSACTION']._serialized_start=626
+  _globals['_STORETRANSACTION']._serialized_end=733
+  _globals['_STORESNAPSHOT']._serialized_start=735
+  _globals['_STORESNAPSHOT']._serialized_end=823
+  _globals['_SWARMEVENT']._serialized_start=826
+  _globals['_SWARMEVENT']._serialized_end=1065
+  _globals['_SWARMEVENT_ATTRIBUTESENTRY']._serialized_start=1016
+  _globals['_SWARMEVENT_ATTRIBUTESENTRY']._serialized_end=1065
+  _globals['_BACKUPHEADER']._serialized_start=1068
+  _globals['_BACKUPHEADER']._serialized_end=1373
+  _globals['_BACKUPHEADER_OBJECTSENTRY']._serialized_start=1327
+  _globals['_BACKUPHEADER_OBJECTSENTRY']._serialized_end=1373
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from random import Random
 from flota.manager.bootstrap import create_cluster, first_identity
 from flota.manager.clock import Clock, SystemClock, timestamp
 from flota.manager.control import Control
+from flota.manager.control.happenings import told
 from flota.manager.raft.interface import MemberStatus
 from flota.manager.store import LocalProposer, Store, Transaction
 from flota.manager.store.schema import StoreObject
@@ -59,7 +60,7 @@ class Cluster:
     def __init__(self, seed: int = 1, clock: Clock | None = None) -> None:
         self.random = Random(seed)
         self.clock: Clock = clock or SystemClock()
-        self.store = Store(self.clock)
+        self.store = Store(self.clock, told)
         LocalProposer(self.store)
         self.members: list[MemberStatus] = []
         self.own_id = ""

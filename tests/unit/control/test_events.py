@@ -5,9 +5,13 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from flota.manager.store import Event
+from flota.manager.store.memory import KEPT, Memory
+from flota.manager.store.watch import WatchHub
 from flota.rpc.errors import InvalidArgument, Unavailable
-from flota.v1.control_pb2 import EventsRequest, RemoveServiceRequest, SwarmEvent
+from flota.v1.control_pb2 import EventsRequest, RemoveServiceRequest
 from flota.v1.objects_pb2 import Node
+from flota.v1.store_pb2 import StoreAction, SwarmEvent
 from flota.v1.types_pb2 import NodeAvailability, NodeState, TaskState
 from tests.unit.control.cluster import Cluster
 from tests.unit.control.specs import create_secret, create_service, image, refused, update_service
@@ -91,6 +95,50 @@ async def test_since_and_until(cluster: Cluster) -> None:
     assert [event.attributes["name"] for event in seen if event.kind == "service"] == ["b"]
     with refused(InvalidArgument, "since is later than until"):
         [event async for event in cluster.control.Events(EventsRequest(since=later, until=first), None)]
+
+
+def named(events: list[SwarmEvent]) -> list[str]:
+    return [attributes["name"] for _, attributes in told(events, "service")]
+
+
+async def restarted(cluster: Cluster) -> None:
+    """The manager starts again, from a snapshot of now."""
+    cluster.store.restore(cluster.store.snapshot()(), cluster.store.index)
+
+
+async def test_the_past_is_known_after_a_restart_from_a_snapshot(cluster: Cluster) -> None:
+    await create_service(cluster, "a")
+    before = await past(cluster)
+    await restarted(cluster)
+    assert await past(cluster) == before
+    await create_service(cluster, "b")
+    await restarted(cluster)
+    await create_service(cluster, "c")
+    assert named(await past(cluster)) == ["a", "b", "c"]
+    first = before[-1].at
+    assert named(await past(cluster, until=first)) == ["a"]
+
+
+async def test_a_snapshot_carries_the_newest_events_only(cluster: Cluster) -> None:
+    for number in range(KEPT + 5):
+        await create_secret(cluster, f"s{number}", b"x")
+    await restarted(cluster)
+    events = await past(cluster)
+    assert len(events) == KEPT
+    assert [events[0].attributes["name"], events[-1].attributes["name"]] == ["s5", f"s{KEPT + 4}"]
+
+
+async def test_what_is_told_has_no_gap(cluster: Cluster) -> None:
+    await create_service(cluster, "a")
+    await restarted(cluster)
+    hub = WatchHub(retained=2)
+    memory = Memory(hub, lambda event: None)
+    memory.replace(await past(cluster), 0)
+    assert memory.before
+    assert memory.freeze()() == list(memory.before)
+    for index in (1, 2, 3):
+        hub.publish([Event("node", StoreAction.KIND_CREATE, Node(), None, index, EVER)])
+    assert not memory.before, "changes in between are no longer known"
 
 
 async def test_what_happens_from_now_on(cluster: Cluster) -> None:
