@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Without a leader the stream breaks; another manager takes over well within this time.
 _RECONNECT_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
+# What Docker calls them.
+_DOCKERS_KINDS = {"container": "task", "daemon": "node"}
 # Clocks of two leaders may differ by so much.
 _OVERLAP_SECONDS = 5
 
@@ -68,11 +70,16 @@ class EventPrinter:
         wanted, attributes = self._wanted, event.attributes
         if not (wanted.equals("type", event.kind) and wanted.equals("event", event.action)):
             return False
-        for key in ("service", "task", "node", "network", "secret", "config"):
-            if not _of(wanted.get(key), key, event.kind, event.id, attributes):
+        for key in ("service", "task", "node", "network", "secret", "config", "container", "daemon"):
+            if not _of(wanted.get(key), _DOCKERS_KINDS.get(key, key), event.kind, event.id, attributes):
                 return False
-        return wanted.equals("stack", attributes.get("stack", "")) and (
-            not wanted.get("image") or any(attributes.get("image", "").startswith(one) for one in wanted.get("image"))
+        return (
+            wanted.equals("scope", "swarm")
+            and wanted.equals("stack", attributes.get("stack", ""))
+            and (
+                not wanted.get("image")
+                or any(attributes.get("image", "").startswith(one) for one in wanted.get("image"))
+            )
         )
 
 

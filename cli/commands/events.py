@@ -11,7 +11,11 @@ from flota.cli.options import filter_option
 from flota.cli.session import Session, talks
 
 _KINDS = ("service", "task", "node", "network", "secret", "config", "cluster")
-_FILTERS = ("type", "event", "service", "task", "node", "network", "secret", "config", "stack", "image")
+_FILTERS = (
+    "type", "event", "service", "task", "node", "network", "secret", "config", "stack", "image", "scope",
+    # Docker's words for tasks and nodes.
+    "container", "daemon",
+)  # fmt: skip
 
 
 @click.command(
@@ -35,8 +39,8 @@ async def events(
 ) -> None:
     """Show what happens in the swarm: services, tasks, nodes, networks, secrets, configs.
 
-    Goes on until Ctrl-C, or until --until. The managers remember the last 10,000 changes of the cluster's state since
-    they were started.
+    Goes on until Ctrl-C, or until --until. Managers remember the last 10,000 changes of the cluster's state; of the time
+    before they were started, the newest 1,000 events.
     """
     from flota.cli.filters import Filters
     from flota.cli.happenings import EventPrinter, follow

@@ -75,7 +75,10 @@ class Deployment:
         if prune and prune_objects:
             async with turn(self._session, self._stack.name, self._say):
                 await self._prune_objects()
-        await forget(self._session, self._stack.name)
+        kept_secrets = await forget(self._session, self._stack.name)
+        if kept_secrets and self._done["secret rotated"]:
+            names = ", ".join(kept_secrets)
+            self._say(f"Kept for `flota stack rollback`: secret {names} (`flota secret rm` removes it for good)")
         if not self._done:
             self._say(f"Nothing changed: stack {self._stack.name} is what the files say")
 

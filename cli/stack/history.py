@@ -129,10 +129,11 @@ async def set_outcome(session: Session, kept: Kept, outcome: str) -> None:
         await session.control.UpdateConfig(request)
 
 
-async def forget(session: Session, stack: str, keep: int = KEPT) -> None:
+async def forget(session: Session, stack: str, keep: int = KEPT) -> list[str]:
     """Remove the oldest revisions, and the versions of secrets and configs that only they needed.
 
-    What a service still uses stays: the managers refuse to remove it.
+    What a service still uses stays: the managers refuse to remove it. Gives the names of the secrets that have a newer
+    version and are kept for a revision that needs them.
     """
     import grpc
 
@@ -144,7 +145,8 @@ async def forget(session: Session, stack: str, keep: int = KEPT) -> None:
         with suppress(grpc.aio.AioRpcError):
             await session.control.RemoveConfig(RemoveConfigRequest(config_id=old.config.id))
     secrets, configs = referenced(kept.revision for kept in past[:keep])
-    for name, secret in _superseded(there.secrets):
+    older = _superseded(there.secrets)
+    for name, secret in older:
         if name not in secrets:
             with suppress(grpc.aio.AioRpcError):
                 await session.control.RemoveSecret(RemoveSecretRequest(secret_id=secret.id))
@@ -152,6 +154,8 @@ async def forget(session: Session, stack: str, keep: int = KEPT) -> None:
         if name not in configs:
             with suppress(grpc.aio.AioRpcError):
                 await session.control.RemoveConfig(RemoveConfigRequest(config_id=config.id))
+    used = {each.secret_name for service in there.services.values() for each in service.spec.task.container.secrets}
+    return sorted(name for name, _ in older if name in secrets and name not in used)
 
 
 def _superseded(things: Mapping[str, T]) -> list[tuple[str, T]]:

@@ -29,6 +29,11 @@ def test_the_past_is_told_and_filtered(swarm: Daemon, flota: Flota) -> None:
     ]
     assert flota("events", *NOW, "--filter", "secret=key", "--format", form).lines == ["secret create key"]
     assert flota("events", *NOW, "--filter", "service=other").out == ""
+    assert flota("events", *NOW, "--filter", "daemon=m1", "--filter", "scope=swarm", "--format", form).lines[0] == (
+        "node create m1"
+    )
+    assert flota("events", *NOW, "--filter", "daemon=m1", "--filter", "scope=local").out == ""
+    assert flota("events", *NOW, "--filter", "container=none").out == ""
     (line,) = flota("events", *NOW, "--filter", "secret=key", "--format", "json").lines
     event = json.loads(line)
     assert (event["Type"], event["Action"], event["Actor"]["Attributes"]) == ("secret", "create", {"name": "key"})

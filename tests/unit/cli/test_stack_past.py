@@ -46,6 +46,9 @@ def test_contents_rotate_without_renaming(
         "Creating secret shop_password.2: shop_password has another content now",
         "Creating config shop_page.2: shop_page has another content now",
     ]
+    assert done.lines[-1] == (
+        "Kept for `flota stack rollback`: secret shop_password (`flota secret rm` removes it for good)"
+    )
     assert secret_of(swarm) == ("shop_password.2", b"other")
     assert deploy(flota, shop, "-d").lines[-1] == UNCHANGED
     assert flota("stack", "diff", "-c", str(shop), "shop").status == 0
