@@ -39,8 +39,8 @@ async def events(
 ) -> None:
     """Show what happens in the swarm: services, tasks, nodes, networks, secrets, configs.
 
-    Goes on until Ctrl-C, or until --until. Managers remember the last 10,000 changes of the cluster's state; of the time
-    before they were started, the newest 1,000 events.
+    Goes on until Ctrl-C, or until --until. Managers remember the last 10,000 changes of the cluster's state; of the
+    time before they were started, the newest 1,000 events.
     """
     from flota.cli.filters import Filters
     from flota.cli.happenings import EventPrinter, follow
