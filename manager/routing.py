@@ -2,15 +2,17 @@
 
 A call that was passed on to a leader that lost power would wait for TCP to give up. As soon as this manager knows
 another leader, the channel to the old one is closed, and what still waits on it a moment later fails with "try again".
+When this manager hears neither of its leader nor of a quorum any more, it is closed at once: nobody will answer.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import grpc.aio
 
 from flota.manager.raft.node import RaftNode
-from flota.rpc.errors import TurnedAway, Unavailable
+from flota.rpc.errors import FlotaError, TurnedAway, Unavailable
 
 # Seconds that calls to a former leader get.
 _GRACE = 0.5
@@ -25,6 +27,8 @@ class LeaderRouter:
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        # Nobody will answer what was passed on.
+        self._hopeless = asyncio.Event()
 
     def use(self, raft: RaftNode) -> None:
         """The member has started."""
@@ -47,26 +51,49 @@ class LeaderRouter:
         if not address:
             return None
         if address != self._address:
-            await self._forget()
+            self._forget(_GRACE)
         if self._channel is None:
             self._address, self._channel = address, self._channel_for(address)
         return self._channel
+
+    def trouble(self) -> FlotaError | None:
+        """Why nothing can be decided at the moment; None when it can, as far as is known."""
+        return self._raft.trouble if self._raft is not None else None
 
     async def run(self) -> None:
         """Let go of leaders that lead no longer, until cancelled."""
         assert self._raft is not None
         try:
-            async for address in self._raft.leaders():
-                if address != self._address:
-                    await self._forget()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_leader(self._raft))
+                group.create_task(self._give_up(self._raft))
         finally:
-            await self._forget()
+            self._forget(0)
             if self._closing:
                 await asyncio.wait(self._closing)
 
-    async def _forget(self) -> None:
+    async def _follow_leader(self, raft: RaftNode) -> None:
+        async for address in raft.leaders():
+            if address != self._address:
+                # One that handed leadership on still answers what it was asked; nobody waits for that.
+                self._forget(_GRACE)
+
+    async def _give_up(self, raft: RaftNode) -> None:
+        async for hope in raft.watch_hope():
+            if hope:
+                self._hopeless.clear()
+            else:
+                self._hopeless.set()
+                self._forget(0)
+
+    def _forget(self, grace: float) -> None:
         channel, self._channel, self._address = self._channel, None, ""
         if channel is not None:
-            # One that handed leadership on still answers what it was asked. Whoever needs the new one does not wait.
-            self._closing.add(closing := asyncio.create_task(channel.close(_GRACE)))
+            self._closing.add(closing := asyncio.create_task(self._close(channel, grace)))
             closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, channel: grpc.aio.Channel, grace: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._hopeless.wait()
+        await channel.close()

@@ -79,6 +79,10 @@ class Router(Protocol):
         """None when this process leads; raises Unavailable when nobody does."""
         ...
 
+    def trouble(self) -> FlotaError | None:
+        """Why nothing can be decided at the moment; None when it can, as far as is known."""
+        ...
+
 
 class Gate(grpc.aio.ServerInterceptor):
     """The one interceptor; see the module's docstring."""
@@ -138,7 +142,8 @@ class Gate(grpc.aio.ServerInterceptor):
                     return await attempt(request, context)
                 except LeaderLost as error:
                     if time.monotonic() > limit or not (error.never_sent or method.only_reads):
-                        return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), ANSWERED)
+                        reason = router.trouble() or error
+                        return await context.abort(grpc.StatusCode.UNAVAILABLE, str(reason), ANSWERED)
                     await asyncio.sleep(_LEADER_PAUSE)
                 except TurnedAway as error:
                     # Leadership is on its way to somebody else. A manager that stops says so at once: ask another one.

@@ -272,9 +272,7 @@ class Driver(Standing):
         same_reign = was_leader and self.raft.role is Role.LEADER and self._seen[0] == self.raft.term
         if was_leader and not same_reign:
             dropped = ProposalDropped("leadership was lost before the change was known to be committed")
-            self._fail_waiting(dropped if self.has_quorum else self._stuck())
-        if self.raft.leader != core.NOBODY or (self._seen and self._seen[2] != core.NOBODY):
-            self._led_until = time.monotonic()
+            self._fail_waiting(self._stuck() if self.is_alone else dropped)
         self._seen = now
         self._read_rounds.clear()
         self._metrics.term.set(self.raft.term)

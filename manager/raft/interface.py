@@ -95,8 +95,11 @@ class RaftConfig:
     # For so long after a heartbeat that a quorum answered a leader serves reads without asking again. Shorter than
     # `election` by what clocks may drift apart, and the same on all managers. 0: it always asks, and trusts no clock.
     lease: float = 0.0
-    # A proposal or read that got nowhere for so long fails with NoQuorum.
-    patience: float = 1.0
+    # A proposal or read that got nowhere for so long fails with NoQuorum: some elections, or a slow disk.
+    patience: float = 3.0
+    # It fails as soon as neither a quorum nor the leader was heard of for so long. Longer than a majority of healthy
+    # managers is silent on a busy machine.
+    silence: float = 0.8
     snapshot_entries: int = 10_000
     snapshot_bytes: int = 64 << 20
     # Entries kept behind a snapshot, so that slow followers need no snapshot.

@@ -163,7 +163,7 @@ class RaftNode(Driver):
         return result
 
     async def _commit(self, entry: Entry, change: ConfChange | None) -> object:
-        await self._until_leader_known()
+        await self._until(lambda: self.raft.leader or None)
         if self.raft.role is not Role.LEADER or self._disk_trouble:
             raise NotLeader("" if self.raft.role is Role.LEADER else self.leader_address)
         entry.proposal_id = next(self._ids) & (2**64 - 1)
@@ -175,10 +175,7 @@ class RaftNode(Driver):
             else:
                 self._queue.append(entry)
             self._wake.set()
-            async with asyncio.timeout(self.config.patience):
-                return await future
-        except TimeoutError:
-            raise self._stuck() from None
+            return await self._answer(future)
         finally:
             self._waiting.pop(entry.proposal_id, None)
 
@@ -193,19 +190,17 @@ class RaftNode(Driver):
 
         Raises NoQuorum.
         """
-        try:
-            async with asyncio.timeout(self.config.patience):
-                while True:
-                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._reads.append(future)
-                    self._wake.set()
-                    # A round lost with a message or a leader is asked again.
-                    done, _ = await asyncio.wait({future}, timeout=self.config.heartbeat * 2)
-                    if done:
-                        return future.result()
-                    future.cancel()
-        except TimeoutError:
-            raise self._stuck() from None
+        limit = time.monotonic() + self.config.patience
+        while True:
+            # A round lost with a message or a leader is asked again.
+            pause = min(self._patience_left(limit), self.config.heartbeat * 2)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._reads.append(future)
+            self._wake.set()
+            done, _ = await asyncio.wait({future}, timeout=pause)
+            if done:
+                return future.result()
+            future.cancel()
 
     async def transfer_leadership(self, node_id: str | None = None) -> None:
         """Hand leadership to `node_id`, or to the voter that is furthest along. Returns when we no longer lead.
@@ -236,7 +231,7 @@ class RaftNode(Driver):
         """Take ourselves out of the group, whoever leads. Raises MembershipRefused, RaftError."""
         if self.raft.role is Role.LEADER and len(self.raft.conf.voters) > 1:
             await self.transfer_leadership()
-        await self._until_leader_known()
+        await self._until(lambda: self.raft.leader or None)
         if self.raft.role is Role.LEADER:
             await self.changes.remove(self.member.node_id)
         else:

@@ -1,6 +1,11 @@
 """How a member stands: who leads, who can be reached, whether anything can be decided, and waiting for that.
 
 Knows the core, the transport's view of the others and the state of the disk; changes nothing.
+
+Theory of operation. Members hear something of each other several times a second (heartbeats, or the transport's signs
+of life). While a quorum, or the leader, was heard within `silence`, callers wait: for an election, for a slow disk, at
+most `patience`. Once neither was, nothing can be decided, and they are told at once who is missing. So an election
+costs nobody an error, and the loss of a quorum costs nobody more than `silence`.
 """
 
 import asyncio
@@ -8,7 +13,9 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from random import SystemRandom
+from typing import TypeVar
 
 from flota.manager.raft import core, membership
 from flota.manager.raft.core import Raft, Role
@@ -19,8 +26,7 @@ from flota.manager.raft.storage import Storage
 from flota.manager.raft.transport import RaftTransport
 from flota.v1.raft_pb2 import Entry, Member
 
-# Split votes in a row that a caller waits through.
-_ELECTIONS = 3
+_T = TypeVar("_T")
 
 
 class Standing:
@@ -60,8 +66,10 @@ class Standing:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._seen: tuple[object, ...] = ()
-        # When the newest leader came or was lost.
-        self._led_until = time.monotonic()
+        # Before we began nobody could be heard.
+        self._began = time.monotonic()
+        # Until then, at least, something may be decided.
+        self._hope_until = 0.0
         self._disk_trouble = ""
         self._writing_since: float | None = None
         self._bytes_since_snapshot = 0
@@ -112,10 +120,31 @@ class Standing:
             for member in self.raft.conf.members
         ]
 
+    def _last_heard(self, raft_id: int) -> float:
+        return time.monotonic() if raft_id == self.raft_id else max(self.transport.last_heard(raft_id), self._began)
+
+    def _quorum_heard(self) -> float:
+        """The newest moment since which a quorum has been heard of."""
+        heard = {id: self._last_heard(id) for id in membership.everybody(self.raft.conf)}
+        newest_first = sorted(heard.values(), reverse=True)
+        since = (at for at in newest_first if has_quorum(self.raft.conf, [id for id in heard if heard[id] >= at]))
+        return next(since, time.monotonic())
+
     @property
-    def has_quorum(self) -> bool:
-        """Whether enough members can be reached to decide anything."""
-        return has_quorum(self.raft.conf, [status.raft_id for status in self.members if status.reachable])
+    def is_alone(self) -> bool:
+        """Whether neither enough members to decide anything nor the leader were heard of for `silence`."""
+        now = time.monotonic()
+        if now >= self._hope_until:
+            leader = self.raft.leader
+            led = self._last_heard(leader) if leader not in (core.NOBODY, self.raft_id) else self._began
+            self._hope_until = max(self._quorum_heard(), led) + self.config.silence
+        return now >= self._hope_until
+
+    async def watch_hope(self) -> AsyncIterator[bool]:
+        """Whether anything can be decided, now and again and again. Ends when the node stops."""
+        while not self._stopping:
+            yield not self._hopeless
+            await asyncio.sleep(max(self._hope_until - time.monotonic(), self.config.tick))
 
     async def leadership(self) -> AsyncIterator[bool]:
         """Whether we lead: now, and whenever that changes. Ends when the node stops.
@@ -163,60 +192,71 @@ class Standing:
             await changed.wait()
 
     async def wait_for_leader(self) -> str:
-        """Address of the member that leads; "" once we lead ourselves and are up to date. Raises NoQuorum.
+        """Address of the member that leads; "" once we lead ourselves and are up to date. Raises NoQuorum, Stopping.
 
         Gives an election that is going on the time it needs, as long as there are enough members to hold one.
         """
-        for _ in range(_ELECTIONS):
-            if self._hopeless:
-                break
-            try:
-                async with asyncio.timeout(self.config.patience):
-                    while not self._stopping:
-                        if self.is_leader:
-                            return ""
-                        if self.raft.role is not Role.LEADER and self.leader_address:
-                            return self.leader_address
-                        await self._changed.wait()
-                    raise Stopping("this manager is stopping")
-            except TimeoutError:
-                if not self.has_quorum:
-                    break
-        raise self._stuck()
+
+        def address() -> str | None:
+            if self.is_leader:
+                return ""
+            return self.leader_address or None if self.raft.role is not Role.LEADER else None
+
+        return await self._until(address)
 
     @property
     def _hopeless(self) -> bool:
-        """Whether there is nothing to wait for: long without a leader and without enough members, or a dead disk."""
-        if self._disk_trouble:
-            return self.raft.role is Role.LEADER or not self.leader_address
-        alone_for = time.monotonic() - self._led_until if self.raft.leader == core.NOBODY else 0.0
-        return alone_for > self.config.patience and not self.has_quorum
+        """Whether there is nothing to wait for: nobody to decide anything with, or a disk that refuses."""
+        return self.is_alone or bool(self._disk_trouble and (self.raft.role is Role.LEADER or not self.leader_address))
+
+    @property
+    def trouble(self) -> RaftError | None:
+        """Why nothing can be decided at the moment; None when there is hope."""
+        return self._stuck() if self._hopeless else None
+
+    async def _until(self, look: Callable[[], _T | None]) -> _T:
+        """What `look` gives, once that is not None. Raises NoQuorum, Stopping."""
+        limit = time.monotonic() + self.config.patience
+        while not self._stopping:
+            pause = self._patience_left(limit)
+            if (found := look()) is not None:
+                return found
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+        raise Stopping("this manager is stopping")
+
+    async def _answer(self, future: asyncio.Future[_T]) -> _T:
+        """What the core's loop answers. Raises what it says, NoQuorum."""
+        limit = time.monotonic() + self.config.patience
+        while not future.done():
+            await asyncio.wait({future}, timeout=self._patience_left(limit))
+        return future.result()
+
+    def _patience_left(self, limit: float) -> float:
+        """Seconds after which to ask again whether to wait on; at most until `limit`. Raises NoQuorum: not any more."""
+        if self._hopeless or time.monotonic() >= limit:
+            raise self._stuck()
+        return max(min(limit, self._hope_until) - time.monotonic(), 0.001)
 
     async def wait_until_voter(self) -> None:
         """Return once this member has caught up and counts in elections."""
         while not membership.may_vote(self.raft.conf, self.raft_id) and not self._stopping:
             await self._changed.wait()
 
-    async def _until_leader_known(self) -> None:
-        """Give an election that is going on the time it needs."""
-        if self._hopeless:
-            raise self._stuck()
-        try:
-            async with asyncio.timeout(self.config.patience):
-                while self.raft.leader == core.NOBODY and not self._stopping:
-                    await self._changed.wait()
-        except TimeoutError:
-            raise self._stuck() from None
-
     def _stuck(self) -> RaftError:
         if self._disk_trouble:
             return NoQuorum(f"this manager cannot write to its disk: {self._disk_trouble}")
-        here = [status for status in self.members if status.reachable]
-        gone = [status for status in self.members if not status.reachable]
+        since = time.monotonic() - self.config.silence
+        here = [member for member in self.members if self._last_heard(member.raft_id) > since]
+        gone = [member for member in self.members if member not in here]
         reachable = ", ".join(map(self._words, here)) or "none"
-        if self.has_quorum:
-            return NoQuorum(f"the managers did not agree within {self.config.patience:g} s; reachable: {reachable}")
-        missing = ", ".join(map(self._words, gone))
+        missing = ", ".join(map(self._words, gone)) or "none"
+        if has_quorum(self.raft.conf, [member.raft_id for member in here]):
+            return NoQuorum(
+                f"the managers did not agree within {self.config.patience:g} s: try again. Reachable: {reachable}. "
+                f"Missing: {missing}"
+            )
         return NoQuorum(
             f"the swarm has lost its quorum: {len(here)} of {len(self.members)} managers can be reached. "
             f"Reachable: {reachable}. Missing: {missing}. Bring missing managers back, or, if they are gone for good, "

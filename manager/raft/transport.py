@@ -1,12 +1,15 @@
 """Carries Raft messages between managers: one gRPC stream per ordered pair, snapshots on calls of their own.
 
 Sending never blocks and never fails: Raft repeats what is lost. Messages that gather while a batch is being written
-leave together in the next one. A broken stream is opened again after a jittered, growing pause; what was queued is
-dropped and the member reported unreachable, so that the core probes instead of pushing.
+leave together in the next one. A stream with nothing to say carries an empty batch now and then, so that members who
+hear nothing from each other otherwise (two followers) know of each other's end long before TCP does. A broken stream is
+opened again after a jittered, growing pause; what was queued is dropped and the member reported unreachable, so that
+the core probes instead of pushing.
 """
 
 import asyncio
 import contextlib
+import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -17,6 +20,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from flota.manager.raft.state import sender_of
 from flota.rpc.errors import FailedPrecondition, error_from
 from flota.v1.raft_pb2 import (
     Member,
@@ -42,6 +46,8 @@ _QUEUE_BYTES = 64 << 20
 _CHUNK = 1 << 20
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+# Seconds between two signs of life on a stream that carries nothing else.
+_PULSE = 0.2
 _CONNECT = 2.0
 # SwarmKit's, for a joiner that is called back.
 _CALL_BACK = 5.0
@@ -153,7 +159,11 @@ class _Peer:
         setattr(hello, "from", self._transport.own_id)
         await call.write(RaftBatch(messages=[hello], sender=self._transport.own_member))
         while True:
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(_PULSE):
+                    await self._news.wait()
+            except TimeoutError:
+                await call.write(RaftBatch())
             self._news.clear()
             while self._queue:
                 batch, size = RaftBatch(), 0
@@ -219,6 +229,10 @@ class RaftTransport:
         """Whether there is a stream to this member."""
         peer = self._peers.get(raft_id)
         return peer is not None and peer.connected
+
+    def last_heard(self, raft_id: int) -> float:
+        """When (time.monotonic) something came from this member; minus infinity for never."""
+        return self.servicer.heard.get(raft_id, float("-inf"))
 
     def send(self, message: RaftMessage) -> None:
         """Queue a message; it is dropped when its member cannot be reached."""
@@ -333,21 +347,27 @@ class TransportServicer(RaftTransportServicer):
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
         self.receiver: Receiver | None = None
+        # When something came from each member.
+        self.heard: dict[int, float] = {}
 
     async def Stream(self, request_iterator: Any, context: Any) -> AsyncIterator[RaftStreamReply]:
         """Take batches until the other side goes."""
+        sender = 0
         async for batch in request_iterator:
             receiver = self.receiver
             if receiver is None:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
                 return
-            sender: int = getattr(batch.messages[0], "from") if batch.messages else 0
+            if batch.messages:
+                sender = sender_of(batch.messages[0])
+            self.heard[sender] = time.monotonic()
             if receiver.was_removed(sender):
                 yield RaftStreamReply(error=f"member {sender:x} was removed from the swarm's managers")
                 return
             if batch.HasField("sender"):
                 receiver.introduced(batch.sender)
-            receiver.receive(message for message in batch.messages if message.to == receiver.raft_id)
+            if batch.messages:
+                receiver.receive(message for message in batch.messages if message.to == receiver.raft_id)
 
     async def SendSnapshot(self, request_iterator: Any, context: Any) -> SnapshotReply:
         """Take one snapshot."""

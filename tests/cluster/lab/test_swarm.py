@@ -103,6 +103,28 @@ def test_a_leader_that_is_cut_off_is_replaced_and_comes_back(swarm: Swarm) -> No
     )
 
 
+def test_when_the_quorum_is_gone_every_manager_that_is_left_says_so_and_what_to_do(swarm: Swarm) -> None:
+    managers = ("m1", "m2", "m3")
+
+    def refusal(via: str) -> str:
+        with pytest.raises(grpc.RpcError) as refused:
+            swarm.control(via).CreateService(sleepers("lost", 1), timeout=30)
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        return str(refused.value.details())
+
+    # No connection breaks, so only silence tells; the leader and its followers alike notice it.
+    for name in managers:
+        swarm.lab.partition([name], [other for other in swarm.lab.nodes if other != name])
+    for name in managers:
+        told = refusal(name)
+        assert "the swarm has lost its quorum: 1 of 3 managers can be reached" in told
+        assert f"Reachable: {name} " in told
+        assert all(other in told.partition("Missing: ")[2] for other in managers if other != name)
+        assert "`flota swarm init --force-new-cluster` on one that is left" in told
+    swarm.lab.heal()
+    wait_until(lambda: swarm.ready() == set(swarm.lab.nodes), "all READY")
+
+
 def test_a_crashed_daemon_comes_back_to_its_containers(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(1, 1, swarm=False)
     m1, w1 = lab.nodes["m1"], lab.nodes["w1"]

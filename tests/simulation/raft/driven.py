@@ -31,6 +31,7 @@ from tests.simulation.raft.machine import Registers
 
 STORM, CALM = 10.0, 12.0
 CLIENTS, KEYS = 4, ("x", "y")
+PULSE = 0.2
 CONFIG = RaftConfig(snapshot_entries=25, keep_entries=5)
 LEASING = RaftConfig(snapshot_entries=25, keep_entries=5, lease=0.4)
 
@@ -78,6 +79,7 @@ class Wire:
     def __init__(self, world: "DrivenWorld", name: str) -> None:
         self._world, self.name = world, name
         self.receiver: Receiver | None = None
+        self.heard: dict[int, float] = {}
         self._peers: dict[int, str] = {}
 
     def attach(self, receiver: Receiver) -> None:
@@ -87,7 +89,10 @@ class Wire:
         self.receiver = None
 
     async def run(self) -> None:
-        await asyncio.Event().wait()
+        while True:
+            for name in self._peers.values():
+                self._world.pulse(self, name)
+            await asyncio.sleep(PULSE)
 
     def set_peers(self, members: Iterable[Member]) -> None:
         self._peers = {member.raft_id: member.address for member in members if member.address != self.name}
@@ -95,6 +100,9 @@ class Wire:
     def reachable(self, raft_id: int) -> bool:
         name = self._peers.get(raft_id)
         return name is not None and self._world.connected(self.name, name)
+
+    def last_heard(self, raft_id: int) -> float:
+        return self.heard.get(raft_id, float("-inf"))
 
     def send(self, message: RaftMessage) -> None:
         self._send(message, None)
@@ -149,6 +157,11 @@ class DrivenWorld:
     def connected(self, one: str, other: str) -> bool:
         return {one, other} <= self._up and not {(one, other), (other, one)} & self._cut
 
+    def pulse(self, wire: Wire, name: str) -> None:
+        target = self._wires.get(name)
+        if target is not None and wire.receiver is not None and (wire.name, name) not in self._cut and name in self._up:
+            target.heard[wire.receiver.raft_id] = asyncio.get_running_loop().time()
+
     def carry(self, wire: Wire, sender: Receiver, name: str, data: bytes, snapshot: bytes | None) -> None:
         message = RaftMessage.FromString(data)
         lost = self.random.random() < self._loss
@@ -168,6 +181,8 @@ class DrivenWorld:
             if receiver.was_removed(sender.raft_id):
                 sender.told_removed("removed")
                 return
+            assert target is not None
+            target.heard[sender.raft_id] = asyncio.get_running_loop().time()
             receiver.introduced(sender.member)
             if snapshot is not None:
                 receiver.receive_snapshot(message, snapshot)
@@ -246,7 +261,9 @@ class DrivenWorld:
             if kind != "read":
                 operation.value = next(self._numbers)
                 operation.expected = self.random.choice([0, *(one.value for one in self.history[-4:])])
-            await self._call(operation, node)
+            if not await self._call(operation, node) and not operation.failed:
+                # What may have happened or not makes the search for an order long: few of them.
+                await asyncio.sleep(0.3)
 
     async def _call(self, operation: Operation, node: RaftNode) -> bool:
         """Whether it was answered; what was refused for certain is marked as failed."""
@@ -264,6 +281,8 @@ class DrivenWorld:
             operation.failed = True
             return False
         except FlotaError:
+            # Refused at once: nothing was done.
+            operation.failed = asyncio.get_running_loop().time() == operation.called
             return False
         operation.returned = asyncio.get_running_loop().time()
         return True

@@ -13,7 +13,7 @@ from flota.manager.ca.certificates import Signer, create_request, create_root
 from flota.rpc.callers import Trust, current_caller
 from flota.rpc.channels import join_channel, local_channel, node_channel
 from flota.rpc.contract import service_paths
-from flota.rpc.errors import FailedPrecondition, NotFound, Unavailable, error_from
+from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, Unavailable, error_from
 from flota.rpc.forward import Passing
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server, node_server
@@ -193,6 +193,9 @@ class ToLeader:
 
     def check_ready(self) -> None:
         """Always."""
+
+    def trouble(self) -> FlotaError | None:
+        return None
 
     async def leader_channel(self) -> grpc.aio.Channel | None:
         if self.channel is None:
