@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from flota.rpc.channels import local_channel
+from flota.v1.containers_pb2_grpc import ContainersStub
 from flota.v1.control_pb2_grpc import ControlStub
 from flota.v1.local_pb2_grpc import AgentStub, LocalStub
 from flota.v1.logs_pb2_grpc import LogsStub
 from flota.v1.tasks_pb2_grpc import TasksStub
 
 if TYPE_CHECKING:
+    from flota.v1.containers_pb2_grpc import ContainersAsyncStub
     from flota.v1.control_pb2_grpc import ControlAsyncStub
     from flota.v1.local_pb2_grpc import AgentAsyncStub, LocalAsyncStub
     from flota.v1.logs_pb2_grpc import LogsAsyncStub
@@ -40,6 +42,11 @@ class Backend:
     def tasks(self) -> TasksAsyncStub:
         """Commands in tasks, their terminals and figures."""
         return TasksStub(self.channel)
+
+    @cached_property
+    def containers(self) -> ContainersAsyncStub:
+        """Any container of this machine, with or without managers."""
+        return ContainersStub(self.channel)
 
     @cached_property
     def local(self) -> LocalAsyncStub:

@@ -127,7 +127,9 @@ def socket_server(node: Node) -> grpc.aio.Server:
     local_pb2_grpc.add_LocalServicer_to_server(Local(node), server)
     server.add_generic_rpc_handlers(
         (
-            Passing(service_paths("Agent"), lambda: node.require_worker().channel, _GONE.format("worker")),
+            Passing(
+                service_paths("Agent", "Containers"), lambda: node.require_worker().channel, _GONE.format("worker")
+            ),
             # On a worker, its own tasks only: those of other nodes are a manager's business.
             Passing(service_paths("Tasks"), lambda: _for_tasks(node), _GONE.format("manager or worker")),
             Passing(

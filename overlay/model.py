@@ -20,6 +20,8 @@ class Model:
         self.complete = False
         self.revision = 0
         self.networks: dict[str, Network] = {}
+        # Those of this node alone: managers do not know them.
+        self.local: set[str] = set()
         self._peers: dict[str, dict[str, NetworkPeer]] = {}
         self._services: dict[str, dict[str, NetworkService]] = {}
         self._names: dict[str, NameTable] = {}
@@ -95,7 +97,7 @@ class Model:
 
     def _retain(self, changes: list[AssignmentChange]) -> set[str]:
         """Forget everything a complete set does not contain."""
-        networks, peers, services = set(), set(), set()
+        networks, peers, services = set(self.local), set(), set()
         for change in changes:
             if change.action == AssignmentChange.ACTION_REMOVE:
                 continue
@@ -110,7 +112,7 @@ class Model:
         for network in [network for network in self.networks.values() if network.id not in networks]:
             touched.update(self._set_network(network, removal=True))
         for peer in [peer for of in self._peers.values() for peer in of.values()]:
-            if (peer.network_id, peer.task_id) not in peers:
+            if (peer.network_id, peer.task_id) not in peers and peer.network_id not in self.local:
                 touched.update(self._set_peer(peer, removal=True))
         for service in [service for of in self._services.values() for service in of.values()]:
             if (service.network_id, service.service_id) not in services:

@@ -28,6 +28,7 @@ from flota.overlay.dns.upstream import HostConfiguration, Upstream
 from flota.overlay.encryption import Encryption
 from flota.overlay.errors import OverlayError
 from flota.overlay.forwarding import Forwarding, tunnel_end, vtep_of, wanted
+from flota.overlay.host import host_sandbox, is_on_host
 from flota.overlay.kernel import KernelThread, NamespaceThreads, open_home
 from flota.overlay.model import Model
 from flota.overlay.netlink import RouteSocket
@@ -37,6 +38,7 @@ from flota.overlay.segment import Underlay
 from flota.overlay.segments import Segments
 from flota.overlay.tunnel_keys import LIFE, SETTLE
 from flota.v1.dispatcher_pb2 import AssignmentChange
+from flota.v1.objects_pb2 import Network as NetworkObject
 from flota.v1.objects_pb2 import Task
 
 log = logging.getLogger(__name__)
@@ -127,6 +129,20 @@ class Network:
         if touched:
             self._touch(touched)
 
+    def set_local(self, networks: Iterable[NetworkObject]) -> None:
+        """Networks of this node alone: all of them, whatever managers say. Before `adopt` when there are any."""
+        wanted = {network.id: network for network in networks}
+        changes = [AssignmentChange(network=network) for network in wanted.values()]
+        for network_id in self._model.local - wanted.keys():
+            gone = NetworkObject(id=network_id)
+            changes.append(AssignmentChange(action=AssignmentChange.ACTION_REMOVE, network=gone))
+        self._model.local = self._segments.local = set(wanted)
+        self.apply(changes, complete=False)
+
+    def attached(self) -> list[Task]:
+        """What is remembered of tasks that have a namespace: their networks and addresses."""
+        return list(self._tasks.values())
+
     async def settled(self) -> None:
         """Wait until the kernel has what `apply` was last told (or has refused it). For tests and measurements."""
         await self._idle.wait()
@@ -142,7 +158,12 @@ class Network:
             await self._round_over.wait_for(lambda: self._rounds >= wanted)
 
     async def attach(self, task: Task) -> Sandbox:
-        """Make (or find) the task's namespace with its interfaces. Raises OverlayError; leaves nothing half made."""
+        """Make (or find) the task's namespace with its interfaces. Raises OverlayError; leaves nothing half made.
+
+        A task on the network `host` gets none: it is in the node's.
+        """
+        if is_on_host(task):
+            return host_sandbox(task, self._host.read())
         async with self._locks.setdefault(task.id, asyncio.Lock()):
             if task.id not in self._servers:
                 kept, sockets = await self._build(task)

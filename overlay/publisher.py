@@ -94,7 +94,11 @@ class Publisher:
                 chosen = PortConfig()
                 chosen.CopyFrom(config)
                 chosen.published_port = config.published_port or self._free_port(config)
-                if port_of(chosen) not in self._held and self._listening(port_of(chosen)):
+                port = port_of(chosen)
+                if not task.service_id and (port in self._held or port in self._node):
+                    # Of two tasks of a service one takes over from the other; this one would wait for ever.
+                    raise PortTaken(chosen.published_port, "port is already allocated")
+                if port not in self._held and self._listening(port):
                     raise PortTaken(chosen.published_port, "a program of this node listens there")
                 self._hold(task, chosen)
                 held.append(chosen)

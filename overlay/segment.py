@@ -56,12 +56,13 @@ from flota.overlay.links import (
 )
 from flota.overlay.netlink import Message, RouteSocket
 from flota.overlay.tunnel_keys import OVERHEAD, PREFIX
-from flota.v1.network_options import MTU_OPTION, is_encrypted
+from flota.v1.network_options import MTU_OPTION, is_encrypted, is_local
 from flota.v1.objects_pb2 import Network
 
 _PERMANENT, _STATIC = 0x80, 0x42  # NUD_PERMANENT; NUD_NOARP | NUD_REACHABLE
 _SELF, _MASTER = 0x02, 0x04  # NTF_SELF: VXLAN's own table; NTF_MASTER: the bridge's
 _SMALLEST_MTU = 576
+_LOCAL_MTU = 1500
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class Underlay:
 
 
 class Segment:
-    """A network's namespace. Made by `create` or found by `find`; `remove` ends it."""
+    """A network's namespace; without a VXLAN device if it is this node's alone.
+
+    Made by `create` or found by `find`; `remove` ends it.
+    """
 
     def __init__(self, network_id: str, path: Path, underlay: Underlay, routes: RouteSocket) -> None:
         self.network_id = network_id
@@ -108,7 +112,8 @@ class Segment:
                 routes.close()
                 raise
         try:
-            segment._join_underlay(network, tunnels)
+            if not is_local(network.spec):
+                segment._join_underlay(network, tunnels)
             if not network.spec.internal:
                 segment._make_exit(number)
         except BaseException:
@@ -117,8 +122,8 @@ class Segment:
         return segment
 
     @classmethod
-    def find(cls, network_id: str, run_directory: Path, underlay: Underlay) -> "Segment | None":
-        """Take over what an earlier process made; None if it is not whole."""
+    def find(cls, network_id: str, run_directory: Path, underlay: Underlay, *, local: bool) -> "Segment | None":
+        """Take over what an earlier process made; None if it is not whole. `local`: it is this node's alone."""
         path = network_namespace(run_directory, network_id)
         if not namespaces.kept(path):
             return None
@@ -126,10 +131,10 @@ class Segment:
             routes = RouteSocket()
         segment = cls(network_id, path, underlay, routes)
         links = routes.links()
-        if "br0" not in links or "vxlan0" not in links:
+        if "br0" not in links or ("vxlan0" not in links and not local):
             routes.close()
             return None
-        segment._bridge, segment._vxlan = links["br0"], links["vxlan0"]
+        segment._bridge, segment._vxlan = links["br0"], links.get("vxlan0", 0)
         if "out0" in links:
             segment.exit_number = next(map(exit_number, routes.addresses(links["out0"])), None)
         segment._programmed = segment._read()
@@ -364,8 +369,12 @@ class Segment:
 
 
 def network_mtu(network: Network, underlay: Underlay) -> int:
-    """MTU of a network's interfaces, bytes: what fits through VXLAN, or less if its options ask for less."""
-    largest = mtu_over(underlay.mtu, underlay.address)
+    """MTU of a network's interfaces, bytes: what fits through VXLAN, or less if its options ask for less.
+
+    A network of this node alone has what the node has, and Docker's 1500 at most.
+    """
+    local = is_local(network.spec)
+    largest = min(underlay.mtu, _LOCAL_MTU) if local else mtu_over(underlay.mtu, underlay.address)
     if is_encrypted(network.spec):
         largest = mtu_over(underlay.mtu - OVERHEAD[version_of(underlay.address)], PREFIX)
     asked = network.spec.driver.options.get(MTU_OPTION, "")

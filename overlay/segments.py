@@ -9,7 +9,7 @@ Blocking, and only ever used on the overlay's kernel thread, which keeps it cons
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,8 @@ class Segments:
         self._encrypted: set[str] = set()
         self._underlay = underlay
         self._segments: dict[str, Segment] = {}
+        # Networks of this node alone.
+        self.local: Set[str] = frozenset()
         self._attached: dict[str, set[str]] = {}
         self._held: set[str] = set()
         self._node_ready = False
@@ -117,7 +119,8 @@ class Segments:
         for task_id, task in keep.items():
             self._attached[task_id] = {attachment.network_id for attachment in task.networks}
         for network_id in networks & self._in_use() - self._segments.keys():
-            segment = Segment.find(network_id, self._run_directory, self._underlay)
+            local = network_id in self.local
+            segment = Segment.find(network_id, self._run_directory, self._underlay, local=local)
             if segment is not None:
                 self._segments[network_id] = segment
         for task_id in tasks - keep.keys() - set(served):
@@ -166,7 +169,7 @@ class Segments:
                 known.program(forwarding)
             return
         # A network that was deleted may still linger, and its identifier be another one's now.
-        for network_id in [one for one in self._unused if self._vnis.get(one) == network.vni]:
+        for network_id in [one for one in self._unused if network.vni and self._vnis.get(one) == network.vni]:
             self._remove(network_id)
         if not network.spec.internal:
             self.make_ready()

@@ -9,6 +9,7 @@ Stopping goes the other way and touches no container.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 
@@ -18,6 +19,7 @@ from flota.overlay import Network
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server
 from flota.v1 import types_pb2 as types
+from flota.v1.containers_pb2_grpc import add_ContainersServicer_to_server
 from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import AgentStatusResponse
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
@@ -34,10 +36,14 @@ from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.servicer import TaskCalls
 from flota.worker.calls.answering import Answering
 from flota.worker.calls.tasks import TaskServicer
+from flota.worker.containers.bridges import Bridges
+from flota.worker.containers.calls import ContainerCalls, Everything
+from flota.worker.containers.containers import Containers
 from flota.worker.images.calls import ImageCalls
 from flota.worker.images.collection import Rules
 from flota.worker.images.store import ImageStore
 from flota.worker.logs import LogPublisher, TaskLog
+from flota.worker.logs.changes import Changes
 from flota.worker.runtime.container import Phase
 from flota.worker.runtime.runtime import Runtime
 from flota.worker.tasks.journal import Journal
@@ -85,6 +91,7 @@ class Worker:
         self._words = Words()
         self._identity: Identity | None = None
         self._tasks: Tasks | None = None
+        self._containers: Containers | None = None
         self._membership: Membership | None = None
         self._description = describe(config, None)
 
@@ -101,9 +108,16 @@ class Worker:
         add_AgentServicer_to_server(agent, server)
         people = TaskServicer(self._runtime, lambda: self._tasks, lambda: self.config.node_id)
         add_TasksServicer_to_server(people, server)
+        everything = Everything(lambda: self._tasks, lambda: self._containers)
+        here = TaskServicer(self._runtime, lambda: everything, lambda: self.config.node_id)
+        changes = Changes()
+        await changes.start()
+        stack.push_async_callback(changes.stop)
+        add_ContainersServicer_to_server(ContainerCalls(self._runtime, everything, here, changes), server)
         self._answering = Answering({"flota.v1.Agent": agent, "flota.v1.Tasks": people})
         await server.start()
         stack.push_async_callback(people.stop)
+        stack.push_async_callback(here.stop)
         stack.push_async_callback(server.stop, _GRACE)
 
     async def join(self, config: WorkerConfig, stack: AsyncExitStack) -> None:
@@ -168,12 +182,20 @@ class Worker:
         journal = Journal(self._state / "worker" / "journal")
         remembered = journal.open()
         stack.callback(journal.close)
-        found = await self._runtime.adopt()
+        containers = Containers(self._state / "containers", self.config.node_id)
+        bridges = Bridges(self._state / "networks", network, self.config.node_id)
+        bridges.start()
+        found = await self._runtime.adopt(containers.ids)
         await network.adopt({task_id for task_id, one in found.items() if one.phase != Phase.ENDED})
+        bridges.adopted()
         facts = NodeFacts(self.config.node_id, self._description.hostname, self._description.platform)
-        tasks = Tasks(Parts(self._images, self._runtime, network, payloads, facts, self._credentials), journal, report)
+        parts = Parts(self._images, self._runtime, bridges, payloads, facts, self._credentials)
+        tasks = Tasks(parts, journal, report)
         stack.push_async_callback(tasks.stop)
-        tasks.start(remembered, found)
+        tasks.start(remembered, {id: one for id, one in found.items() if id not in containers.ids})
+        stack.push_async_callback(containers.stop)
+        containers.start(replace(parts, again=True), bridges, found)
+        self._containers = containers
         if found:
             _log.info("took up what was here", containers=len(found), tasks=len(remembered))
         return tasks

@@ -1,4 +1,4 @@
-"""/containers: those of this machine's tasks. They are made and removed by their services."""
+"""/containers: looking at those of this machine, and ending them. Tasks' are made and replaced by their services."""
 
 from __future__ import annotations
 
@@ -6,43 +6,60 @@ import shlex
 import time
 
 from aiohttp import web
+from google.protobuf.duration_pb2 import Duration
 
-from flota.gateway import local_tasks
+from flota.gateway import local_containers
 from flota.gateway.endpoints import logs as log_lines
 from flota.gateway.failures import HttpFailure
 from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.streams import Streaming
 from flota.gateway.translation import container
+from flota.gateway.translation.container import Local
 from flota.gateway.translation.events import container_labels
-from flota.rpc.errors import Unsupported
-from flota.v1.logs_pb2 import LogSelector
+from flota.rpc.errors import InvalidArgument
+from flota.v1.containers_pb2 import (
+    ContainerLogsRequest,
+    RemoveContainerRequest,
+    StopContainerRequest,
+    WaitContainerRequest,
+)
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
 from flota.v1.tasks_pb2 import SignalTaskRequest, TopRequest
+from flota.v1.types_pb2 import Mount
 
 _FILTERS = (
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
     "publish", "since", "status", "volume",
 )  # fmt: skip
 _GRACE = 10
+# `docker stop -t -1`: as long as it takes.
+_FOR_EVER = 10 * 365 * 86400
+_UNTIL = {
+    "": WaitContainerRequest.UNTIL_STOPPED,
+    "not-running": WaitContainerRequest.UNTIL_STOPPED,
+    "next-exit": WaitContainerRequest.UNTIL_NEXT_EXIT,
+    "removed": WaitContainerRequest.UNTIL_REMOVED,
+}
 
 
 async def ls(call: Call) -> web.StreamResponse:
     """Those that run; with all=1 those that have ended, too."""
     wanted = call.filters(*_FILTERS)
     wanted.one_of("status", container.STATUSES)
-    everything = call.flag("all") or "status" in wanted or "exited" in wanted
-    networks = await local_tasks.networks(call)
-    tasks = [task for task in await local_tasks.all_of(call) if everything or container.status(task) == "running"]
-    tasks.sort(key=lambda task: -task.meta.created_at.ToNanoseconds())
-    found = [task for task in tasks if _passes(task, wanted, networks)]
     limit = call.number("limit")
+    everything = call.flag("all") or limit > 0 or any(key in wanted for key in ("status", "exited"))
+    networks = await local_containers.networks(call)
+    there = [one for one in await local_containers.all_of(call) if everything or container.status(one) == "running"]
+    there.sort(key=lambda one: -one.task.meta.created_at.ToNanoseconds())
+    found = [one for one in there if _passes(one, wanted, networks)]
     now = time.time()
-    return answer([container.listed(task, networks, now) for task in (found[:limit] if limit > 0 else found)])
+    return answer([container.listed(one, networks, now) for one in (found[:limit] if limit > 0 else found)])
 
 
-def _passes(task: Task, wanted: Filters, networks: dict[str, Network]) -> bool:
+def _passes(local: Local, wanted: Filters, networks: dict[str, Network]) -> bool:
+    task = local.task
     on = [each.network_id for each in task.networks]
     on += [networks[id].spec.annotations.name for id in on if id in networks]
     is_task = wanted.flag("is-task")
@@ -50,96 +67,141 @@ def _passes(task: Task, wanted: Filters, networks: dict[str, Network]) -> bool:
         wanted.starts("id", container.container_id(task))
         and wanted.within("name", f"/{task_name(task)}")
         and wanted.labels("label", container_labels(task))
-        and wanted.equals("status", container.status(task))
+        and wanted.equals("status", container.status(local))
         and wanted.equals("health", container.health(task))
         and wanted.equals("exited", str(task.status.container.exit_code) if is_terminal(task) else "")
         and wanted.starts("ancestor", task.spec.container.image)
         and wanted.equals("network", *on)
-        and is_task is not False
+        and wanted.equals("volume", *(each for mount in task.spec.container.mounts for each in _ends(mount)))
+        and is_task in (None, local.plain is None)
     )
+
+
+def _ends(mount: Mount) -> tuple[str, str]:
+    return mount.source, mount.target
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """One of them."""
-    task = await local_tasks.find(call, call.name())
-    return answer(container.inspected(task, await local_tasks.networks(call)))
+    local = await local_containers.find(call, call.name())
+    return answer(container.inspected(local, await local_containers.networks(call)))
 
 
 async def logs(call: Call) -> web.StreamResponse:
-    """Its output. Managers pass logs on, so on a worker they are asked for there."""
-    task = await local_tasks.find(call, call.name())
-    return await log_lines.lines(call, LogSelector(task_ids=[task.id]), task.spec.container.tty)
+    """Its output, as this machine has it."""
+    task = (await local_containers.find(call, call.name())).task
+    if task.log_driver.name == "none":
+        raise HttpFailure(501, "configured logging driver does not support reading")
+    request = ContainerLogsRequest(id=task.id, options=log_lines.options(call))
+    return await log_lines.lines(call, call.backend.containers.ContainerLogs(request), task.spec.container.tty)
 
 
 async def top(call: Call) -> web.StreamResponse:
     """Its processes."""
-    task = await local_tasks.find(call, call.name())
+    task = await _running(call)
     request = TopRequest(task=task.id, ps_arguments=shlex.split(call.query("ps_args")))
-    shown = await call.backend.tasks.Top(request)
+    shown = await call.backend.containers.TopOf(request)
     return answer({"Titles": list(shown.titles), "Processes": [list(each.values) for each in shown.processes]})
 
 
 async def kill(call: Call) -> web.StreamResponse:
-    """A signal for its program. What ends by it is replaced by its service."""
+    """A signal for its program. What ends by it is replaced by its service, if it has one."""
     task = await _running(call)
-    await call.backend.tasks.SignalTask(SignalTaskRequest(task=task.id, signal=call.query("signal")))
+    await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal=call.query("signal")))
     return nothing(204)
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    """Its stop signal, and SIGKILL after t seconds. Its service replaces it."""
-    task = await local_tasks.find(call, call.name())
+    """Its stop signal, and SIGKILL after t seconds. Its service, if it has one, replaces it."""
+    local = await local_containers.find(call, call.name())
+    if local.plain is not None:
+        told = await call.backend.containers.StopContainer(stop_request(call, local.task.id))
+        return nothing(304 if told.unchanged else 204)
+    return await _stop_task(call, local.task)
+
+
+def stop_request(call: Call, container_id: str) -> StopContainerRequest:
+    """What the query of `stop` and `restart` says. Raises InvalidArgument."""
+    request = StopContainerRequest(id=container_id, signal=call.query("signal"))
+    if call.query("t"):
+        seconds = call.number("t")
+        request.grace.CopyFrom(Duration(seconds=_FOR_EVER if seconds < 0 else seconds))
+    return request
+
+
+async def _stop_task(call: Call, task: Task) -> web.StreamResponse:
     if is_terminal(task):
         return nothing(304)
     spec = task.spec.container
     first = call.query("signal") or spec.stop_signal or "TERM"
     grace = call.number("t") if call.query("t") else (spec.stop_grace_period.seconds or _GRACE)
-    await call.backend.tasks.SignalTask(SignalTaskRequest(task=task.id, signal=first))
-    if await local_tasks.ended(call, task.id, None if grace < 0 else grace) is None:
-        tasks = {each.id for each in await local_tasks.all_of(call) if not is_terminal(each)}
-        if task.id in tasks:
-            await call.backend.tasks.SignalTask(SignalTaskRequest(task=task.id, signal="KILL"))
-            await local_tasks.ended(call, task.id)
+    await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal=first))
+    if await local_containers.ended(call, task.id, None if grace < 0 else grace) is None:
+        there = {each.task.id for each in await local_containers.all_of(call) if not is_terminal(each.task)}
+        if task.id in there:
+            await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal="KILL"))
+            await local_containers.ended(call, task.id)
     return nothing(204)
 
 
 async def _running(call: Call) -> Task:
-    task = await local_tasks.find(call, call.name())
-    if container.status(task) != "running":
-        raise HttpFailure(409, f"container {container.container_id(task)} is not running")
-    return task
+    local = await local_containers.find(call, call.name())
+    if container.status(local) != "running":
+        raise HttpFailure(409, f"container {container.container_id(local.task)} is not running")
+    return local.task
 
 
 async def wait(call: Call) -> web.StreamResponse:
     """Its exit status, once it has one. Clients wait for the answer's head before they go on."""
-    task = await local_tasks.find(call, call.name())
+    local = await local_containers.find(call, call.name())
+    if local.plain is not None:
+        return await _wait_for_plain(call, local.task.id)
     async with Streaming(call, "application/json") as out:
-        end = await local_tasks.ended(call, task.id) or task
+        end = await local_containers.ended(call, local.task.id) or local.task
         await out.line({"StatusCode": end.status.container.exit_code})
     return out.response
 
 
+async def _wait_for_plain(call: Call, container_id: str) -> web.StreamResponse:
+    condition = call.query("condition")
+    if condition not in _UNTIL:
+        raise InvalidArgument.of("condition", condition, f"one of {', '.join(filter(None, _UNTIL))} is needed")
+    waiting = call.backend.containers.WaitContainer(WaitContainerRequest(id=container_id, until=_UNTIL[condition]))
+    out: Streaming | None = None
+    try:
+        async for told in waiting:
+            if not told.ended:
+                out = await Streaming(call, "application/json").__aenter__()
+            elif out is not None:
+                await out.line({"StatusCode": told.exit_code})
+    finally:
+        waiting.cancel()
+    assert out is not None
+    return out.response
+
+
 async def remove(call: Call) -> web.StreamResponse:
-    """Only a running one, by force: its service replaces it. What has ended goes with its task."""
-    task = await local_tasks.find(call, call.name())
-    if not is_terminal(task):
-        if not call.flag("force"):
+    """One that runs only by force; a task's is then replaced by its service, and what has ended goes with its task."""
+    task, plain = await local_containers.find(call, call.name())
+    force = call.flag("force")
+    if plain is not None:
+        if container.status(Local(task, plain)) == "running" and not force:
+            raise HttpFailure(
+                409,
+                f'cannot remove container "/{task_name(task)}": container is running: stop the container before '
+                "removing or force remove",
+            )
+        await call.backend.containers.RemoveContainer(RemoveContainerRequest(id=task.id, force=force))
+    elif not is_terminal(task):
+        if not force:
             raise HttpFailure(
                 409,
                 f'cannot remove container "/{task_name(task)}": container is running: it belongs to service '
                 f"{task.service_annotations.name}, remove that one, or kill the container with force",
             )
-        await call.backend.tasks.SignalTask(SignalTaskRequest(task=task.id, signal="KILL"))
-        await local_tasks.ended(call, task.id)
+        await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal="KILL"))
+        await local_containers.ended(call, task.id)
     return nothing(204)
-
-
-async def refuse(call: Call) -> web.StreamResponse:
-    """Raises Unsupported."""
-    raise Unsupported(
-        "flota runs containers of services only, and their services say what becomes of them: docker service create, "
-        "update, scale, rm"
-    )
 
 
 ROUTES: list[Route] = [
@@ -151,14 +213,4 @@ ROUTES: list[Route] = [
     ("POST", "/containers/{id}/stop", stop),
     ("POST", "/containers/{id}/wait", wait),
     ("DELETE", "/containers/{id}", remove),
-    ("POST", "/containers/create", refuse),
-    *[
-        ("POST", f"/containers/{{id}}/{verb}", refuse)
-        for verb in ("start", "restart", "pause", "unpause", "rename", "update")
-    ],
-    ("POST", "/containers/prune", refuse),
-    ("POST", "/commit", refuse),
-    ("GET", "/containers/{id}/export", refuse),
-    ("GET", "/containers/{id}/changes", refuse),
-    *[(method, "/containers/{id}/archive", refuse) for method in ("GET", "HEAD", "PUT")],
 ]

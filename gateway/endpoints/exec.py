@@ -15,7 +15,7 @@ from typing import Any
 import grpc.aio
 from aiohttp import web
 
-from flota.gateway import local_tasks
+from flota.gateway import local_containers
 from flota.gateway.failures import HttpFailure, failure_of
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.streams import MULTIPLEXED, RAW, STDERR, STDOUT, Hijacked, frame
@@ -60,11 +60,12 @@ def _find(call: Call) -> Exec:
 
 async def create(call: Call) -> web.StreamResponse:
     """What is to run. Nothing runs yet."""
-    task = await local_tasks.find(call, call.name())
+    local = await local_containers.find(call, call.name())
+    task = local.task
     given = await call.body()
     if not given.texts("Cmd"):
         raise InvalidArgument("No exec command specified")
-    if container.status(task) != "running":
+    if container.status(local) != "running":
         raise HttpFailure(409, f"container {container.container_id(task)} is not running")
     start = ExecStart(
         task=task.id,
@@ -123,13 +124,13 @@ async def start(call: Call) -> web.StreamResponse:
     found.start.tty = found.start.tty or given.flag("Tty")
     if given.flag("Detach"):
         found.start.detach, found.start.stdin = True, False
-        async for told in call.backend.tasks.Exec(_requests(found.requests, ExecRequest(start=found.start))):
+        async for told in call.backend.containers.ExecIn(_requests(found.requests, ExecRequest(start=found.start))):
             if told.WhichOneof("part") == "exit" and told.exit.error:
                 raise HttpFailure(400, told.exit.error)
         found.ended_at, found.exit_code = time.monotonic(), 0
         return nothing()
     found.running = True
-    conversation = call.backend.tasks.Exec(_requests(found.requests, ExecRequest(start=found.start)))
+    conversation = call.backend.containers.ExecIn(_requests(found.requests, ExecRequest(start=found.start)))
     try:
         modern = call.version >= (1, 42)
         wire = await Hijacked.open(call, (RAW if found.start.tty else MULTIPLEXED) if modern else RAW)
@@ -216,12 +217,12 @@ async def resize(call: Call) -> web.StreamResponse:
 
 async def attach(call: Call) -> web.StreamResponse:
     """Be at a task's own program."""
-    task = await local_tasks.find(call, call.name())
+    task = (await local_containers.find(call, call.name())).task
     stdin = call.flag("stdin") and call.flag("stream") and task.spec.container.open_stdin
     tty = task.spec.container.tty
     queue: asyncio.Queue[Any] = asyncio.Queue()
     first = AttachRequest(start=AttachStart(task=task.id, stdin=stdin))
-    conversation = call.backend.tasks.Attach(_requests(queue, first))
+    conversation = call.backend.containers.AttachTo(_requests(queue, first))
     id = container.container_id(task)
     try:
         told = await _first(conversation)
@@ -255,7 +256,7 @@ async def _feed_attached(wire: Hijacked, requests: asyncio.Queue[Any], stdin: bo
 
 async def resize_attached(call: Call) -> web.StreamResponse:
     """Another size for the terminal of a task's own program, as long as somebody is attached."""
-    task, size = await local_tasks.find(call, call.name()), _size(call)
+    task, size = (await local_containers.find(call, call.name())).task, _size(call)
     queue = _attached.get(container.container_id(task))
     if queue is not None:
         await queue.put(AttachRequest(resize=size))

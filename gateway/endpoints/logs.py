@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
 from urllib.parse import quote_plus
 
+import grpc.aio
 from aiohttp import web
 
 from flota.gateway.http import Call, Route
@@ -11,53 +13,57 @@ from flota.gateway.streams import MULTIPLEXED, RAW, STDERR, STDOUT, Streaming, f
 from flota.gateway.translation.words import iso_time, parse_time
 from flota.rpc.errors import InvalidArgument
 from flota.v1.control_pb2 import GetServiceRequest, GetTaskRequest
-from flota.v1.logs_pb2 import LogMessage, LogOptions, LogSelector, LogStream, SubscribeLogsRequest
+from flota.v1.logs_pb2 import LogMessage, LogOptions, LogSelector, LogStream, SubscribeLogsMessage, SubscribeLogsRequest
 
 _LABEL = "com.docker.swarm"
+Subscription: TypeAlias = "grpc.aio.UnaryStreamCall[Any, SubscribeLogsMessage]"
 
 
-def _options(call: Call) -> LogOptions:
-    options = LogOptions(follow=call.flag("follow"))
+def options(call: Call) -> LogOptions:
+    """What the query asks for. Raises InvalidArgument."""
+    wanted = LogOptions(follow=call.flag("follow"))
     tail = call.query("tail")
     if tail not in ("", "all"):
         if not (tail.isascii() and tail.isdigit()):
             raise InvalidArgument.of("tail", tail, "a number of lines or all is needed")
-        options.tail = int(tail)
+        wanted.tail = int(tail)
     if call.query("since") not in ("", "0"):
         try:
-            options.since.CopyFrom(parse_time(call.query("since")))
+            wanted.since.CopyFrom(parse_time(call.query("since")))
         except ValueError:
             needed = "Unix seconds or a time such as 2026-01-31T13:45:00Z are needed"
             raise InvalidArgument.of("since", call.query("since"), needed) from None
     if call.flag("stdout"):
-        options.streams.append(LogStream.LOG_STREAM_STDOUT)
+        wanted.streams.append(LogStream.LOG_STREAM_STDOUT)
     if call.flag("stderr"):
-        options.streams.append(LogStream.LOG_STREAM_STDERR)
-    if not options.streams:
+        wanted.streams.append(LogStream.LOG_STREAM_STDERR)
+    if not wanted.streams:
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
-    return options
+    return wanted
 
 
 async def service(call: Call) -> web.StreamResponse:
     """Lines of all tasks of a service."""
     found = (await call.backend.control.GetService(GetServiceRequest(service_id=call.name()))).service
-    return await lines(call, LogSelector(service_ids=[found.id]), found.spec.task.container.tty)
+    return await _subscribed(call, LogSelector(service_ids=[found.id]), found.spec.task.container.tty)
 
 
 async def task(call: Call) -> web.StreamResponse:
     """Lines of one task."""
     found = (await call.backend.control.GetTask(GetTaskRequest(task_id=call.name()))).task
-    return await lines(call, LogSelector(task_ids=[found.id]), found.spec.container.tty)
+    return await _subscribed(call, LogSelector(task_ids=[found.id]), found.spec.container.tty)
 
 
-async def lines(call: Call, selector: LogSelector, tty: bool) -> web.StreamResponse:
-    """Stream what is selected, each line framed unless the task has a terminal."""
-    options = _options(call)
+async def _subscribed(call: Call, selector: LogSelector, tty: bool) -> web.StreamResponse:
+    request = SubscribeLogsRequest(selector=selector, options=options(call))
+    return await lines(call, call.backend.logs.SubscribeLogs(request), tty)
+
+
+async def lines(call: Call, subscription: Subscription, tty: bool) -> web.StreamResponse:
+    """Stream what comes, each line framed unless the container has a terminal."""
     timestamps, details = call.flag("timestamps"), call.flag("details")
     modern = call.version >= (1, 42)
-    request = SubscribeLogsRequest(selector=selector, options=options)
     async with Streaming(call, (RAW if tty else MULTIPLEXED) if modern else RAW) as out:
-        subscription = call.backend.logs.SubscribeLogs(request)
         try:
             async for batch in subscription:
                 parts = bytearray()

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from google.protobuf.duration_pb2 import Duration
 
-from flota.gateway import local_tasks
+from flota.gateway import local_containers
 from flota.gateway.http import Call, Route, answer
 from flota.gateway.streams import Streaming
 from flota.gateway.translation import container
@@ -18,11 +18,13 @@ from flota.v1.tasks_pb2 import StatsRequest, TaskStats
 
 async def stats(call: Call) -> web.StreamResponse:
     """Figures every second; with stream=false once. one-shot does without the round before."""
-    task = await local_tasks.find(call, call.name())
+    task = (await local_containers.find(call, call.name())).task
     id = container.container_id(task)
     streaming = call.flag("stream", default=True)
     once = not streaming and call.flag("one-shot")
-    rounds = call.backend.tasks.Stats(StatsRequest(tasks=[task.id], stream=not once, interval=Duration(seconds=1)))
+    rounds = call.backend.containers.StatsOf(
+        StatsRequest(tasks=[task.id], stream=not once, interval=Duration(seconds=1))
+    )
     before: TaskStats | None = None
     try:
         if streaming:

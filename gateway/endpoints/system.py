@@ -9,7 +9,7 @@ import time
 import grpc.aio
 from aiohttp import web
 
-from flota.gateway import local_tasks
+from flota.gateway import local_containers
 from flota.gateway.failures import failure_of
 from flota.gateway.http import NEWEST, OLDEST, Call, Route, answer
 from flota.gateway.translation import container, image, machine, volume
@@ -72,13 +72,13 @@ async def usage(call: Call) -> web.StreamResponse:
     agent = call.backend.agent
     found = (await agent.ListImages(ListImagesRequest())).images
     there = (await agent.ListVolumes(ListVolumesRequest(sizes=True))).volumes
-    networks = await local_tasks.networks(call)
+    networks = await local_containers.networks(call)
     now = time.time()
     return answer(
         {
             "LayersSize": sum(each.size_bytes for each in found),
             "Images": [image.listed(each) for each in found],
-            "Containers": [container.listed(task, networks, now) for task in await local_tasks.all_of(call)],
+            "Containers": [container.listed(one, networks, now) for one in await local_containers.all_of(call)],
             "Volumes": [volume.shown(each, sizes=True) for each in there],
             "BuildCache": [],
             "BuilderSize": 0,

@@ -1,19 +1,27 @@
-"""A task of this machine in the shape of one of Docker's containers. Pure."""
+"""A container of this machine, a task's or a plain one, in the shape of Docker's API. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from flota.gateway.translation.events import container_labels
 from flota.gateway.translation.words import NEVER, time_of, word
+from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
-from flota.v1.types_pb2 import Mount, PortConfig, TaskState
+from flota.v1.types_pb2 import Mount, PortConfig, RestartPolicy, TaskState
 
 Json = dict[str, Any]
 _STATES = TaskState
 STATUSES = ("created", "running", "exited", "restarting", "removing", "paused", "dead")
+
+
+class Local(NamedTuple):
+    """A container of this machine. `plain` is what there is to say of one that belongs to no service."""
+
+    task: Task
+    plain: PlainContainer | None = None
 
 
 def container_id(task: Task) -> str:
@@ -21,15 +29,18 @@ def container_id(task: Task) -> str:
     return task.status.container.container_id or task.id
 
 
-def status(task: Task) -> str:
-    """created, running or exited"""
-    if is_terminal(task):
+def status(local: Local) -> str:
+    """created, running, restarting or exited"""
+    task, plain = local
+    if plain is not None and plain.restarting:
+        return "restarting"
+    if is_terminal(task) and (plain is None or plain.HasField("started_at")):
         return "exited"
-    return "running" if task.status.state >= _STATES.TASK_STATE_STARTING else "created"
+    return "running" if _STATES.TASK_STATE_STARTING <= task.status.state <= _STATES.TASK_STATE_RUNNING else "created"
 
 
 def exists(task: Task) -> bool:
-    """Whether there is, or was, a container of it."""
+    """Whether there is, or was, a container of a service's task."""
     return task.status.state >= _STATES.TASK_STATE_READY and task.status.state != _STATES.TASK_STATE_REJECTED
 
 
@@ -38,6 +49,8 @@ def health(task: Task) -> str:
     test = task.spec.container.healthcheck.test
     if not test or test[0] == "NONE" or is_terminal(task):
         return "none"
+    if task.status.unready:
+        return "unhealthy"
     return "healthy" if task.status.state == _STATES.TASK_STATE_RUNNING else "starting"
 
 
@@ -46,13 +59,16 @@ def command(task: Task) -> list[str]:
     return [*task.spec.container.command, *task.spec.container.args]
 
 
-def listed(task: Task, networks: Mapping[str, Network], now: float) -> Json:
+def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
     """One of GET /containers/json; `now` is in Unix seconds."""
+    task, plain = local
     since = task.status.timestamp.seconds
-    state = status(task)
+    state = status(local)
+    started = plain.started_at.seconds if plain is not None else since
     words = {
         "created": "Created",
-        "running": f"Up {_duration(now - since)}",
+        "running": f"Up {_duration(now - started)}",
+        "restarting": f"Restarting ({task.status.container.exit_code}) {_duration(now - since)} ago",
         "exited": f"Exited ({task.status.container.exit_code}) {_duration(now - since)} ago",
     }[state]
     checked = health(task)
@@ -60,14 +76,14 @@ def listed(task: Task, networks: Mapping[str, Network], now: float) -> Json:
         "Id": container_id(task),
         "Names": [f"/{task_name(task)}"],
         "Image": task.spec.container.image,
-        "ImageID": "",
+        "ImageID": plain.image_id if plain is not None else "",
         "Command": " ".join(command(task)),
         "Created": task.meta.created_at.seconds,
         "Ports": ports(task),
         "Labels": container_labels(task),
         "State": state,
         "Status": words if checked == "none" or state != "running" else f"{words} ({checked})",
-        "HostConfig": {"NetworkMode": "default"},
+        "HostConfig": {"NetworkMode": network_mode(task)},
         "NetworkSettings": {"Networks": _networks(task, networks)},
         "Mounts": mounts(task),
     }
@@ -94,6 +110,32 @@ def ports(task: Task) -> list[Json]:
         }
         for port in task.status.ports.ports
     ]
+
+
+def _port_map(given: Iterable[PortConfig]) -> Json:
+    found: Json = {}
+    for port in given:
+        key = f"{port.target_port}/{word(PortConfig.Protocol.Name(port.protocol), 'PROTOCOL_')}"
+        number = str(port.published_port) if port.published_port else ""
+        found.setdefault(key, []).append({"HostIp": "0.0.0.0", "HostPort": number})
+    return found
+
+
+def _binds(task: Task) -> list[str]:
+    mounts = task.spec.container.mounts if not task.service_id else ()
+    return [
+        f"{each.source}:{each.target}{':ro' if each.read_only else ''}"
+        for each in mounts
+        if each.source and each.type != Mount.TYPE_TMPFS
+    ]
+
+
+def _restart_policy(plain: PlainContainer | None) -> Json:
+    policy = plain.task.spec.restart if plain is not None else RestartPolicy(condition=RestartPolicy.CONDITION_NONE)
+    name = {RestartPolicy.CONDITION_NONE: "no", RestartPolicy.CONDITION_ON_FAILURE: "on-failure"}.get(
+        policy.condition, "unless-stopped" if plain is not None and plain.unless_stopped else "always"
+    )
+    return {"Name": name, "MaximumRetryCount": policy.max_attempts}
 
 
 def mounts(task: Task) -> list[Json]:
@@ -132,9 +174,15 @@ def _networks(task: Task, networks: Mapping[str, Network]) -> Json:
     return found
 
 
-def inspected(task: Task, networks: Mapping[str, Network]) -> Json:
+def network_mode(task: Task) -> str:
+    """What `docker run --network` said; a service's tasks have none to speak of."""
+    return task.spec.networks[0].target if not task.service_id and task.spec.networks else "default"
+
+
+def inspected(local: Local, networks: Mapping[str, Network]) -> Json:
     """GET /containers/{id}/json"""
-    spec, state = task.spec.container, status(task)
+    task, plain = local
+    spec, state = task.spec.container, status(local)
     words = command(task)
     seen = task.status
     ended = state == "exited"
@@ -143,7 +191,7 @@ def inspected(task: Task, networks: Mapping[str, Network]) -> Json:
         "Status": state,
         "Running": state == "running",
         "Paused": False,
-        "Restarting": False,
+        "Restarting": state == "restarting",
         "OOMKilled": seen.container.oom_killed,
         "Dead": False,
         "Pid": seen.container.pid if state == "running" else 0,
@@ -152,6 +200,8 @@ def inspected(task: Task, networks: Mapping[str, Network]) -> Json:
         "StartedAt": NEVER if state == "created" or ended else time_of(seen, "timestamp"),
         "FinishedAt": time_of(seen, "timestamp") if ended else NEVER,
     }
+    if plain is not None:
+        described |= {"StartedAt": time_of(plain, "started_at"), "FinishedAt": time_of(plain, "finished_at")}
     if (checked := health(task)) != "none":
         described["Health"] = {"Status": checked, "FailingStreak": 0, "Log": []}
     return {
@@ -160,9 +210,9 @@ def inspected(task: Task, networks: Mapping[str, Network]) -> Json:
         "Path": words[0] if words else "",
         "Args": words[1:],
         "State": described,
-        "Image": spec.image,
+        "Image": plain.image_id if plain is not None else spec.image,
         "Name": f"/{task_name(task)}",
-        "RestartCount": 0,
+        "RestartCount": plain.restarts if plain is not None else 0,
         "Driver": "overlay2",
         "Platform": "linux",
         "MountLabel": "",
@@ -174,10 +224,11 @@ def inspected(task: Task, networks: Mapping[str, Network]) -> Json:
         "HostnamePath": "",
         "HostsPath": "",
         "HostConfig": {
-            "NetworkMode": "default",
-            "Binds": None,
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-            "AutoRemove": False,
+            "NetworkMode": network_mode(task),
+            "Binds": _binds(task) or None,
+            "PortBindings": _port_map(task.endpoint.ports) if plain is not None else {},
+            "RestartPolicy": _restart_policy(plain),
+            "AutoRemove": plain is not None and plain.auto_remove,
             "Privileged": False,
             "ReadonlyRootfs": spec.read_only,
             "NanoCpus": limits.nano_cpus,
@@ -211,10 +262,7 @@ def inspected(task: Task, networks: Mapping[str, Network]) -> Json:
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": "",
-            "Ports": {
-                f"{port['PrivatePort']}/{port['Type']}": [{"HostIp": "0.0.0.0", "HostPort": str(port["PublicPort"])}]
-                for port in ports(task)
-            },
+            "Ports": _port_map(task.status.ports.ports),
             "Networks": _networks(task, networks),
         },
     }

@@ -126,7 +126,9 @@ def _of_container(message: WatchMessage, node_id: str) -> Iterator[Event]:
 
 
 def container_labels(task: Task) -> dict[str, str]:
-    """The labels by which tools know a task's container."""
+    """The labels by which tools know a task's container; its own if it has no service."""
+    if not task.service_id:
+        return dict(task.spec.container.labels)
     return dict(task.spec.container.labels) | {
         "com.docker.swarm.node.id": task.node_id,
         "com.docker.swarm.service.id": task.service_id,

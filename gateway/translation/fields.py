@@ -34,6 +34,10 @@ class Fields:
     def __bool__(self) -> bool:
         return any(value is not None for value in self._values.values())
 
+    def names(self) -> list[str]:
+        """The fields there are."""
+        return list(self._values)
+
     def at(self, name: str) -> str:
         """The path of a field."""
         return f"{self.path}.{name}" if self.path else name

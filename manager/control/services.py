@@ -7,7 +7,6 @@ from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.claims import Claim
 from flota.manager.control.histories import go_to, record, revision_of
 from flota.manager.control.lookup import find, matching
-from flota.manager.control.made_up_names import made_up_name
 from flota.manager.control.ports import check_ports_free
 from flota.manager.control.references import resolve
 from flota.manager.control.service_rules import check_service, mode_of
@@ -32,6 +31,7 @@ from flota.v1.control_pb2 import (
     UpdateServiceResponse,
 )
 from flota.v1.ids import new_id
+from flota.v1.made_up_names import made_up_name
 from flota.v1.objects_pb2 import Service
 from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import ServiceSpec

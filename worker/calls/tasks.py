@@ -69,7 +69,7 @@ class TaskServicer(tasks_pb2_grpc.TasksServicer):
         if first is None or first.WhichOneof("part") != "start":
             raise InvalidArgument("the first message of an exec must be its start")
         start = first.start
-        task = self._named(start.task)
+        task = self.named(start.task)
         stack = AsyncExitStack()
         async with AsyncExitStack() as here:
             try:
@@ -115,26 +115,26 @@ class TaskServicer(tasks_pb2_grpc.TasksServicer):
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("part") != "start":
             raise InvalidArgument("the first message of an attach must be its start")
-        task = self._named(first.start.task)
+        task = self.named(first.start.task)
         async for answer in attach(self._runtime, task, self._node_id(), first.start, requests):
             yield answer
 
     async def SignalTask(self, request: SignalTaskRequest, context: Any) -> SignalTaskResponse:
         """Raises InvalidArgument, NotFound, FailedPrecondition."""
         number = _signal(request.signal or "KILL")
-        await self._runtime.signal(self._named(request.task).id, number)
+        await self._runtime.signal(self.named(request.task).id, number)
         return SignalTaskResponse()
 
     # Looking.
 
     async def Top(self, request: TopRequest, context: Any) -> TopResponse:
         """Raises InvalidArgument, NotFound, FailedPrecondition."""
-        task = self._named(request.task)
+        task = self.named(request.task)
         return await top(await self._runtime.members(task.id), list(request.ps_arguments))
 
     async def Stats(self, request: StatsRequest, context: Any) -> AsyncIterator[StatsResponse]:
         """Raises NotFound, FailedPrecondition (a named task does not run)."""
-        wanted = {self._named(one).id for one in request.tasks}
+        wanted = {self.named(one).id for one in request.tasks}
         interval = request.interval.ToNanoseconds() / 1e9 if request.HasField("interval") else _INTERVAL
         while True:
             names = {task.id: task_name(task) for task, status in self._known() if runs(status)}
@@ -148,7 +148,8 @@ class TaskServicer(tasks_pb2_grpc.TasksServicer):
                 return
             await asyncio.sleep(max(_LEAST_INTERVAL, interval))
 
-    def _named(self, wanted: str) -> Task:
+    def named(self, wanted: str) -> Task:
+        """The running task that is called so. Raises InvalidArgument, NotFound, FailedPrecondition."""
         return running_task(self._known(), wanted)
 
     def _known(self) -> Iterable[tuple[Task, TaskStatus]]:

@@ -198,6 +198,10 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._catalogue)
 
+    def here(self, reference: str) -> str:
+        """The id of the image of that name that is here. Raises ImageNotFound."""
+        return self._catalogue.find(reference).image.id
+
     def hold(self, user: str, image_id: str) -> None:
         """The task `user` needs the image: it is not removed."""
         self._users[user] = image_id

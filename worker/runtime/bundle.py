@@ -161,7 +161,7 @@ def configuration(
             {"type": "ipc"},
             {"type": "uts"},
             {"type": "mount"},
-            {"type": "network", "path": str(container.sandbox.netns)},
+            *([{"type": "network", "path": str(container.sandbox.netns)}] if container.sandbox.netns else []),
             *([{"type": "cgroup"}] if machine.unified_cgroups else []),
         ],
         "maskedPaths": _MASKED,

@@ -54,6 +54,8 @@ class Container:
     hostname: str
     files: tuple[PlacedFile, ...] = ()
     log: Log = Log()
+    # What an earlier run of it wrote is there, and is to be so again (remove's keep_files).
+    again: bool = False
 
     @property
     def id(self) -> str:

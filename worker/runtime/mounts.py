@@ -176,16 +176,21 @@ class Mounter:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(function, *args, **kwargs))
 
-    def overlay(self, target: Path, base: Path, layers: Sequence[str], upper: Path, work: Path) -> None:
-        """On the thread: mount `base` and layers (names, lowest first) below a writable `upper`. Raises OSError."""
+    def overlay(
+        self, target: Path, base: Path, layers: Sequence[str], upper: Path, work: Path, *, again: bool = False
+    ) -> None:
+        """On the thread: mount `base` and layers (names, lowest first) below a writable `upper`. Raises OSError.
+
+        `again`: the same `upper` will be mounted again.
+        """
         # The directory on top gives the root its owner and mode.
         top = os.stat(layers[-1] if layers else base)
         os.chown(upper, top.st_uid, top.st_gid)
         os.chmod(upper, stat.S_IMODE(top.st_mode))
         lower = ":".join([*reversed(layers), _escape(base)])
         data = f"lowerdir={lower},upperdir={_escape(upper)},workdir={_escape(work)}"
-        if self._volatile:
-            # A root file system is never used again after a crash, so nothing in it need be synced when it goes.
+        if self._volatile and not again:
+            # A root file system that is never used again after a crash: so nothing in it need be synced when it goes.
             try:
                 mount("overlay", target, "overlay", 0, data + ",volatile")
                 return

@@ -75,8 +75,8 @@ def assemble(container: Container, places: Places, mounter: mounts.Mounter) -> t
     try:
         upper, work = places.state / "upper", places.state / "work"
         for directory in (places.rootfs, upper, work):
-            directory.mkdir(parents=True)
-        mounter.overlay(places.rootfs, places.skeleton, container.layers, upper, work)
+            directory.mkdir(parents=True, exist_ok=container.again)
+        mounter.overlay(places.rootfs, places.skeleton, container.layers, upper, work, again=container.again)
         account = _account(container, places.rootfs)
         _working_directory(container, places.rootfs, account)
         return account, [*_network_files(container, places.bundle), *_placed_files(container.files, places.bundle)]

@@ -19,7 +19,7 @@ import re
 import resource
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -137,14 +137,14 @@ class Runtime:
         if not _ID.fullmatch(container.id):
             raise BadContainer(f"invalid container id {container.id!r}: letters, digits, _ . and -")
         async with self._locked(container.id):
-            if container.id in self._containers or self._places(container.id).state.exists():
+            if container.id in self._containers or (not container.again and self._places(container.id).state.exists()):
                 raise ContainerError(f"container {container.id} exists already")
             self.expect()
             try:
                 record = await self._make(container, self._places(container.id))
             except BaseException as error:
                 try:
-                    await to_the_end(self._undo(container.id))
+                    await to_the_end(self._undo(container.id, keep_files=container.again))
                 except ContainerError:
                     log.exception("what was made of container %s is left", container.id)
                 if isinstance(error, OSError):
@@ -212,9 +212,10 @@ class Runtime:
             raise BadContainer(f"invalid mount at {mount.target}: driver options need a volume with a name")
         else:
             data = places.state / "volumes" / str(number) / "_data"
-            data.mkdir(parents=True)
+            there = data.exists()
+            data.mkdir(parents=True, exist_ok=True)
             data.chmod(0o755)
-            if not mount.volume_nocopy:
+            if not mount.volume_nocopy and not there:
                 await fill(content, data)
         if not mount.volume_subpath:
             return placing.directory(mount, str(data))
@@ -232,6 +233,11 @@ class Runtime:
         one = self._known(container_id)
         await self._program.start(container_id)
         return Running(one.record.pid, container_id)
+
+    def runs(self, container_id: str) -> bool:
+        """Whether it is there and has not ended: what it says may be said yet."""
+        one = self._containers.get(container_id)
+        return one is not None and not one.has_ended
 
     async def wait(self, container_id: str) -> Exit:
         """Until the container has ended, whoever started it. Raises ContainerError if it is not known."""
@@ -302,21 +308,26 @@ class Runtime:
         """Where conmon is told the size of the container's own terminal."""
         return self._places(container_id).bundle / "ctl"
 
-    async def remove(self, container_id: str, *, keep_log: bool = False) -> None:
-        """Take a container away with all it has (but its log); one that runs is killed. No error if there is none.
+    async def remove(self, container_id: str, *, keep_log: bool = False, keep_files: bool = False) -> None:
+        """Take a container away with all it has (but its log, or but all it wrote); one that runs is killed.
+
+        No error if there is none.
 
         Raises ContainerError when something of it cannot be removed; trying again may help.
         """
         async with self._locked(container_id):
-            await to_the_end(self._discard(container_id, keep_log=keep_log))
+            await to_the_end(self._discard(container_id, keep_log=keep_log, keep_files=keep_files))
 
-    async def adopt(self) -> dict[str, ContainerState]:
-        """Find the containers that earlier workers made, and follow them. What was only half made is removed."""
+    async def adopt(self, again: Set[str] = frozenset()) -> dict[str, ContainerState]:
+        """Find the containers that earlier workers made, and follow them. What was only half made is removed.
+
+        Those of `again` may be made again: what they wrote stays, and without more than that they are not found.
+        """
         result = {}
-        for container_id, record in (await self._in_thread(self._on_disk)).items():
+        for container_id, record in (await self._in_thread(self._on_disk, again)).items():
             if record is None:
                 try:
-                    await self.remove(container_id)
+                    await self.remove(container_id, keep_files=container_id in again)
                 except ContainerError:
                     log.exception("what was half made of container %s is left", container_id)
                 continue
@@ -328,11 +339,11 @@ class Runtime:
                 result[container_id] = ContainerState(phase, pid=record.pid)
         return result
 
-    def _on_disk(self) -> dict[str, Record | None]:
+    def _on_disk(self, again: Set[str]) -> dict[str, Record | None]:
         """Every container there is a trace of; None for what has to go."""
         traces = {name for place in (self._bundles, self._program.state_root) for name in os.listdir(place)}
         found = {name: Record.read(self._bundles / name) for name in sorted(traces)}
-        for name in sorted(set(os.listdir(self._states)) - traces):
+        for name in sorted(set(os.listdir(self._states)) - traces - again):
             # Its bundle went with the machine's memory: the machine was started anew. Its log is still of use.
             found[name] = Record.lost() if self._places(name).log.exists() else None
         return found
@@ -348,12 +359,12 @@ class Runtime:
             raise ContainerError(f"there is no container {container_id}")
         return one
 
-    async def _undo(self, container_id: str) -> None:
+    async def _undo(self, container_id: str, *, keep_files: bool) -> None:
         # What the mounting thread was given is done to its end, whoever waits for it.
         await self._mounter.call(int)
-        await self._discard(container_id)
+        await self._discard(container_id, keep_files=keep_files)
 
-    async def _discard(self, container_id: str, *, keep_log: bool = False) -> None:
+    async def _discard(self, container_id: str, *, keep_log: bool = False, keep_files: bool = False) -> None:
         one = self._containers.get(container_id)
         if one is not None and not one.has_ended:
             one.signal(signal.SIGKILL)
@@ -365,8 +376,9 @@ class Runtime:
         await self._leave_group(container_id)
         try:
             # The files last, and the bundle last of them: should this be interrupted, it tells of the container.
-            await self.volumes.release(container_id)
-            await self._in_thread(self._delete, container_id, keep_log)
+            if not keep_files:
+                await self.volumes.release(container_id)
+            await self._in_thread(self._delete, container_id, keep_log, keep_files)
         except OSError as error:
             raise ContainerError(f"container {container_id} could not be removed: {error}") from None
         self._containers.pop(container_id, None)
@@ -379,11 +391,13 @@ class Runtime:
             await self._in_thread(self._cgroups.kill, container_id)
             await asyncio.sleep(_LEAVE_PAUSE)
 
-    def _delete(self, container_id: str, keep_log: bool) -> None:
+    def _delete(self, container_id: str, keep_log: bool, keep_files: bool) -> None:
         places = self._places(container_id)
         mounts.unmount_below(places.bundle)
         kept = keep_log and places.log.exists()
         disk = [one for one in places.state.iterdir() if one.is_dir()] if kept else [places.state]
+        if keep_files:
+            disk = []
         for directory in (self._program.state_root / container_id, *disk, places.bundle):
             mounts.delete(directory)
 

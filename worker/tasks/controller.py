@@ -96,6 +96,8 @@ class Controller:
         self._ends = self._is_to_end()
         self._hasty = False
         self._unwanted = asyncio.Event()
+        # What ran is taken apart: only what is kept of it is left.
+        self.cleared = asyncio.Event()
         # The task that lives this life, while it may be interrupted.
         self._living: asyncio.Task[Any] | None = None
 
@@ -141,9 +143,11 @@ class Controller:
         else:
             await self._leave_networks()
         if not self._unwanted.is_set() and self.task.desired_state != _REMOVE:
-            await self._take_apart(keep_log=True)
+            await self._take_apart(keep=True)
+            self.cleared.set()
             await self._unwanted.wait()
-        await self._take_apart(keep_log=False)
+        await self._take_apart(keep=False)
+        self.cleared.set()
         await self._unwanted.wait()
 
     # Its life.
@@ -187,7 +191,7 @@ class Controller:
             except _FAULTS as error:
                 if isinstance(error, _LASTING) and not isinstance(error, _PASSING):
                     return Outcome(step.failure, _word(step.failure), str(error))
-                if tries == _TRIES:
+                if tries == _TRIES or self._parts.again:
                     return Outcome(step.failure, _word(step.failure), str(error))
                 self._observe(self.status.state, f"{_word(self.status.state)}: trying again", str(error))
             except Exception as error:  # noqa: BLE001 - one task's trouble is not the others'
@@ -325,10 +329,13 @@ class Controller:
         if self._made:
             await self._insist(lambda: self._parts.networks.detach(self.id))
 
-    async def _take_apart(self, *, keep_log: bool) -> None:
+    async def _take_apart(self, *, keep: bool) -> None:
+        """Remove the container but, if it is to `keep` that, its log; and all it wrote when it may live again."""
+        again = keep and self._parts.again
         if self._made:
-            await self._insist(lambda: self._parts.containers.remove(self.id, keep_log=keep_log))
-        self._parts.images.release(self.id)
+            await self._insist(lambda: self._parts.containers.remove(self.id, keep_log=keep, keep_files=again))
+        if not again:
+            self._parts.images.release(self.id)
 
     async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
         """Clean up, however often it takes."""

@@ -45,6 +45,10 @@ class Images(Protocol):
         """
         ...
 
+    def here(self, reference: str) -> str:
+        """The id of one that is here. Raises ImageNotFound."""
+        ...
+
     def hold(self, user: str, image_id: str) -> None:
         """`user` needs the image: it is not removed."""
         ...
@@ -63,7 +67,7 @@ class Containers(Protocol):
     async def wait(self, container_id: str) -> Exit: ...
     async def signal(self, container_id: str, number: int) -> None: ...
     async def execute(self, container_id: str, argv: Sequence[str], *, limit: float) -> Completed: ...
-    async def remove(self, container_id: str, *, keep_log: bool = False) -> None: ...
+    async def remove(self, container_id: str, *, keep_log: bool = False, keep_files: bool = False) -> None: ...
 
 
 class Networks(Protocol):
@@ -88,3 +92,6 @@ class Parts:
     node: NodeFacts
     # Registry credentials for a task's image that managers' helpers give; "" = they have none. Raises nothing.
     credentials: Callable[[str], Awaitable[str]] = _no_credentials
+    # Whether a container may live again (worker/containers): it keeps its files, its image, its place among the users
+    # of volumes.
+    again: bool = False

@@ -45,7 +45,7 @@ async def prepare(task: Task, parts: Parts) -> PreparedTask:
     sandbox = await parts.networks.attach(wanted)
     prepared.ports.extend(sandbox.ports)
     await parts.containers.create(
-        Container(wanted, image.config, image.layers, sandbox, container.hostname, files, log)
+        Container(wanted, image.config, image.layers, sandbox, container.hostname, files, log, parts.again)
     )
     return prepared
 

@@ -11,6 +11,15 @@ STABLE_ADDRESS_OPTION = "stable-address"
 TRUE = ("", "true", "1")
 FALSE = ("false", "0")
 
+# Networks that are there on every node without anybody making them. They are called by these names, also as ids.
+HOST, NONE, BRIDGE = "host", "none", "bridge"
+PREDEFINED = (BRIDGE, HOST, NONE)
+
+
+def is_local(spec: NetworkSpec) -> bool:
+    """Whether it is a network of one node alone."""
+    return spec.driver.name == BRIDGE
+
 
 def is_encrypted(spec: NetworkSpec) -> bool:
     """Whether what tasks say to each other on this network is encrypted between nodes."""

@@ -41,6 +41,11 @@ def short_name(state: "TaskState.ValueType") -> str:
 
 
 def task_name(task: Task) -> str:
-    """`service.slot.taskid`, or `service.nodeid.taskid` for tasks of global services (SwarmKit's api/naming)."""
+    """`service.slot.taskid`, or `service.nodeid.taskid` for tasks of global services (SwarmKit's api/naming).
+
+    What belongs to no service is called what it is called.
+    """
+    if not task.service_id:
+        return task.service_annotations.name or task.id
     place = str(task.slot) if task.slot else task.node_id
     return f"{task.service_annotations.name}.{place}.{task.id}"

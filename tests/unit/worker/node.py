@@ -143,7 +143,7 @@ class Node:
         await self._do("execute", f"execute {' '.join(argv)}")
         return self.health()
 
-    async def remove(self, container_id: str, *, keep_log: bool = False) -> None:
+    async def remove(self, container_id: str, *, keep_log: bool = False, keep_files: bool = False) -> None:
         await self._do("remove", "remove but log" if keep_log else "remove")
         self.end(container_id, 137)
         self.exits.pop(container_id, None)

@@ -1,4 +1,4 @@
-"""Names for services that were given none, as Docker's daemon makes them up: two words that are easy to say."""
+"""Names for services and containers that were given none, as Docker makes them up: two words that are easy to say."""
 
 from collections.abc import Callable
 from random import Random

@@ -1,0 +1,154 @@
+"""/containers: making, starting and naming those that belong to no service (`docker run`)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+import grpc.aio
+from aiohttp import web
+
+from flota.gateway import local_containers
+from flota.gateway.endpoints.containers import stop_request
+from flota.gateway.failures import HttpFailure, failure_of
+from flota.gateway.http import Call, Route, answer, nothing
+from flota.gateway.translation import container
+from flota.gateway.translation.events import container_labels
+from flota.gateway.translation.plain import plain_container
+from flota.gateway.translation.words import parse_time
+from flota.rpc.errors import InvalidArgument, Unsupported
+from flota.v1.containers_pb2 import (
+    CreateContainerRequest,
+    PlainContainer,
+    RemoveContainerRequest,
+    RenameContainerRequest,
+    StartContainerRequest,
+)
+from flota.v1.local_pb2 import InspectImageRequest
+from flota.v1.types_pb2 import NetworkAttachmentConfig
+
+# What the command line makes exit status 127 of.
+_NOT_FOUND = "executable file not found in $PATH"
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """A container; nothing runs. The image must be here: clients pull it when they hear that it is not."""
+    given = await call.body()
+    if not given.text("Image"):
+        raise InvalidArgument("Config cannot be empty in order to create a container: Image is needed")
+    image = await _image(call, given.text("Image"))
+    wanted = plain_container(call.query("name"), given, image.get("config") or {})
+    for attachment in wanted.task.spec.networks:
+        await resolve(call, attachment)
+    made = await call.backend.containers.CreateContainer(CreateContainerRequest(container=wanted))
+    return answer({"Id": made.container.task.id, "Warnings": []}, 201)
+
+
+async def _image(call: Call, name: str) -> dict[str, Any]:
+    try:
+        found = await call.backend.agent.InspectImage(InspectImageRequest(reference=name))
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            raise HttpFailure(404, f"No such image: {name}") from None
+        raise
+    configuration: dict[str, Any] = json.loads(found.configuration)
+    return configuration
+
+
+async def resolve(call: Call, wanted: NetworkAttachmentConfig) -> None:
+    """Put the network's id into the place of its name. Raises 400: to 404 clients would answer with a pull."""
+    name = wanted.target
+    for network in await local_containers.bridges(call):
+        if name in (network.id, network.spec.annotations.name):
+            wanted.target = network.id
+            return
+    raise HttpFailure(400, f"network {name} not found")
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """Let it run."""
+    plain = await local_containers.find_plain(call, "start")
+    try:
+        told = await call.backend.containers.StartContainer(StartContainerRequest(id=plain.task.id))
+    except grpc.aio.AioRpcError as error:
+        failure = failure_of(error)
+        if "is not in the image" in str(failure):
+            raise HttpFailure(failure.status, f"{failure}: {_NOT_FOUND}") from None
+        raise failure from None
+    return nothing(304 if told.unchanged else 204)
+
+
+async def restart(call: Call) -> web.StreamResponse:
+    """Stop it if it runs, and let it run again."""
+    plain = await local_containers.find_plain(call, "restart")
+    request = stop_request(call, plain.task.id)
+    request.restart = True
+    await call.backend.containers.StopContainer(request)
+    return nothing(204)
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    """Another name for it."""
+    plain = await local_containers.find_plain(call, "rename")
+    name = call.query("name").removeprefix("/")
+    await call.backend.containers.RenameContainer(RenameContainerRequest(id=plain.task.id, name=name))
+    return nothing(204)
+
+
+async def prune(call: Call) -> web.StreamResponse:
+    """Remove those that do not run."""
+    wanted = call.filters("label", "label!", "until")
+    before = None
+    if "until" in wanted:
+        try:
+            before = parse_time(wanted.get("until")[0]).seconds
+        except ValueError:
+            raise InvalidArgument.of("until", wanted.get("until")[0], "Unix seconds or RFC 3339 are needed") from None
+    deleted = []
+    for local in await local_containers.plain_ones(call):
+        labels = container_labels(local.task)
+        if container.status(local) in ("running", "restarting") or not wanted.labels("label", labels):
+            continue
+        if "label!" in wanted and wanted.labels("label!", labels):
+            continue
+        if before is not None and local.task.meta.created_at.seconds > before:
+            continue
+        deleted.append(await _removed(call, local.plain))
+    return answer({"ContainersDeleted": list(filter(None, deleted)) or None, "SpaceReclaimed": 0})
+
+
+async def _removed(call: Call, plain: PlainContainer | None) -> str:
+    """Its id; empty if somebody else was quicker, or started it."""
+    assert plain is not None
+    try:
+        await call.backend.containers.RemoveContainer(RemoveContainerRequest(id=plain.task.id))
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
+            raise
+        return ""
+    return plain.task.id
+
+
+async def refuse(call: Call) -> web.StreamResponse:
+    """Raises Unsupported."""
+    raise Unsupported(f"flota does not have {call.request.path.rpartition('/')[2]} for containers")
+
+
+async def refuse_commit(call: Call) -> web.StreamResponse:
+    """Raises Unsupported."""
+    raise Unsupported("flota builds no images: build elsewhere, then docker load, docker pull or docker import")
+
+
+ROUTES: list[Route] = [
+    ("POST", "/containers/create", create),
+    ("POST", "/containers/prune", prune),
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/rename", rename),
+    *[("POST", f"/containers/{{id}}/{verb}", refuse) for verb in ("pause", "unpause", "update")],
+    ("POST", "/commit", refuse_commit),
+    ("GET", "/containers/{id}/export", refuse),
+    ("GET", "/containers/{id}/changes", refuse),
+    *[(method, "/containers/{id}/archive", refuse) for method in ("GET", "HEAD", "PUT")],
+]

@@ -1,0 +1,108 @@
+"""The containers of this machine, tasks' and plain ones, found by the names that Docker's clients have for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import grpc.aio
+
+from flota.gateway.failures import HttpFailure
+from flota.gateway.http import Call
+from flota.gateway.translation import container
+from flota.gateway.translation.container import Local
+from flota.gateway.translation.machine import is_manager
+from flota.rpc.errors import InvalidArgument, NotFound
+from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer
+from flota.v1.control_pb2 import ListNetworksRequest
+from flota.v1.local_pb2 import InfoRequest, ListLocalTasksRequest
+from flota.v1.network_options import HOST, NONE
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.task_states import is_terminal, task_name
+
+_PAUSE = 0.1
+
+
+async def all_of(call: Call) -> list[Local]:
+    """Those of tasks that have, or had, a container, and the plain ones."""
+    tasks = (await call.backend.agent.ListTasks(ListLocalTasksRequest())).tasks
+    return [Local(task) for task in tasks if container.exists(task)] + await plain_ones(call)
+
+
+async def plain_ones(call: Call) -> list[Local]:
+    """Those that belong to no service; none on a machine in no cluster."""
+    try:
+        found = await call.backend.containers.ListContainers(ListContainersRequest())
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+            return []
+        raise
+    return [Local(plain.task, plain) for plain in found.containers]
+
+
+async def find(call: Call, wanted: str) -> Local:
+    """By id, name, or the beginning of an id. Raises NotFound, InvalidArgument (several)."""
+    wanted = wanted.removeprefix("/")
+    there = await all_of(call)
+    exact = [one for one in there if wanted in (container.container_id(one.task), task_name(one.task))]
+    found = exact or [one for one in there if wanted and container.container_id(one.task).startswith(wanted)]
+    if len(found) > 1:
+        raise InvalidArgument(f"Multiple IDs found with provided prefix: {wanted}")
+    if not found:
+        raise NotFound(f"No such container: {wanted}")
+    return found[0]
+
+
+async def find_plain(call: Call, to_do: str) -> PlainContainer:
+    """The plain one in the path. Raises what `find` does, and 501 for a task's: its service says what becomes of it."""
+    local = await find(call, call.name())
+    if local.plain is None:
+        service = local.task.service_annotations.name
+        raise HttpFailure(501, f"cannot {to_do} a container of service {service}: docker service update, scale, rm")
+    return local.plain
+
+
+async def bridges(call: Call) -> list[Network]:
+    """Networks of this machine alone, also those that are networks in name only; none on a machine in no cluster."""
+    try:
+        made = list((await call.backend.containers.ListBridges(ListBridgesRequest())).networks)
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+            return []
+        raise
+    for name, driver in ((HOST, "host"), (NONE, "null")):
+        other = Network(id=name)
+        other.spec.annotations.name, other.spec.driver.name = name, driver
+        made.append(other)
+    return made
+
+
+async def networks(call: Call) -> dict[str, Network]:
+    """This machine's networks and the swarm's by id; of the latter none where nobody can be asked."""
+    return {each.id: each for each in (*await bridges(call), *await swarm_networks(call))}
+
+
+async def swarm_networks(call: Call) -> list[Network]:
+    """The swarm's; none where nobody can be asked."""
+    try:
+        if not is_manager(await call.backend.local.Info(InfoRequest())):
+            return []
+        return list((await call.backend.control.ListNetworks(ListNetworksRequest(), timeout=3)).networks)
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return []
+        raise
+
+
+async def ended(call: Call, task_id: str, limit: float | None = None) -> Task | None:
+    """The task once it has ended; None when it has not within `limit` seconds, or is not known any longer."""
+    deadline = None if limit is None else time.monotonic() + limit
+    while True:
+        tasks = (await call.backend.agent.ListTasks(ListLocalTasksRequest())).tasks
+        task = next((task for task in tasks if task.id == task_id), None)
+        if task is None or is_terminal(task):
+            return task
+        if deadline is not None and time.monotonic() > deadline:
+            return None
+        await asyncio.sleep(_PAUSE)

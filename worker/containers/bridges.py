@@ -1,0 +1,213 @@
+"""Networks of this node alone: the predefined `bridge`, and those that people make with that driver.
+
+Each is a network like any other to the overlay, but without VXLAN. Subnets and addresses are given here. Which are in
+use the overlay remembers: what is attached. Stands before the overlay for everything that attaches containers: a task
+on such a network has no address from the managers, and gets one on its way through.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from flota.overlay import Sandbox
+from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer
+from flota.v1.network_options import BRIDGE, NONE, PREDEFINED
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.specs_pb2 import NetworkSpec
+from flota.v1.task_states import task_name
+from flota.v1.types_pb2 import IpamConfig, NetworkAttachment
+from flota.worker.containers.records import Records
+
+# Docker's own: a /16 each, the first for the predefined one.
+_POOL = [ipaddress.IPv4Network(f"172.{number}.0.0/16") for number in range(17, 32)]
+_POOL += list(ipaddress.IPv4Network("192.168.0.0/16").subnets(new_prefix=20))
+
+
+class Overlay(Protocol):
+    """overlay.Network"""
+
+    def set_local(self, networks: list[Network]) -> None: ...
+    def apply(self, changes: list[AssignmentChange], complete: bool) -> None: ...
+    def attached(self) -> list[Task]: ...
+    async def attach(self, task: Task) -> Sandbox: ...
+    async def detach(self, task_id: str) -> None: ...
+
+
+class Bridges:
+    """`start` it before the overlay adopts what is there, `adopted` after that."""
+
+    def __init__(self, directory: Path, overlay: Overlay, node_id: str) -> None:
+        """The networks that people made are kept in `directory`. Raises OSError."""
+        self._records = Records(directory, Network)
+        self._overlay = overlay
+        self._node_id = node_id
+        self._networks: dict[str, Network] = {}
+        # What tasks have been given, by task.
+        self._given: dict[str, list[NetworkAttachment]] = {}
+
+    def start(self) -> None:
+        """Know the networks again."""
+        own = Network(id=BRIDGE, ipam=[_ipam(_POOL[0])])
+        own.spec.annotations.name = own.spec.driver.name = BRIDGE
+        self._networks = {own.id: own} | {network.id: network for network in self._records.all()}
+        self._overlay.set_local(list(self._networks.values()))
+
+    def adopted(self) -> None:
+        """Know again who has which address."""
+        for task in self._overlay.attached():
+            given = [one for one in task.networks if one.network_id in self._networks]
+            if given:
+                self._given[task.id] = given
+                self._tell(task, given)
+
+    # What there is.
+
+    def all(self) -> list[Network]:
+        """Every network of this node alone."""
+        return list(self._networks.values())
+
+    def given(self, task_id: str) -> list[NetworkAttachment]:
+        """A task's places on them."""
+        return self._given.get(task_id, [])
+
+    def create(self, spec: NetworkSpec) -> Network:
+        """A new one. Raises AlreadyExists, InvalidArgument, ResourceExhausted, OSError."""
+        name = spec.annotations.name
+        if name in PREDEFINED or any(name == one.spec.annotations.name for one in self._networks.values()):
+            raise AlreadyExists(f"network with name {name} already exists")
+        if len(spec.ipam) > 1 or any(":" in config.subnet for config in spec.ipam):
+            raise InvalidArgument("a network of one node (driver bridge) has one subnet, of IPv4")
+        made = Network(id=secrets.token_hex(32), spec=spec)
+        made.meta.created_at.GetCurrentTime()
+        made.ipam.append(self._subnet(spec.ipam[0] if spec.ipam else IpamConfig()))
+        self._records.save(made.id, made)
+        self._networks[made.id] = made
+        self._overlay.set_local(list(self._networks.values()))
+        return made
+
+    def remove(self, network_id: str) -> None:
+        """Raises NotFound, FailedPrecondition, OSError."""
+        network = self._networks.get(network_id)
+        if network is None:
+            raise NotFound(f"network {network_id} not found")
+        name = network.spec.annotations.name
+        if network_id in PREDEFINED:
+            raise FailedPrecondition(f"{name} is a pre-defined network and cannot be removed")
+        if any(one.network_id == network_id for given in self._given.values() for one in given):
+            raise FailedPrecondition(f"error while removing network: network {name} has active endpoints")
+        self._records.delete(network_id)
+        del self._networks[network_id]
+        self._overlay.set_local(list(self._networks.values()))
+
+    def _subnet(self, asked: IpamConfig) -> IpamConfig:
+        used = [ipaddress.IPv4Network(one.ipam[0].subnet) for one in self._networks.values()]
+        if asked.subnet:
+            try:
+                subnet = ipaddress.IPv4Network(asked.subnet)
+            except ValueError:
+                raise InvalidArgument.of("subnet", asked.subnet, "a network like 172.20.0.0/16 is needed") from None
+            if any(subnet.overlaps(one) for one in used):
+                raise InvalidArgument.of("subnet", asked.subnet, "it overlaps another network of this node")
+        else:
+            free = (one for one in _POOL if not any(one.overlaps(other) for other in used))
+            found = next(free, None)
+            if found is None:
+                raise ResourceExhausted("all predefined address pools have been fully subnetted: give a --subnet")
+            subnet = found
+        made = _ipam(subnet)
+        if asked.gateway:
+            made.gateway = asked.gateway
+        made.range = asked.range
+        made.reserved.update(asked.reserved)
+        return made
+
+    # Who is on them.
+
+    async def attach(self, task: Task) -> Sandbox:
+        """As the overlay does, with addresses for networks of this node. Raises OverlayError, FlotaError too."""
+        placed = Task()
+        placed.CopyFrom(task)
+        del placed.networks[:]
+        given = self._given.setdefault(task.id, [])
+        try:
+            for wanted in task.networks:
+                if wanted.network_id == NONE:
+                    continue
+                if wanted.network_id not in self._networks:
+                    placed.networks.append(wanted)
+                    continue
+                known = next((one for one in given if one.network_id == wanted.network_id), None)
+                if known is None:
+                    known = self._place(wanted)
+                    given.append(known)
+                placed.networks.append(known)
+            sandbox = await self._overlay.attach(placed)
+        except BaseException:
+            self._given.pop(task.id, None)
+            raise
+        self._tell(task, given)
+        return sandbox
+
+    async def detach(self, task_id: str) -> None:
+        """As the overlay does. Raises OverlayError."""
+        gone = [NetworkPeer(network_id=one.network_id, task_id=task_id) for one in self._given.get(task_id, ())]
+        self._overlay.apply([AssignmentChange(action=_REMOVE, peer=peer) for peer in gone], complete=False)
+        await self._overlay.detach(task_id)
+        self._given.pop(task_id, None)
+
+    def _place(self, wanted: NetworkAttachment) -> NetworkAttachment:
+        network = self._networks[wanted.network_id]
+        ipam = network.ipam[0]
+        subnet = ipaddress.IPv4Network(ipam.subnet)
+        taken = set(_addresses(one for given in self._given.values() for one in given))
+        taken |= {ipam.gateway, *ipam.reserved.values()}
+        if wanted.addresses:
+            address = wanted.addresses[0].partition("/")[0]
+            if ipaddress.IPv4Address(address) not in subnet:
+                raise InvalidArgument.of("address", address, f"one of {subnet} is needed")
+            if address in taken:
+                raise FailedPrecondition("Address already in use")
+        else:
+            free = (str(one) for one in ipaddress.IPv4Network(ipam.range or ipam.subnet).hosts())
+            found = next((one for one in free if one not in taken), None)
+            if found is None:
+                raise ResourceExhausted(f"no available IPv4 addresses on this network: {network.spec.annotations.name}")
+            address = found
+        placed = NetworkAttachment(network_id=network.id, addresses=[f"{address}/{subnet.prefixlen}"])
+        placed.aliases.extend(wanted.aliases)
+        return placed
+
+    def _tell(self, task: Task, given: list[NetworkAttachment]) -> None:
+        """Names on these networks lead to the task."""
+        peers = (
+            NetworkPeer(
+                network_id=one.network_id,
+                task_id=task.id,
+                task_name=task_name(task),
+                service_id=task.service_id,
+                service_name=task.service_annotations.name if task.service_id else "",
+                slot=task.slot,
+                aliases=one.aliases,
+                addresses=one.addresses,
+                node_id=self._node_id,
+                ready=True,
+            )
+            for one in given
+        )
+        self._overlay.apply([AssignmentChange(action=_UPDATE, peer=peer) for peer in peers], complete=False)
+
+
+_UPDATE, _REMOVE = AssignmentChange.ACTION_UPDATE, AssignmentChange.ACTION_REMOVE
+
+
+def _ipam(subnet: ipaddress.IPv4Network) -> IpamConfig:
+    return IpamConfig(subnet=str(subnet), gateway=str(subnet[1]))
+
+
+def _addresses(attachments: Iterator[NetworkAttachment]) -> Iterator[str]:
+    for one in attachments:
+        for address in one.addresses:
+            yield address.partition("/")[0]

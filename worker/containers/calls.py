@@ -1,0 +1,235 @@
+"""The Containers service (proto/flota/v1/containers.proto): calls, passed to this node's containers and tasks."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from flota.rpc.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
+from flota.v1 import containers_pb2 as messages
+from flota.v1.containers_pb2_grpc import ContainersServicer
+from flota.v1.logs_pb2 import SubscribeLogsMessage
+from flota.v1.objects_pb2 import Task
+from flota.v1.tasks_pb2 import (
+    AttachRequest,
+    AttachResponse,
+    AttachStarted,
+    ExecRequest,
+    ExecResponse,
+    SignalTaskRequest,
+    SignalTaskResponse,
+    StatsRequest,
+    StatsResponse,
+    TopRequest,
+    TopResponse,
+)
+from flota.v1.types_pb2 import TaskStatus
+from flota.worker.calls.attaching import attach
+from flota.worker.calls.tasks import KnownTasks, TaskServicer
+from flota.worker.containers.containers import Containers
+from flota.worker.containers.life import Life
+from flota.worker.logs.changes import Changes
+from flota.worker.logs.following import follow
+from flota.worker.logs.merging import TaskLog
+from flota.worker.runtime.container import ContainerError, signal_number
+from flota.worker.runtime.runtime import Runtime
+from flota.worker.tasks.life import is_over
+
+
+class Everything:
+    """Tasks and plain containers alike, as the Tasks service knows tasks."""
+
+    def __init__(self, tasks: Callable[[], KnownTasks | None], plain: Callable[[], Containers | None]) -> None:
+        """Each gives None while there is nothing of the kind."""
+        self._tasks = tasks
+        self._plain = plain
+
+    @property
+    def plain(self) -> Containers:
+        """Those without a service. Raises FailedPrecondition."""
+        if (plain := self._plain()) is None:
+            raise FailedPrecondition("This node is not part of a swarm: it runs no containers")
+        return plain
+
+    def all(self) -> list[Task]:
+        """Every one of this node."""
+        tasks, plain = self._tasks(), self._plain()
+        return [*(tasks.all() if tasks else ()), *(task for task, _ in (plain.tasks() if plain else ()))]
+
+    def status(self, task_id: str) -> TaskStatus | None:
+        """How far one is."""
+        tasks, plain = self._tasks(), self._plain()
+        life = plain.known(task_id) if plain else None
+        return life.record.task.status if life else tasks.status(task_id) if tasks else None
+
+
+class ContainerCalls(ContainersServicer):
+    """See the module's docstring."""
+
+    def __init__(self, runtime: Runtime, everything: Everything, people: TaskServicer, changes: Changes) -> None:
+        """`people` answers what is the same for tasks and other containers."""
+        self._runtime = runtime
+        self._everything = everything
+        self._people = people
+        self._changes = changes
+
+    def _life(self, container_id: str) -> Life:
+        return self._everything.plain.find(container_id)
+
+    # Their lives.
+
+    async def CreateContainer(
+        self, request: messages.CreateContainerRequest, context: Any
+    ) -> messages.CreateContainerResponse:
+        """Raises AlreadyExists, ImageNotFound, InvalidArgument, NotFound, FailedPrecondition."""
+        life = await self._everything.plain.create(request.container)
+        return messages.CreateContainerResponse(container=self._everything.plain.shown(life))
+
+    async def ListContainers(
+        self, request: messages.ListContainersRequest, context: Any
+    ) -> messages.ListContainersResponse:
+        """Those without a service."""
+        return messages.ListContainersResponse(containers=self._everything.plain.all())
+
+    async def StartContainer(
+        self, request: messages.StartContainerRequest, context: Any
+    ) -> messages.StartContainerResponse:
+        """Raises NotFound, FailedPrecondition."""
+        return messages.StartContainerResponse(unchanged=not await self._life(request.id).start())
+
+    async def StopContainer(
+        self, request: messages.StopContainerRequest, context: Any
+    ) -> messages.StopContainerResponse:
+        """Raises NotFound, InvalidArgument; with restart FailedPrecondition."""
+        life = self._life(request.id)
+        _signal(request.signal)
+        stopped = await life.stop(request.signal, request.grace if request.HasField("grace") else None)
+        if request.restart:
+            await life.start()
+        return messages.StopContainerResponse(unchanged=not stopped)
+
+    async def RenameContainer(
+        self, request: messages.RenameContainerRequest, context: Any
+    ) -> messages.RenameContainerResponse:
+        """Raises NotFound, AlreadyExists, InvalidArgument."""
+        self._everything.plain.rename(self._life(request.id), request.name)
+        return messages.RenameContainerResponse()
+
+    async def RemoveContainer(
+        self, request: messages.RemoveContainerRequest, context: Any
+    ) -> messages.RemoveContainerResponse:
+        """Raises NotFound, FailedPrecondition, Internal."""
+        try:
+            await self._life(request.id).discard(force=request.force)
+        except ContainerError as error:
+            raise Internal(str(error)) from None
+        return messages.RemoveContainerResponse()
+
+    async def WaitContainer(
+        self, request: messages.WaitContainerRequest, context: Any
+    ) -> AsyncIterator[messages.WaitContainerResponse]:
+        """Raises NotFound."""
+        life = self._life(request.id)
+        until = {
+            messages.WaitContainerRequest.UNTIL_STOPPED: life.stopped,
+            messages.WaitContainerRequest.UNTIL_NEXT_EXIT: life.next_end,
+            messages.WaitContainerRequest.UNTIL_REMOVED: life.gone,
+        }[request.until]
+        waiting = until()
+        yield messages.WaitContainerResponse()
+        await waiting
+        status = life.record.task.status
+        yield messages.WaitContainerResponse(ended=True, exit_code=status.container.exit_code)
+
+    async def WatchContainers(
+        self, request: messages.WatchContainersRequest, context: Any
+    ) -> AsyncIterator[messages.ContainerEvent]:
+        """Runs until the caller goes."""
+        async for event in self._everything.plain.events():
+            yield event
+
+    # What is the same for tasks.
+
+    async def ContainerLogs(
+        self, request: messages.ContainerLogsRequest, context: Any
+    ) -> AsyncIterator[SubscribeLogsMessage]:
+        """Raises NotFound, FailedPrecondition (no log is kept)."""
+        if self._everything.status(request.id) is None:
+            raise NotFound(f"No such container: {request.id}")
+
+        def log() -> TaskLog:
+            status = self._everything.status(request.id)
+            ended = status is None or is_over(status.state) or not self._runtime.runs(request.id)
+            return TaskLog(request.id, "", self._runtime.log_file(request.id), ended)
+
+        try:
+            async for lines in follow(self._changes, log, request.options):
+                yield SubscribeLogsMessage(messages=lines)
+        except FileNotFoundError:
+            return
+
+    async def ExecIn(self, requests: AsyncIterator[ExecRequest], context: Any) -> AsyncIterator[ExecResponse]:
+        """As Tasks.Exec."""
+        async for answer in self._people.Exec(requests, context):
+            yield answer
+
+    async def AttachTo(self, requests: AsyncIterator[AttachRequest], context: Any) -> AsyncIterator[AttachResponse]:
+        """As Tasks.Attach; one that does not run yet is attached to just before it does."""
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("part") != "start":
+            raise InvalidArgument("the first message of an attach must be its start")
+        container_id = first.start.task
+        plain = self._everything.plain
+        life = plain.known(container_id)
+        if life is None or life.is_running:
+            task = life.record.task if life is not None else self._people.named(container_id)
+            async for answer in attach(self._runtime, task, task.node_id, first.start, requests):
+                yield answer
+            return
+        with life.attaching() as attached:
+            task = life.record.task
+            yield AttachResponse(
+                started=AttachStarted(task_id=task.id, node_id=task.node_id, tty=task.spec.container.tty)
+            )
+            await life.made()
+            async for answer in attach(self._runtime, task, task.node_id, first.start, requests):
+                attached()
+                if answer.WhichOneof("part") != "started":
+                    yield answer
+
+    async def SignalContainer(self, request: SignalTaskRequest, context: Any) -> SignalTaskResponse:
+        """Raises InvalidArgument, NotFound, FailedPrecondition."""
+        life = self._everything.plain.known(request.task)
+        if life is None:
+            return await self._people.SignalTask(request, context)
+        await life.kill(_signal(request.signal or "KILL"))
+        return SignalTaskResponse()
+
+    async def TopOf(self, request: TopRequest, context: Any) -> TopResponse:
+        """As Tasks.Top."""
+        return await self._people.Top(request, context)
+
+    async def StatsOf(self, request: StatsRequest, context: Any) -> AsyncIterator[StatsResponse]:
+        """As Tasks.Stats."""
+        async for answer in self._people.Stats(request, context):
+            yield answer
+
+    # Networks of this node.
+
+    async def ListBridges(self, request: messages.ListBridgesRequest, context: Any) -> messages.ListBridgesResponse:
+        """All of them."""
+        return messages.ListBridgesResponse(networks=self._everything.plain.bridges.all())
+
+    async def CreateBridge(self, request: messages.CreateBridgeRequest, context: Any) -> messages.CreateBridgeResponse:
+        """Raises AlreadyExists, InvalidArgument, ResourceExhausted."""
+        return messages.CreateBridgeResponse(network=self._everything.plain.bridges.create(request.spec))
+
+    async def RemoveBridge(self, request: messages.RemoveBridgeRequest, context: Any) -> messages.RemoveBridgeResponse:
+        """Raises NotFound, FailedPrecondition."""
+        self._everything.plain.bridges.remove(request.id)
+        return messages.RemoveBridgeResponse()
+
+
+def _signal(name: str) -> int:
+    try:
+        return signal_number(name)
+    except ValueError as error:
+        raise InvalidArgument(f"Invalid signal: {name}: {error}") from None
