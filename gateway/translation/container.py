@@ -77,7 +77,7 @@ def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
         "Names": [f"/{task_name(task)}"],
         "Image": task.spec.container.image,
         "ImageID": plain.image_id if plain is not None else "",
-        "Command": " ".join(command(task)),
+        "Command": " ".join(f"'{each}'" if " " in each else each for each in command(task)),
         "Created": task.meta.created_at.seconds,
         "Ports": ports(task),
         "Labels": container_labels(task),
@@ -112,12 +112,12 @@ def ports(task: Task) -> list[Json]:
     ]
 
 
-def _port_map(given: Iterable[PortConfig]) -> Json:
+def _port_map(given: Iterable[PortConfig], address: str) -> Json:
     found: Json = {}
     for port in given:
         key = f"{port.target_port}/{word(PortConfig.Protocol.Name(port.protocol), 'PROTOCOL_')}"
         number = str(port.published_port) if port.published_port else ""
-        found.setdefault(key, []).append({"HostIp": "0.0.0.0", "HostPort": number})
+        found.setdefault(key, []).append({"HostIp": address, "HostPort": number})
     return found
 
 
@@ -226,7 +226,7 @@ def inspected(local: Local, networks: Mapping[str, Network]) -> Json:
         "HostConfig": {
             "NetworkMode": network_mode(task),
             "Binds": _binds(task) or None,
-            "PortBindings": _port_map(task.endpoint.ports) if plain is not None else {},
+            "PortBindings": _port_map(task.endpoint.ports, "") if plain is not None else {},
             "RestartPolicy": _restart_policy(plain),
             "AutoRemove": plain is not None and plain.auto_remove,
             "Privileged": False,
@@ -262,7 +262,7 @@ def inspected(local: Local, networks: Mapping[str, Network]) -> Json:
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": "",
-            "Ports": _port_map(task.status.ports.ports),
+            "Ports": _port_map(task.status.ports.ports, "0.0.0.0"),
             "Networks": _networks(task, networks),
         },
     }

@@ -206,6 +206,11 @@ def reachability(value: objects.ManagerStatus.Reachability.ValueType) -> str:
 # --- networks, secrets, configs, cluster ----------------------------------------------------------------------------
 
 
+def network_scope(network: objects.Network) -> str:
+    """swarm, or local for a network of one node alone."""
+    return "swarm" if network.spec.driver.name in ("", "overlay") else "local"
+
+
 def network(network: objects.Network) -> Json:
     """GET /networks/{id}; the older shape, with Id and Name at the top."""
     spec = network.spec
@@ -213,7 +218,7 @@ def network(network: objects.Network) -> Json:
         "Name": spec.annotations.name,
         "Id": network.id,
         "Created": time_of(network.meta, "created_at"),
-        "Scope": "swarm",
+        "Scope": network_scope(network),
         "Driver": spec.driver.name or "overlay",
         "EnableIPv4": True,
         "EnableIPv6": spec.ipv6_enabled,

@@ -1,6 +1,6 @@
 """A transcript of what people type, played against a lab: the same lines, the same answers as Docker Swarm gives.
 
-    python -m tests.cluster.gateway.course     records the answers anew, from real dockerds on this machine
+    python -m tests.cluster.gateway.course [FILE…]     records answers anew, from real dockerds on this machine
 
 Ids, times, addresses and widths of columns are made equal on both sides before they are compared.
 """
@@ -22,6 +22,7 @@ from tests.cluster.waiting import wait_until
 
 HERE = Path(__file__).parent
 COURSE = HERE / "course.txt"
+PLAIN = HERE / "plain.txt"
 ROOT = HERE.parents[2]
 DEBIAN = ROOT / ".cache/docker/docker"
 _STEP = re.compile(r"(\w+)([$?~]) (.+)")
@@ -40,10 +41,10 @@ class Step:
     expected: list[str] = field(default_factory=list)
 
 
-def steps() -> list[Step]:
-    """The course."""
+def steps(transcript: Path) -> list[Step]:
+    """What a transcript has."""
     found: list[Step] = []
-    for line in COURSE.read_text().splitlines():
+    for line in transcript.read_text().splitlines():
         if match := _STEP.fullmatch(line):
             found.append(Step(match[1], match[2], match[3]))
         elif line and not line.startswith("#"):
@@ -124,9 +125,9 @@ _CHATTER = (
 )
 
 
-def play(machines: Machines) -> None:
+def play(machines: Machines, transcript: Path = COURSE) -> None:
     """Every step; fails at the first whose answer is not the expected one."""
-    for number, step in enumerate(steps(), 1):
+    for number, step in enumerate(steps(transcript), 1):
         what = f"step {number}, {step.machine}: {step.line}"
         if step.kind == "?":
             seen: list[str] = []
@@ -145,8 +146,8 @@ def play(machines: Machines) -> None:
             assert refused or answer == step.expected, f"{what}\nexpected {step.expected}\nanswered {answer}"
 
 
-def _record() -> None:
-    """Write the answers of real dockerds into the course."""
+def _record(transcript: Path) -> None:
+    """Write the answers of real dockerds into a transcript."""
     name = f"d{os.getpid()}"
     daemon = (
         f"exec dockerd --data-root {places.STATE}/{name}/$(hostname)/docker --exec-root /run/docker "
@@ -163,7 +164,7 @@ def _record() -> None:
             wait_until(lambda node=node: "Server:" in machines.run(node, "docker version"), "dockerd", 60, 0.5)
             machines.run(node, f"docker load -i {image}")
         text = []
-        for line in COURSE.read_text().splitlines():
+        for line in transcript.read_text().splitlines():
             match = _STEP.fullmatch(line)
             if match is None:
                 if not line or line.startswith("#"):
@@ -179,8 +180,9 @@ def _record() -> None:
                         answer, since = now, time.monotonic()
             print(line, *answer, sep="\n", file=sys.stderr)
             text += answer
-        COURSE.write_text("\n".join(text) + "\n")
+        transcript.write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":
-    _record()
+    for file in sys.argv[1:] or [COURSE, PLAIN]:
+        _record(Path(file))

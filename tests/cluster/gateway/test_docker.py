@@ -250,8 +250,8 @@ def test_nobody_who_only_looks_gets_an_error(client: Any, swarm: Lab) -> None:
 
 @together
 def test_what_flota_does_not_do_is_said(client: Any) -> None:
-    with pytest.raises(APIError, match="containers of services only") as refused:
-        client.containers.run("busybox", "true")
+    with pytest.raises(APIError, match="flota builds no images") as refused:
+        client.api.commit("anything")
     assert refused.value.status_code == 501
 
 

@@ -1,0 +1,105 @@
+"""`docker run`: containers that belong to no service, with Docker's own clients."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError, ContainerError, ImageNotFound
+
+from flota.node.lab import Lab
+from tests.cluster.gateway.course import DEBIAN, PLAIN, Machines, play
+from tests.cluster.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
+def test_containers_answer_as_docker_s_do(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """Each answer is the one that Docker 20.10.24 gave."""
+    lab = make_lab(managers=1, workers=0, swarm=False)
+    play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path), PLAIN)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """One manager."""
+    with Lab.up(f"tp{time.monotonic_ns() % 10**9}", managers=1, workers=0) as lab:
+        yield lab
+
+
+@pytest.fixture
+def client(lab: Lab) -> Iterator[Any]:
+    made = docker.DockerClient(base_url=f"unix://{lab.nodes['m1'].run_directory}/flota/docker.sock", timeout=60)
+    yield made
+    for container in made.containers.list(all=True):
+        container.remove(force=True)
+    made.close()
+
+
+together = pytest.mark.xdist_group("plain")
+
+
+@together
+def test_docker_py_runs_containers(client: Any) -> None:
+    assert client.containers.run("busybox", ["echo", "hi"], remove=True) == b"hi\n"
+    with pytest.raises(ContainerError) as failed:
+        client.containers.run("busybox", ["sh", "-c", "echo bad >&2; exit 9"], remove=True)
+    assert (failed.value.exit_status, failed.value.stderr) == (9, b"bad\n")
+    with pytest.raises(ImageNotFound):
+        client.api.create_container("missing:1", "true")
+    container = client.containers.run("busybox", ["sleep", "1000"], detach=True, name="c", labels={"a": "b"})
+    assert client.containers.list(filters={"label": "a=b"}) == [container]
+    assert container.exec_run(["hostname"]) == (0, f"{container.id[:12]}\n".encode())
+    container.rename("d")
+    container.stop(timeout=0)
+    container.reload()
+    assert (container.name, container.status, container.attrs["State"]["ExitCode"]) == ("d", "exited", 137)
+    with pytest.raises(APIError, match="already in use") as refused:
+        client.api.create_container("busybox", "true", name="d")
+    assert refused.value.status_code == 409
+
+
+@together
+def test_they_outlive_the_worker_and_a_loss_of_power(client: Any, lab: Lab) -> None:
+    script = ["sh", "-c", "echo x >>/runs; wc -l </runs; exec sleep 1000"]
+    always = client.containers.run("busybox", script, detach=True, restart_policy={"Name": "always"})
+    never = client.containers.run("busybox", script, detach=True)
+    stopped = client.containers.run("busybox", script, detach=True)
+    stopped.stop(timeout=0)
+    node = lab.nodes["m1"]
+    pid = always.attrs["State"]["Pid"] or client.containers.get(always.id).attrs["State"]["Pid"]
+    kill_worker = "for p in /proc/[0-9]*; do grep -qs 'flota.worke[r]' $p/cmdline && kill -9 ${p#/proc/}; done; true"
+    node.exec(["sh", "-c", kill_worker])
+
+    def shown(container: Any) -> dict[str, Any]:
+        state: dict[str, Any] = client.containers.get(container.id).attrs["State"]
+        return state
+
+    def goes_on() -> bool:
+        try:
+            return shown(always)["Running"] and always.exec_run(["true"]).exit_code == 0
+        except APIError:
+            return False
+
+    wait_until(goes_on, "the next worker looks after it")
+    assert shown(always)["Pid"] == pid
+    assert shown(never)["Running"]
+    assert shown(stopped)["ExitCode"] == 137
+
+    lab.kill("m1")
+    lab.start("m1")
+
+    def is_back() -> bool:
+        try:
+            return shown(always)["Running"] and always.exec_run(["wc", "-l", "/runs"]).output == b"2 /runs\n"
+        except (APIError, OSError):
+            return False
+
+    wait_until(is_back, "it runs again, on the files it had")
+    assert shown(never)["Status"] == "exited"
+    assert always.logs() == b"1\n2\n"
+    never.start()
+    wait_until(lambda: never.logs() == b"1\n2\n", "started again by hand")
