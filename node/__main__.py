@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--generic-resource", action="append", default=[])
     parser.add_argument("--insecure-registry", action="append", default=[])
     parser.add_argument("--docker-listen", default=standard.docker_listen)
+    parser.add_argument("--docker-socket", type=Path, default=standard.docker_socket)
     parser.add_argument("--docker-tls-dir", type=Path, default=standard.docker_tls_directory)
     parser.add_argument("--credential-helper", action="append", default=[])
     parser.add_argument("--image-max-age", type=float, default=standard.image_max_age)
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             generic_resources=tuple(given.generic_resource),
             insecure_registries=tuple(given.insecure_registry),
             docker_listen=given.docker_listen,
+            docker_socket=given.docker_socket,
             docker_tls_directory=given.docker_tls_dir.absolute(),
             credential_helpers={host: name for host, _, name in (one.rpartition("=") for one in helpers)},
             image_max_age=given.image_max_age,

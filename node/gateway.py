@@ -27,12 +27,20 @@ class Gateway:
     """See the module's docstring. `open` it, `run` it, `close` it."""
 
     def __init__(
-        self, argv: Sequence[str], path: Path, daemon: Path, listen: str = "", tls: Path | None = None
+        self,
+        argv: Sequence[str],
+        path: Path,
+        daemon: Path,
+        listen: str = "",
+        tls: Path | None = None,
+        link: Path | None = None,
     ) -> None:
+        """`link` is another path that shall lead to the socket at `path`."""
         self._argv = [*argv, f"--daemon=unix://{daemon}"]
         self._path = path
         self._listen = listen
         self._tls = tls
+        self._link = link
         self._sockets: list[socket.socket] = []
 
     def open(self) -> None:
@@ -47,6 +55,8 @@ class Gateway:
         finally:
             os.umask(before)
         plain.listen(_WAITING_CONNECTIONS)
+        if self._link is not None:
+            _make_link(self._link, self._path)
         self._argv.append(f"--plain={plain.fileno()}")
         if self._listen and self._tls is not None:
             secure = _listening(self._listen)
@@ -61,6 +71,8 @@ class Gateway:
             one.close()
         if self._sockets:
             self._path.unlink(missing_ok=True)
+            if self._link is not None and _leads_to(self._link, self._path):
+                self._link.unlink(missing_ok=True)
         self._sockets.clear()
 
     async def run(self) -> None:
@@ -92,6 +104,22 @@ class Gateway:
         finally:
             for one in self._sockets:
                 loop.remove_reader(one)
+
+
+def _make_link(link: Path, path: Path) -> None:
+    """Have `link` lead to `path`; a link of ours that a crash has left is taken over. Raises CannotStart."""
+    if _leads_to(link, path):
+        return
+    try:
+        link.symlink_to(path)
+    except FileExistsError:
+        raise CannotStart(f"invalid --docker-socket {str(link)!r}: it is there already (Docker's daemon?)") from None
+    except OSError as error:
+        raise CannotStart(f"invalid --docker-socket {str(link)!r}: {error.strerror}") from None
+
+
+def _leads_to(link: Path, path: Path) -> bool:
+    return link.is_symlink() and link.readlink() == path
 
 
 def _listening(address: str) -> socket.socket:

@@ -73,7 +73,12 @@ class Node:
         self.places = places
         self.hostname = socket.gethostname()
         self.gateway = Gateway(
-            programs.gateway, places.docker_socket, places.socket, options.docker_listen, options.docker_tls_directory
+            programs.gateway,
+            places.docker_socket,
+            places.socket,
+            options.docker_listen,
+            options.docker_tls_directory,
+            options.docker_socket,
         )
         self.worker = self._child("worker", programs.worker)
         self.manager = self._child("manager", programs.manager)

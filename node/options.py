@@ -28,6 +28,8 @@ class DaemonOptions:
     # host:port for Docker's clients on other machines, with ca.pem, cert.pem and key.pem in a directory; empty = none.
     docker_listen: str = ""
     docker_tls_directory: Path = Path("/etc/flota/docker")
+    # Leads to RUN/docker.sock: where Docker's tools look without being told, /var/run/docker.sock.
+    docker_socket: Path | None = None
     # On a manager: the helper (docker-credential-NAME) for a registry, host[:port].
     credential_helpers: Mapping[str, str] = field(default_factory=dict)
     # Seconds after which an image that no task needs goes; 0 = never.
@@ -45,6 +47,8 @@ class DaemonOptions:
         for option, address in (("--manager-metrics", self.manager_metrics), ("--worker-metrics", self.worker_metrics)):
             if address and not _is_address(address):
                 raise CannotStart(f"invalid {option} {address!r}: host:port is needed, or nothing for no metrics")
+        if self.docker_socket is not None and not self.docker_socket.is_absolute():
+            raise CannotStart(f"invalid --docker-socket {str(self.docker_socket)!r}: an absolute path is needed")
         if self.docker_listen:
             if not _is_address(self.docker_listen):
                 raise CannotStart(f"invalid --docker-listen {self.docker_listen!r}: host:port is needed")

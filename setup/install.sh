@@ -22,20 +22,25 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
-# Docker's command line, which the gateway's tests drive: only that file, Debian's daemon is not installed.
-if [ ! -x .cache/docker/docker ]; then
-  say "fetching the docker client of Debian's docker.io, for tests"
-  mkdir -p .cache/docker
-  scratch=$(mktemp -d)
-  if (cd "$scratch" && { apt-get download -qq docker.io || { apt-get update -q && apt-get download -qq docker.io; }; }) \
+# Programs that tests of the gateway drive: only these files, what their packages would start on this machine is not
+# installed. Without a file its tests are skipped.
+fetch_program() {  # PACKAGE FILE NAME: the package's file becomes .cache/NAME
+  [ ! -x ".cache/$3" ] || return 0
+  say "fetching ${2##*/} of Debian's $1, for tests"
+  local scratch; scratch=$(mktemp -d)
+  mkdir -p ".cache/${3%/*}"
+  if (cd "$scratch" && { apt-get download -qq "$1" || { apt-get update -q && apt-get download -qq "$1"; }; }) \
       >"$scratch/log" 2>&1; then
-    dpkg-deb --fsys-tarfile "$scratch"/docker.io_*.deb | tar -xO ./usr/bin/docker >.cache/docker/docker.part
-    chmod 0755 .cache/docker/docker.part && mv .cache/docker/docker.part .cache/docker/docker
+    dpkg-deb --fsys-tarfile "$scratch"/"$1"_*.deb | tar -xO ".$2" >".cache/$3.part"
+    chmod 0755 ".cache/$3.part" && mv ".cache/$3.part" ".cache/$3"
   else
-    say "Debian's docker.io cannot be had: tests with docker's own client are skipped"
+    say "Debian's $1 cannot be had: tests that need it are skipped"
   fi
   rm -rf "$scratch"
-fi
+}
+fetch_program docker.io /usr/bin/docker docker/docker
+fetch_program openssh-server /usr/sbin/sshd ssh/sshd
+fetch_program prometheus /usr/bin/prometheus prometheus/prometheus
 
 python=""
 for candidate in python3 /usr/bin/python3 python3.11 python3.12 python3.13; do

@@ -36,6 +36,11 @@ from flota.cli.groups import Command
     help="The Docker Engine API for other machines, with mutual TLS (not unless given; 2376 is usual).",
 )
 @click.option(
+    "--docker-socket",
+    metavar="PATH",
+    help="Make this path lead to the Docker Engine API: Docker's tools look at /var/run/docker.sock.",
+)
+@click.option(
     "--docker-tls-dir",
     metavar="DIRECTORY",
     help="ca.pem, cert.pem and key.pem for --docker-listen (/etc/flota/docker).",

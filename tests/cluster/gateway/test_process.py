@@ -1,51 +1,20 @@
 """The gateway's process by itself: mutual TLS, and its end when nobody asks."""
 
 import asyncio
-import datetime
 import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.cluster.daemon.daemons import Daemon, free_address
+from tests.cluster.gateway.certificates import write_certificates
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def write_certificates(directory: Path) -> None:
-    """ca.pem, and cert.pem with key.pem for 127.0.0.1: good for servers and clients."""
-    directory.mkdir()
-    now = datetime.datetime.now(datetime.UTC)
-    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-
-    def sign(name: str, public: ec.EllipticCurvePublicKey, is_authority: bool) -> bytes:
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]))
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        )
-        return builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-    (directory / "ca.pem").write_bytes(sign("authority", authority.public_key(), True))
-    (directory / "cert.pem").write_bytes(sign("somebody", key.public_key(), False))
-    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (directory / "key.pem").write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
 
 
 @asynccontextmanager

@@ -21,3 +21,8 @@ def test_nobody_listens_without_certificates(tmp_path: Path) -> None:
         options.check()
     (tmp_path / "key.pem").touch()
     options.check()
+
+
+def test_dockers_own_socket_is_named_in_full() -> None:
+    with pytest.raises(CannotStart, match=r"invalid --docker-socket 'docker\.sock': an absolute path is needed"):
+        DaemonOptions(docker_socket=Path("docker.sock")).check()
