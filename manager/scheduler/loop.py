@@ -30,6 +30,7 @@ _log = structlog.get_logger("scheduler")
 _TASKS_PER_TRANSACTION = 200
 _BYTES_PER_TRANSACTION = 1_000_000
 _TRANSACTIONS_AT_ONCE = 4
+_WANTED = TaskState.TASK_STATE_RUNNING
 # Seconds between looks at old failures.
 _FORGET_EVERY = 60.0
 
@@ -63,6 +64,7 @@ class Scheduler(WatchLoop):
             self._affinities.note(service)
         for task in sorted(self._store.tasks, key=lambda task: task.meta.version.index):
             self._note_task(task, None)
+            self._note_succession(task)
             if task.status.state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
                 self._nodes.note_failure(task)
 
@@ -76,6 +78,7 @@ class Scheduler(WatchLoop):
                     self._forget_task(event.object.id)
                 else:
                     self._note_task(event.object, event.old)
+                self._note_succession(event.object)
             elif isinstance(event.object, Node):
                 self._note_node(event.object, event.old, removed)
             elif isinstance(event.object, Service) and removed:
@@ -105,6 +108,16 @@ class Scheduler(WatchLoop):
             and old.desired_state <= TaskState.TASK_STATE_COMPLETE
         ):
             self._nodes.note_failure(task)
+
+    def _note_succession(self, task: Task) -> None:
+        """A task of this one's slot may be on its way out now, or not any more. Global tasks keep to their node."""
+        if not task.slot:
+            return
+        in_slot = self._store.tasks.by("slot", (task.service_id, task.slot))
+        live = [one for one in in_slot if one.desired_state <= _WANTED and one.status.state <= _WANTED]
+        youngest = max(live, key=lambda one: one.meta.created_at.ToNanoseconds(), default=None)
+        for one in live:
+            self._nodes.note_leaving(one.id, one is not youngest)
 
     def _forget_task(self, task_id: str) -> None:
         self._waiting.pop(task_id, None)

@@ -2,7 +2,8 @@
 
 Kept up to date from events, each in time independent of the number of nodes and tasks. It decides nothing. A task
 holds its node's resources from ASSIGNED until it has stopped; it counts for ranking only while it is wanted (SwarmKit's
-NodeInfo).
+NodeInfo). A task whose slot has a younger one, which is to take its place (start-first), is on its way out: it counts
+for every filter, but not for ranking, so that updates leave services as evenly spread as stopping first would.
 """
 
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ class Held:
     ports: tuple[Port, ...]
     generic: tuple[GenericResource, ...]
     active: bool
+    leaving: bool = False
 
 
 class NodeInfo:
@@ -90,6 +92,8 @@ class NodeSet:
         self.nodes: dict[str, NodeInfo] = {}
         # Active tasks: service -> node -> count.
         self.by_service: dict[str, dict[str, int]] = {}
+        # Those of them that are on their way out.
+        self.leaving: dict[str, dict[str, int]] = {}
         # Service versions that failed somewhere lately.
         self.failed: set[ServiceVersion] = set()
         # Named volumes: on which nodes they are.
@@ -198,18 +202,30 @@ class NodeSet:
         if held.active:
             self._count(held, 1)
 
+    def note_leaving(self, task_id: str, leaving: bool) -> None:
+        """Whether a task is on its way out because another is to take its place."""
+        held = self._held.get(task_id)
+        if held is None or held.leaving == leaving:
+            return
+        held.leaving = leaving
+        if held.active:
+            self._count_leaving(held, 1 if leaving else -1)
+
     def _count(self, held: Held, by: int) -> None:
         info = self.nodes.get(held.node_id)
         if info is not None:
             info.active += by
-        counts = self.by_service.setdefault(held.service_id, {})
-        left = counts.get(held.node_id, 0) + by
+        _add(self.by_service.setdefault(held.service_id, {}), held.node_id, by)
+        if held.leaving:
+            self._count_leaving(held, by)
         if by > 0 and held.service_id in self.attracting:
             self.room += 1
-        if left:
-            counts[held.node_id] = left
-        else:
-            counts.pop(held.node_id, None)
+
+    def _count_leaving(self, held: Held, by: int) -> None:
+        counts = self.leaving.setdefault(held.service_id, {})
+        _add(counts, held.node_id, by)
+        if not counts:
+            del self.leaving[held.service_id]
 
     def release(self, task_id: str) -> None:
         """The task holds nothing any longer: it stopped, is gone, or was not assigned after all."""
@@ -251,6 +267,15 @@ class NodeSet:
     def forget_failures(self, now: float) -> None:
         """Drop failures that are too old to count."""
         self.failed = {of for of in self.failed if any(info.recent_failures(of, now) for info in self.nodes.values())}
+
+
+def _add(counts: dict[str, int], key: str, by: int) -> None:
+    """Change a count; what is none is left out."""
+    left = counts.get(key, 0) + by
+    if left:
+        counts[key] = left
+    else:
+        counts.pop(key, None)
 
 
 def platform_fits(platforms: tuple[tuple[str, str], ...], node: Node) -> bool:

@@ -2,9 +2,10 @@
 
 Pure over a `NodeSet`, which it updates as it goes. Rank of nodes, as in SwarmKit's manager/scheduler (nodeLess): nodes
 where this service version failed five times in five minutes go last; then fewer tasks of this service first, then
-fewer tasks in all; ties by chance. With the strategy binpack: the fullest node that has room. Spread preferences make a
-tree, one level for each; every level deals tasks so that its branches have equally many of the service, counting what
-is there already, and a branch that is full passes its share on.
+fewer tasks in all; ties by chance. Unlike there, tasks that are about to be replaced (start-first) do not count: an
+update leaves a service as even as it found it. With the strategy binpack: the fullest node that has room. Spread
+preferences make a tree, one level for each; every level deals tasks so that its branches have equally many of the
+service, counting what is there already, and a branch that is full passes its share on.
 
 Speed: what does not depend on tasks (ready, constraints, platform, the tree) is worked out once per kind of demand and
 kept until a node changes. A node's rank is one integer (failures, tasks of the service, tasks in all, place in the
@@ -113,9 +114,10 @@ class Placement:
         tree, paths = self._tree(demand)
         run = _Run(self._nodes, demand, group.task_ids, now, outcome.placed)
         if tree.children:
+            leaving = self._nodes.leaving.get(demand.service_id, {})
             for node_id, count in self._nodes.by_service.get(demand.service_id, {}).items():
                 for branch in paths.get(node_id, ()):
-                    run.counts[branch] = run.counts.get(branch, 0) + count
+                    run.counts[branch] = run.counts.get(branch, 0) + count - leaving.get(node_id, 0)
         placed = run.fill(tree, len(group.task_ids))
         if placed < len(group.task_ids):
             why = explain(demand, self._nodes.nodes.values(), self._nodes)
@@ -307,6 +309,9 @@ class _Run:
                 for place, info in enumerate(infos)
                 if fits(info)
             ]
+        leaving = self._nodes.leaving.get(self._demand.service_id)
+        if leaving is not None:
+            ranks = [rank - leaving.get(infos[rank & _PLACE_MASK].id, 0) * _ONE_MORE for rank in ranks]
         of = (self._demand.service_id, self._demand.version)
         if of in self._nodes.failed:
             for at, rank in enumerate(ranks):
