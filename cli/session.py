@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flota.v1.local_pb2_grpc import AgentAsyncStub, LocalAsyncStub
     from flota.v1.logs_pb2_grpc import LogsAsyncStub
     from flota.v1.tasks_pb2_grpc import TasksAsyncStub
+    from flota.v1.volumes_pb2_grpc import NodeVolumesAsyncStub
 
 P = ParamSpec("P")
 
@@ -67,6 +68,13 @@ class Session:
         from flota.v1.tasks_pb2_grpc import TasksStub
 
         return TasksStub(self.channel)
+
+    @functools.cached_property
+    def volumes(self) -> NodeVolumesAsyncStub:
+        """What is done with volumes of other nodes."""
+        from flota.v1.volumes_pb2_grpc import NodeVolumesStub
+
+        return NodeVolumesStub(self.channel)
 
     @functools.cached_property
     def local(self) -> LocalAsyncStub:

@@ -25,7 +25,7 @@ from flota.manager.ghosts import GhostHunter
 from flota.manager.leading import Leading
 from flota.manager.logbroker import LogBroker
 from flota.manager.metrics import StoreMetrics
-from flota.manager.nodecalls import NodeCalls, TaskCalls
+from flota.manager.nodecalls import NodeCalls, TaskCalls, VolumeCalls
 from flota.manager.orchestrator.leader import LeaderLoop, leader_loops
 from flota.manager.raft.changes import MembershipServicer
 from flota.manager.raft.interface import MemberStatus, RaftConfig, RaftError
@@ -47,6 +47,7 @@ from flota.v1 import (
     logs_pb2_grpc,
     raft_pb2_grpc,
     tasks_pb2_grpc,
+    volumes_pb2_grpc,
 )
 from flota.v1.local_pb2 import InitRequest
 from flota.v1.process_pb2 import ManagerConfig
@@ -152,6 +153,7 @@ class Manager:
         logs_pb2_grpc.add_LogBrokerServicer_to_server(self._log_broker, server)
         tasks_pb2_grpc.add_NodeCallsServicer_to_server(self._node_calls, server)
         tasks_pb2_grpc.add_TasksServicer_to_server(TaskCalls(self.store, self._node_calls), server)
+        volumes_pb2_grpc.add_NodeVolumesServicer_to_server(VolumeCalls(self._node_calls), server)
 
     async def _open_raft(self) -> RaftNode:
         config = self.config

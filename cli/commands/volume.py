@@ -8,10 +8,10 @@ from flota.cli.groups import Group, Lazy
 
 _LAZY = {
     "ls": Lazy("flota.cli.commands.volume_ls", "ls", "List the volumes of all nodes"),
-    "create": Lazy("flota.cli.commands.volume_create", "create", "Make a volume on this node"),
+    "create": Lazy("flota.cli.commands.volume_create", "create", "Make a volume on a node"),
     "inspect": Lazy("flota.cli.commands.volume_ls", "inspect", "All that is known of volumes"),
-    "rm": Lazy("flota.cli.commands.volume_create", "rm", "Remove volumes of this node"),
-    "prune": Lazy("flota.cli.commands.volume_create", "prune", "Remove volumes of this node that nothing uses"),
+    "rm": Lazy("flota.cli.commands.volume_rm", "rm", "Remove volumes"),
+    "prune": Lazy("flota.cli.commands.volume_rm", "prune", "Remove volumes that nothing uses"),
 }
 
 

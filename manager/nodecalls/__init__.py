@@ -6,5 +6,6 @@ people call, `finding` says which task they mean, `rounds` collects figures from
 
 from flota.manager.nodecalls.calls import NodeCalls
 from flota.manager.nodecalls.tasks import TaskCalls
+from flota.manager.nodecalls.volumes import VolumeCalls
 
-__all__ = ["NodeCalls", "TaskCalls"]
+__all__ = ["NodeCalls", "TaskCalls", "VolumeCalls"]

@@ -11,17 +11,20 @@ its stream proves.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from flota.manager.store import Store
 from flota.rpc.callers import current_caller
-from flota.rpc.errors import FailedPrecondition, NotFound, PermissionDenied, Unavailable, error_of
+from flota.rpc.errors import FailedPrecondition, Internal, NotFound, PermissionDenied, Unavailable, error_of
 from flota.rpc.pipe import Pipe
 from flota.v1 import tasks_pb2_grpc
 from flota.v1.ids import new_id
 from flota.v1.tasks_pb2 import AnswerMessage, ListenCallsRequest, NodeCall, QuestionMessage
 from flota.v1.types_pb2 import NodeState
 
+M = TypeVar("M", bound=Message)
 # Seconds until a node has to have begun its answer.
 ANSWER_LIMIT = 5.0
 # More calls than that wait to be told to a node: it does not read.
@@ -120,6 +123,13 @@ class NodeCalls(tasks_pb2_grpc.NodeCallsServicer):
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
 
+    async def ask(self, node_id: str, method: str, request: Message, kind: type[M]) -> M:
+        """Call a method with one request and one answer. Raises what `call` raises."""
+        async with aclosing(self.call(node_id, method, _only(request))) as answers:
+            async for answer in answers:
+                return kind.FromString(answer)
+        raise Internal(f"node {self._name_of(node_id)} gave no answer to {method}")
+
     async def _listener(self, node_id: str) -> Pipe[NodeCall]:
         """The node's ear. One that is there but was not heard of yet (a new leader) is waited for."""
         if not self._leads:
@@ -190,6 +200,10 @@ class NodeCalls(tasks_pb2_grpc.NodeCallsServicer):
         finally:
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
+
+
+async def _only(message: Message) -> AsyncIterator[bytes]:
+    yield message.SerializeToString()
 
 
 async def _questions(call: _Call) -> AsyncGenerator[QuestionMessage, None]:

@@ -10,7 +10,7 @@ from flota.manager.nodecalls.calls import NodeCalls
 from flota.manager.nodecalls.finding import running_task
 from flota.manager.nodecalls.rounds import Rounds
 from flota.manager.store import Store
-from flota.rpc.errors import Internal, InvalidArgument
+from flota.rpc.errors import InvalidArgument
 from flota.v1 import tasks_pb2_grpc
 from flota.v1.objects_pb2 import Task
 from flota.v1.tasks_pb2 import (
@@ -65,11 +65,13 @@ class TaskCalls(tasks_pb2_grpc.TasksServicer):
 
     async def SignalTask(self, request: SignalTaskRequest, context: Any) -> SignalTaskResponse:
         """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
-        return await self._ask(self._named(request), "SignalTask", SignalTaskResponse, request)
+        task = self._named(request)
+        return await self._nodes.ask(task.node_id, f"{_SERVICE}SignalTask", request, SignalTaskResponse)
 
     async def Top(self, request: TopRequest, context: Any) -> TopResponse:
         """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
-        return await self._ask(self._named(request), "Top", TopResponse, request)
+        task = self._named(request)
+        return await self._nodes.ask(task.node_id, f"{_SERVICE}Top", request, TopResponse)
 
     async def Stats(self, request: StatsRequest, context: Any) -> AsyncIterator[StatsResponse]:
         """Raises InvalidArgument, NotFound, FailedPrecondition (a named task does not run)."""
@@ -92,21 +94,11 @@ class TaskCalls(tasks_pb2_grpc.TasksServicer):
             async for answer in answers:
                 yield kind.FromString(answer)
 
-    async def _ask(self, task: Task, method: str, kind: type[M], request: Message) -> M:
-        async with aclosing(self._relay(task, method, kind, _only(request))) as answers:
-            async for answer in answers:
-                return answer
-        raise Internal(f"the task's node gave no answer to {method}")
-
 
 async def _all(first: M, rest: AsyncIterator[M]) -> AsyncIterator[M]:
     yield first
     async for one in rest:
         yield one
-
-
-async def _only(message: M) -> AsyncIterator[M]:
-    yield message
 
 
 async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:

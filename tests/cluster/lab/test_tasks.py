@@ -110,6 +110,30 @@ def test_lists_figures_and_processes(cli: Cli, swarm: Swarm) -> None:
     wait_until(replaced, "another task in its place")
 
 
+def test_volumes_of_any_node_from_any_manager(swarm: Swarm, lab: Lab) -> None:
+    run = Cli(lab)
+
+    def there(node: str) -> set[str]:
+        return set(run(node, "volume", "ls", "--here", "-q").stdout.split())
+
+    def done(*command: str) -> str:
+        finished = run("m2", "volume", *command)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    for name in ("only-there", "unused", "kept"):
+        assert done("create", "--node", "w1", "--label", f"is={name}", name) == f"{name}\n"
+    assert {"only-there", "unused", "kept"} <= there("w1")
+    assert not {"only-there", "unused", "kept"} & there("m2")
+    wait_until(lambda: "only-there" in run("m2", "volume", "ls", "-q").stdout, "the managers know of it")
+    assert done("rm", "only-there") == "only-there\n"
+    assert done("prune", "--force", "--all-nodes", "--filter", "label=is=unused").splitlines()[0] == "unused"
+    assert {"only-there", "unused", "kept"} & there("w1") == {"kept"}
+    assert done("rm", "--node", "w1", "kept") == "kept\n"
+    missing = run("m2", "volume", "rm", "--node", "w1", "kept")
+    assert (missing.returncode, missing.stderr) == (1, "flota: Error response from daemon: no such volume: kept\n")
+
+
 def test_logs_of_all_nodes_in_order_of_time(swarm: Swarm, lab: Lab) -> None:
     cli = Cli(lab)
     line = "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.05; done; sleep 100000"

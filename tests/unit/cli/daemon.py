@@ -22,7 +22,7 @@ from flota.manager.orchestrator.leader import leader_loops
 from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from flota.rpc.servers import local_server
 from flota.rpc.tokens import JoinToken
-from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc
+from flota.v1 import control_pb2_grpc, local_pb2, local_pb2_grpc, logs_pb2, logs_pb2_grpc, volumes_pb2_grpc
 from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.local_pb2 import Image, InfoResponse
 from flota.v1.types_pb2 import NodeRole, Peer, TaskState, Volume
@@ -221,6 +221,31 @@ class Agent(local_pb2_grpc.AgentServicer):
         raise NotFound(f"no such image: {request.reference}")
 
 
+class NodeVolumes(volumes_pb2_grpc.NodeVolumesServicer):
+    """What workers of other nodes would be asked: in `asked`; the nodes in `silent` are down."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.asked: list[Any] = []
+        self.silent: set[str] = set()
+        self._agent = agent
+
+    def _note(self, request: Any) -> Any:
+        if request.node_id in self.silent:
+            raise Unavailable("node m1 is down")
+        self.asked.append(request)
+        return request.request
+
+    async def CreateVolume(self, request: Any, context: Any) -> local_pb2.CreateVolumeResponse:
+        return await self._agent.CreateVolume(self._note(request), context)
+
+    async def RemoveVolume(self, request: Any, context: Any) -> local_pb2.RemoveVolumeResponse:
+        self._note(request)
+        return local_pb2.RemoveVolumeResponse()
+
+    async def PruneVolumes(self, request: Any, context: Any) -> local_pb2.PruneVolumesResponse:
+        return await self._agent.PruneVolumes(self._note(request), context)
+
+
 class Workers:
     """What runs tasks: agents as in the simulation, but in real time. An image named crash… fails at once."""
 
@@ -279,6 +304,7 @@ class Daemon:
         )
         self.local, self.logs = Local(self.cluster), Logs()
         self.agent = Agent()  # type: ignore[abstract]  # the command line asks nothing else of it
+        self.node_volumes = NodeVolumes(self.agent)  # type: ignore[abstract]
         self._work: concurrent.futures.Future[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
@@ -321,6 +347,7 @@ class Daemon:
         control_pb2_grpc.add_ControlServicer_to_server(self.control, self._server)
         local_pb2_grpc.add_LocalServicer_to_server(self.local, self._server)
         local_pb2_grpc.add_AgentServicer_to_server(self.agent, self._server)
+        volumes_pb2_grpc.add_NodeVolumesServicer_to_server(self.node_volumes, self._server)
         logs_pb2_grpc.add_LogsServicer_to_server(self.logs, self._server)
         await self._server.start()
 

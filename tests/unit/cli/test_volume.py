@@ -70,8 +70,44 @@ def test_rm_says_where_the_others_are(volumes: Daemon, flota: Flota) -> None:
     volumes.agent.volumes = []
     done = flota("volume", "rm", "data", "none")
     assert done.err == (
-        "flota: no such volume: data on this node (it is on m1, w1: remove it there)\nflota: no such volume: none\n"
+        "flota: no such volume on this node: data (it is on m1, w1: say which with --node)\n"
+        "flota: no such volume: none\n"
     )
+    assert flota("volume", "rm", "--force", "none").status == 0
+
+
+def test_what_is_on_other_nodes_is_asked_of_the_managers(volumes: Daemon, flota: Flota) -> None:
+    other = volumes.cluster.node("w1").id
+    there = volumes.node_volumes
+    assert flota("volume", "create", "--node", "w1", "fresh").out == "fresh\n"
+    assert flota("volume", "rm", "--node", "w1", "data").out == "data\n"
+    assert flota("volume", "prune", "--force", "--node", "w1").lines[0] == "scratch"
+    assert [(one.node_id, type(one.request).__name__) for one in there.asked] == [
+        (other, "CreateVolumeRequest"),
+        (other, "RemoveVolumeRequest"),
+        (other, "PruneVolumesRequest"),
+    ]
+    done = flota("volume", "rm", "--node", "nope", "data")
+    assert (done.status, done.err) == (1, "flota: no such node: nope\n")
+
+
+def test_a_volume_that_only_another_node_has_is_removed_there(volumes: Daemon, flota: Flota) -> None:
+    node = Node()
+    node.CopyFrom(volumes.cluster.node("w1"))
+    node.description.volumes.add(name="only")
+    volumes.run(volumes.cluster.put(node))
+    assert flota("volume", "rm", "only").out == "only\n"
+    (asked,) = volumes.node_volumes.asked
+    assert (asked.node_id, asked.request.name) == (node.id, "only")
+
+
+def test_prune_of_all_nodes_goes_on_when_one_does_not_answer(volumes: Daemon, flota: Flota) -> None:
+    volumes.node_volumes.silent = {volumes.cluster.node("m1").id}
+    done = flota("volume", "prune", "--force", "--all-nodes")
+    assert (done.status, done.out) == (1, "scratch\nTotal reclaimed space: 1.5kB\n")
+    assert done.err == "flota: Error response from daemon: node m1 is down\n"
+    done = flota("volume", "prune", "--all-nodes", "--node", "w1")
+    assert (done.status, done.err) == (125, "flota: --node and --all-nodes exclude each other\n")
 
 
 def test_prune_asks_first(volumes: Daemon, flota: Flota) -> None:
