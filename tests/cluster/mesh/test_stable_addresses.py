@@ -30,21 +30,9 @@ def test_replicas_keep_their_addresses(swarm: Swarm) -> None:
         assert {slot: here[2] for slot, here in running().items()} == {slot: here[2] for slot, here in before.items()}
 
     option = "name=kept,driver-opt=stable-address=true"
-    what = (
-        "--replicas",
-        "2",
-        "--network",
-        option,
-        "--restart-delay",
-        "0s",
-        "--stop-signal",
-        "KILL",
-        "busybox",
-        "sleep",
-        "9999",
-    )
+    what = ("--replicas", "2", "--network", option, "--update-parallelism", "0", "--restart-delay", "0s")
     m1.flota(
-        "service", "create", "--detach", "--name", "db", "--update-parallelism", "0", *what, "busybox", "sleep", "9999"
+        "service", "create", "--detach", "--name", "db", *what, "--stop-signal", "KILL", "busybox", "sleep", "9999"
     )
     wait_until(lambda: len(running()) == 2, "both run", 60)
     first = running()
