@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from flota.cli.main import Settings
+    from flota.v1.checks_pb2_grpc import NetworkChecksAsyncStub
     from flota.v1.control_pb2_grpc import ControlAsyncStub
     from flota.v1.local_pb2_grpc import AgentAsyncStub, LocalAsyncStub
     from flota.v1.logs_pb2_grpc import LogsAsyncStub
@@ -75,6 +76,13 @@ class Session:
         from flota.v1.volumes_pb2_grpc import NodeVolumesStub
 
         return NodeVolumesStub(self.channel)
+
+    @functools.cached_property
+    def checks(self) -> NetworkChecksAsyncStub:
+        """What nodes find out about the networks between them."""
+        from flota.v1.checks_pb2_grpc import NetworkChecksStub
+
+        return NetworkChecksStub(self.channel)
 
     @functools.cached_property
     def local(self) -> LocalAsyncStub:

@@ -25,7 +25,7 @@ from flota.manager.ghosts import GhostHunter
 from flota.manager.leading import Leading
 from flota.manager.logbroker import LogBroker
 from flota.manager.metrics import StoreMetrics
-from flota.manager.nodecalls import NodeCalls, TaskCalls, VolumeCalls
+from flota.manager.nodecalls import NetworkCheckCalls, NodeCalls, TaskCalls, VolumeCalls
 from flota.manager.orchestrator.leader import LeaderLoop, leader_loops
 from flota.manager.raft.changes import MembershipServicer
 from flota.manager.raft.interface import MemberStatus, RaftConfig, RaftError
@@ -41,6 +41,7 @@ from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server, node_server
 from flota.v1 import (
     ca_pb2_grpc,
+    checks_pb2_grpc,
     control_pb2_grpc,
     dispatcher_pb2_grpc,
     local_pb2_grpc,
@@ -154,6 +155,7 @@ class Manager:
         tasks_pb2_grpc.add_NodeCallsServicer_to_server(self._node_calls, server)
         tasks_pb2_grpc.add_TasksServicer_to_server(TaskCalls(self.store, self._node_calls), server)
         volumes_pb2_grpc.add_NodeVolumesServicer_to_server(VolumeCalls(self._node_calls), server)
+        checks_pb2_grpc.add_NetworkChecksServicer_to_server(NetworkCheckCalls(self.store, self._node_calls), server)
 
     async def _open_raft(self) -> RaftNode:
         config = self.config

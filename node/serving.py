@@ -133,7 +133,7 @@ def socket_server(node: Node) -> grpc.aio.Server:
             # On a worker, its own tasks only: those of other nodes are a manager's business.
             Passing(service_paths("Tasks"), lambda: _for_tasks(node), _GONE.format("manager or worker")),
             Passing(
-                service_paths("Control", "Logs", "NodeVolumes"),
+                service_paths("Control", "Logs", "NetworkChecks", "NodeVolumes"),
                 lambda: node.require_manager().channel,
                 _GONE.format("manager"),
                 lambda: node.require_manager().soon(_START_LIMIT),

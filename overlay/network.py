@@ -22,6 +22,7 @@ from flota.overlay import attachments, balance, publish
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balance import Balance
 from flota.overlay.balancer import PACE, Balancer
+from flota.overlay.checkup import View
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
@@ -142,6 +143,11 @@ class Network:
     def attached(self) -> list[Task]:
         """What is remembered of tasks that have a namespace: their networks and addresses."""
         return list(self._tasks.values())
+
+    def view(self) -> View:
+        """What a checkup looks at."""
+        tasks = tuple(self._tasks[task_id] for task_id in self._servers if task_id in self._tasks)
+        return View(self._run_directory, self._node_id, self._vxlan_port, self._model, tasks)
 
     async def settled(self) -> None:
         """Wait until the kernel has what `apply` was last told (or has refused it). For tests and measurements."""

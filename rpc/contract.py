@@ -8,6 +8,7 @@ from functools import cache
 
 from flota.v1 import (
     ca_pb2,
+    checks_pb2,
     containers_pb2,
     control_pb2,
     dispatcher_pb2,
@@ -19,7 +20,18 @@ from flota.v1 import (
 )
 from flota.v1.auth_pb2 import Authorization, Route, authorization
 
-_FILES = (ca_pb2, containers_pb2, control_pb2, dispatcher_pb2, local_pb2, logs_pb2, raft_pb2, tasks_pb2, volumes_pb2)
+_FILES = (
+    ca_pb2,
+    checks_pb2,
+    containers_pb2,
+    control_pb2,
+    dispatcher_pb2,
+    local_pb2,
+    logs_pb2,
+    raft_pb2,
+    tasks_pb2,
+    volumes_pb2,
+)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from flota.worker.agent.membership import Membership, Words
 from flota.worker.agent.reporter import Reporter
 from flota.worker.agent.servicer import TaskCalls
 from flota.worker.calls.answering import Answering
+from flota.worker.calls.checks import NetworkChecker
 from flota.worker.calls.tasks import TaskServicer
 from flota.worker.containers.bridges import Bridges
 from flota.worker.containers.calls import ContainerCalls, Everything
@@ -92,6 +93,7 @@ class Worker:
         self._identity: Identity | None = None
         self._tasks: Tasks | None = None
         self._containers: Containers | None = None
+        self._network: Network | None = None
         self._membership: Membership | None = None
         self._description = describe(config, None)
 
@@ -114,7 +116,13 @@ class Worker:
         await changes.start()
         stack.push_async_callback(changes.stop)
         add_ContainersServicer_to_server(ContainerCalls(self._runtime, everything, here, changes), server)
-        self._answering = Answering({"flota.v1.Agent": agent, "flota.v1.Tasks": people})
+        self._answering = Answering(
+            {
+                "flota.v1.Agent": agent,
+                "flota.v1.Tasks": people,
+                "flota.v1.NetworkChecks": NetworkChecker(lambda: self._network),
+            }
+        )
         await server.start()
         stack.push_async_callback(people.stop)
         stack.push_async_callback(here.stop)
@@ -133,6 +141,7 @@ class Worker:
             config.data_path_port or _VXLAN_PORT,
             config.node_id or identity.node_id,
         )
+        self._network = network
         encryption = network.encryption
         gauge = Gauge(self._state, lambda: self._tasks.running if self._tasks is not None else 0)
         gauge.look()

@@ -1,21 +1,12 @@
-"""What `network doctor` looks at: the ways from this node to all others, tunnels, names, addresses.
-
-The judging functions are pure; `look` asks the network, from threads, all nodes at the same time.
-"""
+"""What `network doctor` makes of what nodes have found: ways between them, tunnels, networks, names, clocks. Pure."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from flota.cli.doctor import probes
 from flota.cli.doctor.finding import Finding, failure, ok, warning
+from flota.v1.checks_pb2 import CheckedWay, NetworkReport
 from flota.v1.control_pb2 import NetworkUse
 from flota.v1.objects_pb2 import Node, Task
 from flota.v1.types_pb2 import NodeState, TaskState
@@ -23,80 +14,107 @@ from flota.v1.types_pb2 import NodeState, TaskState
 # WireGuard greets every 25 s here and makes new session keys every two minutes: older than that, it does not work.
 _OLD_HANDSHAKE = 200
 _NEARLY_FULL = 0.9
-_LIMIT = 10
+# Seconds. Certificates and logs can do with so much.
+_SKEW = 2.0
+_ARROW = "→"
 
 
 @dataclass(frozen=True)
-class Way:
-    """What was found out about the way to another node. `round_trip` in seconds; None: no answer."""
+class Names:
+    """What people call things, by id (`nodes`, `networks`) or by the address of VXLAN."""
 
-    node: str
-    address: str
-    round_trip: float | None
-    mtu: int = 0
-    passes: int = 0
-    rejected: tuple[int, ...] = ()
+    nodes: Mapping[str, str]
+    networks: Mapping[str, str]
+    addresses: Mapping[str, str]
 
-
-def look(node: Node, ports: Iterable[int]) -> Way:
-    """Ask the way to a node. Blocking."""
-    name, address = node.description.hostname, node.description.data_path_address or node.status.address
-    took = probes.round_trip(address)
-    if took is None:
-        return Way(name, address, None)
-    mtu = probes.interface_mtu(address)
-    passes = mtu if probes.round_trip(address, mtu) is not None else probes.largest(address, mtu)
-    return Way(name, address, took, mtu, passes, tuple(port for port in ports if probes.rejected(address, port)))
+    def node(self, node_id: str) -> str:
+        """A node's hostname."""
+        return self.nodes.get(node_id, node_id)
 
 
-def ways(found: Iterable[Way]) -> Iterator[Finding]:
-    """What the ways are like."""
-    for way in found:
-        area = f"way to {way.node}"
-        if way.round_trip is None:
-            yield failure(area, f"{way.address} does not answer", "is the machine up? is there a firewall?")
+def ways(reports: Iterable[NetworkReport], names: Names) -> Iterator[Finding]:
+    """How each node reaches each other one, under all networks. What works both ways is one line."""
+    found = {(report.node_id, way.node_id): way for report in reports for way in report.ways}
+    told: set[tuple[str, str]] = set()
+    for (here, there), way in found.items():
+        back = found.get((there, here))
+        if (there, here) in told:
             continue
-        if way.passes < way.mtu:
-            yield failure(
-                area,
-                f"packets of more than {way.passes} bytes are lost on the way to {way.address}, which this machine "
-                f"takes for {way.mtu}",
-                f"set the MTU of the interface to {way.passes}, here and there, and make the networks anew",
-            )
+        if back is not None and _works(way) and _works(back):
+            told.add((here, there))
+            slower = max(way.round_trip_seconds, back.round_trip_seconds) * 1e3
+            area = f"{names.node(here)} ↔ {names.node(there)}"
+            yield ok(area, f"both ways within {slower:.1f} ms, {min(way.mtu, back.mtu)} bytes in one packet")
         else:
-            yield ok(area, f"{way.address} answers within {way.round_trip * 1e3:.1f} ms, {way.mtu} bytes in one packet")
-        for port in way.rejected:
-            yield failure(area, f"UDP {port} is rejected on the way to {way.address}", f"let UDP {port} through")
+            yield from _way(f"{names.node(here)} {_ARROW} {names.node(there)}", way)
 
 
-def tunnels(dump: str, names: Mapping[str, str], now: float) -> Iterator[Finding]:
-    """What `wg show all dump` says of the nodes that this one shares encrypted networks with."""
-    newest: dict[str, int] = {}
-    ports: dict[str, set[str]] = {}
-    for line in dump.splitlines():
-        words = line.split("\t")
-        if len(words) != 9:
-            continue
-        address, _, port = words[3].rpartition(":")
-        newest[address.strip("[]")] = max(newest.get(address.strip("[]"), 0), int(words[5]))
-        ports.setdefault(address.strip("[]"), set()).add(port)
-    for address, handshake in newest.items():
-        area = f"tunnel to {names.get(address, address)}"
-        if now - handshake > _OLD_HANDSHAKE:
-            since = "ever" if not handshake else f"for {now - handshake:.0f} s"
+def _works(way: CheckedWay) -> bool:
+    return bool(way.round_trip_seconds) and way.passes >= way.mtu and not way.rejected_ports and not way.error
+
+
+def _way(area: str, way: CheckedWay) -> Iterator[Finding]:
+    if way.error:
+        yield failure(area, f"{way.address}: {way.error}", "the worker must be root on its node")
+        return
+    if not way.round_trip_seconds:
+        yield failure(area, f"{way.address} does not answer", "is the machine up? is there a firewall?")
+        return
+    if way.passes < way.mtu:
+        yield failure(
+            area,
+            f"packets of more than {way.passes} bytes are lost on the way to {way.address}, which takes {way.mtu}",
+            f"set the MTU of the interfaces at both ends to {way.passes}, and make the networks anew",
+        )
+    else:
+        took = way.round_trip_seconds * 1e3
+        yield ok(area, f"{way.address} answers within {took:.1f} ms, {way.mtu} bytes in one packet")
+    for port in way.rejected_ports:
+        yield failure(area, f"UDP {port} is rejected on the way to {way.address}", f"let UDP {port} through")
+
+
+def tunnels(reports: Iterable[NetworkReport], names: Names) -> Iterator[Finding]:
+    """WireGuard between nodes that share encrypted networks."""
+    for report in reports:
+        for tunnel in report.tunnels:
+            area = f"tunnel {names.node(report.node_id)} {_ARROW} {names.addresses.get(tunnel.address, tunnel.address)}"
+            age = tunnel.handshake_age_seconds
+            if 0 <= age <= _OLD_HANDSHAKE:
+                yield ok(area, f"WireGuard spoke {age:.0f} s ago")
+                continue
+            since = "ever" if age < 0 else f"for {age:.0f} s"
+            listens = ", ".join(map(str, tunnel.ports))
             yield failure(
                 area,
                 f"no handshake of WireGuard {since}",
-                f"let UDP 51820 and 51821 through to {address} (it listens at {', '.join(sorted(ports[address]))})",
+                f"let UDP 51820 and 51821 through to {tunnel.address} (it listens at {listens})",
             )
-        else:
-            yield ok(area, f"WireGuard spoke {now - handshake:.0f} s ago")
 
 
-def addresses(use: Iterable[NetworkUse], names: Mapping[str, str]) -> Iterator[Finding]:
+def paths(reports: Iterable[NetworkReport], names: Names) -> Iterator[Finding]:
+    """Whether tasks reach each other over their networks: one of each node on each."""
+    fine: dict[str, int] = {}
+    for report in reports:
+        for path in report.paths:
+            network = names.networks.get(path.network_id, path.network_id)
+            fine.setdefault(network, 0)
+            if path.round_trip_seconds:
+                fine[network] += 1
+                continue
+            yield failure(
+                f"network {network}",
+                f"from {names.node(report.node_id)}, {path.address} on {names.node(path.node_id)} does not answer",
+                "if the nodes reach each other: let UDP 4789 through, or 51820 and 51821 if the network is encrypted",
+            )
+    for network, count in sorted(fine.items()):
+        if count:
+            yield ok(f"network {network}", f"tasks reach each other over {count} ways between nodes")
+
+
+def addresses(use: Iterable[NetworkUse], names: Names) -> Iterator[Finding]:
     """Networks that are full, or nearly."""
     for one in use:
-        area = f"network {names.get(one.network_id, one.network_id)}"
+        area = f"network {names.networks.get(one.network_id, one.network_id)}"
         if not one.size:
             yield warning(area, "it has no addresses yet", "is there a leader? see flota node ls")
         elif one.used >= one.size:
@@ -105,6 +123,18 @@ def addresses(use: Iterable[NetworkUse], names: Mapping[str, str]) -> Iterator[F
             yield warning(area, f"{one.used} of {one.size} addresses are given out", "a larger subnet will be needed")
         else:
             yield ok(area, f"{one.used} of {one.size} addresses are given out")
+
+
+def clocks(reports: Iterable[NetworkReport], names: Names) -> Iterator[Finding]:
+    """Each node's clock beside the leader's."""
+    checked = list(reports)
+    ahead = {names.node(report.node_id): report.clock_ahead_seconds for report in checked}
+    wrong = {name: seconds for name, seconds in sorted(ahead.items()) if abs(seconds) > _SKEW}
+    for name, seconds in wrong.items():
+        skew = f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the leader"
+        yield warning("clocks", f"node {name} is {skew}", "keep clocks right: chrony, NTP")
+    if checked and not wrong:
+        yield ok("clocks", f"{len(checked)} nodes agree to {_SKEW:g} s")
 
 
 def expected(tasks: Iterable[Task], own: Task) -> set[str]:
@@ -124,87 +154,54 @@ def expected(tasks: Iterable[Task], own: Task) -> set[str]:
     }
 
 
-# Asks the DNS server of a task, without a library: it may be any Python.
-_ASK = """
-import json, socket, struct, sys
-name = sys.argv[1]
-q = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
-q += b"\\0" + struct.pack("!HH", 1, 1)
-s = socket.create_connection(("127.0.0.11", 53), 3)
-s.sendall(struct.pack("!H", len(q)) + q)
-f = s.makefile("rb"); n, = struct.unpack("!H", f.read(2)); d = f.read(n)
-count, = struct.unpack_from("!H", d, 6); at = len(q); found = []
-for _ in range(count):
-    kind, _, _, length = struct.unpack_from("!HHIH", d, at + 2); at += 12
-    if kind == 1: found.append(socket.inet_ntoa(d[at:at + 4]))
-    at += length
-print(json.dumps(found))
-"""
+def names_right(reports: Iterable[NetworkReport], tasks: Iterable[Task], names: Names) -> Iterator[Finding]:
+    """Whether tasks are told what they ought to be of their own service's tasks, on every node."""
+    known = {task.id: task for task in tasks}
+    right: dict[str, int] = {}
+    for report in reports:
+        for name in report.names:
+            task = known.get(name.task_id)
+            if task is None or not task.networks or task.status.state != TaskState.TASK_STATE_RUNNING:
+                continue
+            service, node = task.service_annotations.name, names.node(report.node_id)
+            wanted = expected(known.values(), task)
+            if name.error:
+                yield failure(
+                    f"names of {service}",
+                    f"its task {task.id[:12]} on {node} cannot ask its DNS server: {name.error}",
+                    "see the worker's log there",
+                )
+            elif set(name.addresses) != wanted:
+                shown, meant = (", ".join(sorted(one)) or "nobody" for one in (name.addresses, wanted))
+                yield failure(
+                    f"names of {service}",
+                    f"tasks.{service} leads to {shown} on {node}, and should to {meant}",
+                    "has the worker there a session? flota doctor",
+                )
+            else:
+                right[service] = right.get(service, 0) + 1
+    for service, count in sorted(right.items()):
+        yield ok(f"names of {service}", f"tasks.{service} is right on {count} {'node' if count == 1 else 'nodes'}")
 
 
-def ask(run_directory: Path, task: Task) -> set[str] | str:
-    """What a task of this node is told of its own service's tasks; words when it cannot ask. Blocking."""
-    name = f"tasks.{task.service_annotations.name}"
-    netns = run_directory / "netns" / task.id
-    try:
-        done = subprocess.run(
-            ["nsenter", f"--net={netns}", sys.executable, "-I", "-c", _ASK, name],
-            capture_output=True, text=True, timeout=_LIMIT, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["no answer"])[-1]
-    return set(json.loads(done.stdout))
-
-
-def names_right(task: Task, answer: set[str] | str, wanted: set[str]) -> Finding:
-    """Whether an answer is what it ought to be."""
-    service = task.service_annotations.name
-    area = f"names of {service}"
-    if isinstance(answer, str):
-        return failure(area, f"its task {task.id[:12]} cannot ask its DNS server: {answer}", "see the worker's log")
-    if answer != wanted:
-        shown, right = (", ".join(sorted(one)) or "nobody" for one in (answer, wanted))
-        return failure(
-            area,
-            f"tasks.{service} leads to {shown} here, and should to {right}",
-            "has the worker a session? flota doctor",
-        )
-    return ok(area, f"tasks.{service} leads to its {len(wanted)} ready tasks")
-
-
-def others(nodes: Iterable[Node], own_id: str) -> Iterator[Node | Finding]:
-    """The nodes to look at, and what can be said of the others."""
+def unasked(nodes: Iterable[Node], reports: Iterable[NetworkReport], names: Names) -> Iterator[Finding]:
+    """Nodes that could not look."""
     for node in nodes:
-        if node.id == own_id:
-            continue
         if node.status.state == NodeState.NODE_STATE_DOWN:
-            yield warning(f"way to {node.description.hostname}", "the node is down: not looked at", "see flota node ls")
-        else:
-            yield node
+            yield warning(f"node {names.node(node.id)}", "it is down: not looked at", "see flota node ls")
+    for report in reports:
+        if report.error:
+            yield failure(
+                f"node {names.node(report.node_id)}", f"it could not look: {report.error}", "see flota node ls"
+            )
 
 
-async def checked(function: Callable[..., object], *arguments: object) -> object:
-    """A blocking look on a thread; an OSError becomes a finding."""
-    try:
-        return await asyncio.to_thread(function, *arguments)
-    except OSError as error:
-        return failure("machine", f"cannot look: {error}", "network doctor needs to be root on a node")
-
-
-def read_tunnels(run_directory: Path) -> str:
-    """`wg show all dump` where this node's tunnels are; "" if it has none. Blocking."""
-    netns = run_directory / "tunnels" / "netns"
-    if not netns.exists():
-        return ""
-    done = subprocess.run(
-        ["nsenter", f"--net={netns}", "wg", "show", "all", "dump"],
-        capture_output=True, text=True, timeout=_LIMIT, check=False,
-    )  # fmt: skip
-    return done.stdout
-
-
-def now() -> float:
-    """Seconds since the epoch, as WireGuard counts them."""
-    return time.time()
+def encryption(nodes: Iterable[Node], encrypted: bool, names: Names) -> Iterator[Finding]:
+    """Nodes that have no WireGuard, when there are encrypted networks."""
+    without = sorted(names.node(node.id) for node in nodes if encrypted and not node.description.wireguard)
+    if without:
+        yield failure(
+            "encryption",
+            f"there is no WireGuard on {', '.join(without)}: tasks on encrypted networks cannot run there",
+            "install wireguard-tools, and wireguard-go if the kernel has none",
+        )

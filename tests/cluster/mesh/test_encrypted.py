@@ -59,7 +59,19 @@ def test_tasks_reach_each_other(swarm: Swarm) -> None:
     assert shown["Description"]["WireGuard"] in ("kernel", "wireguard-go")
     report = json.loads(m1.flota("network", "doctor", "--format", "json"))
     assert {each["verdict"] for each in report} == {"ok"}
-    assert {"way to w1", "tunnel to w1", "names of all"} <= {each["area"] for each in report}
+    areas = {each["area"] for each in report}
+    assert {"m1 ↔ w1", "tunnel m1 → w1", "tunnel w1 → m1", "names of all", "network secret", "clocks"} <= areas
+    # The nodes still reach each other, but WireGuard's packets do not arrive: both sides say so.
+    rule = "add rule inet wall in udp dport { 51820, 51821 } drop"
+    swarm.lab.nodes["w1"].exec(
+        ["nft", f"add table inet wall; add chain inet wall in {{ type filter hook input priority 0; }}; {rule}"]
+    )
+    done = m1.exec(["flota", "network", "doctor", "--format", "json"], check=False)
+    wrong = {
+        (each["area"], each["what"].partition(",")[0]) for each in json.loads(done.stdout) if each["verdict"] != "ok"
+    }
+    assert done.returncode == 1
+    assert wrong == {("network secret", "from m1"), ("network secret", "from w1")}
 
 
 def test_published_ports_are_encrypted_between_nodes(swarm: Swarm) -> None:

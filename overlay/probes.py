@@ -1,4 +1,4 @@
-"""Questions to the network between this machine and another, for `network doctor`. Blocking, and they need root."""
+"""Questions to the network between this namespace and another address. Blocking, and they need root."""
 
 from __future__ import annotations
 
