@@ -57,6 +57,11 @@ def cluster_options(function: F) -> F:
         click.option("--snapshot-interval", type=int, help="Raft entries between snapshots (10000)."),
         click.option("--max-snapshots", type=int, help="Old Raft snapshots kept beside the newest (0)."),
         click.option(
+            "--read-lease",
+            metavar="DURATION",
+            help="How long the leader answers reads by itself after a heartbeat; trusts clocks (0s = off, to 500ms).",
+        ),
+        click.option(
             "--autolock/--no-autolock",
             default=None,
             help="Managers that start again wait for a key (swarm unlock); without it their disk says nothing.",
@@ -98,6 +103,7 @@ def set_cluster_spec(spec: ClusterSpec, flags: Mapping[str, Any]) -> None:
     for name, field in (
         ("cert_expiry", spec.ca.node_cert_expiry),
         ("dispatcher_heartbeat", spec.dispatcher.heartbeat_period),
+        ("read_lease", spec.raft.read_lease),
     ):
         if flags[name] is not None:
             field.CopyFrom(duration_message(read_flag(name, parse_duration, flags[name])))

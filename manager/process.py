@@ -272,4 +272,5 @@ def raft_config(config: RaftConfig, store: Store) -> RaftConfig:
         snapshot_entries=asked.snapshot_interval or config.snapshot_entries,
         keep_entries=asked.log_entries_for_slow_followers or config.keep_entries,
         max_snapshots=asked.keep_old_snapshots + 1,
+        lease=asked.read_lease.ToNanoseconds() / 1e9,
     )

@@ -202,6 +202,8 @@ def _swarm_lines(lines: Any, swarm: dict[str, Any]) -> None:
         lines.title("Raft", 2)
         lines.field("Snapshot Interval", spec["Raft"]["SnapshotInterval"], 3)
         lines.field("Number of Old Snapshots to Retain", spec["Raft"]["KeepOldSnapshots"], 3)
+        lease = spec["Raft"].get("ReadLease")
+        lines.field("Read Lease", format_duration(lease) if lease else "off", 3)
         lines.title("Dispatcher", 2)
         lines.field("Heartbeat Period", format_duration(spec["Dispatcher"]["HeartbeatPeriod"]), 3)
         lines.title("CA Configuration", 2)

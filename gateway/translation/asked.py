@@ -270,6 +270,8 @@ def cluster_spec(given: Fields) -> specs.ClusterSpec:
         keep_old_snapshots=raft.number("KeepOldSnapshots", UINT64),
         log_entries_for_slow_followers=raft.number("LogEntriesForSlowFollowers", UINT64),
     )
+    if lease := raft.number("ReadLease", UINT64):
+        asked.read_lease.CopyFrom(duration_message(lease))
     _set(spec.raft, asked)
     if period := given.part("Dispatcher").number("HeartbeatPeriod"):
         spec.dispatcher.heartbeat_period.CopyFrom(duration_message(period))

@@ -294,7 +294,8 @@ def cluster(cluster: objects.Cluster) -> Json:
                 "SnapshotInterval": spec.raft.snapshot_interval,
                 "KeepOldSnapshots": spec.raft.keep_old_snapshots,
                 "LogEntriesForSlowFollowers": spec.raft.log_entries_for_slow_followers,
-            },
+            }
+            | some(ReadLease=nanoseconds_of(spec.raft.read_lease) or None),
             "Dispatcher": {"HeartbeatPeriod": nanoseconds_of(spec.dispatcher.heartbeat_period)},
             "CAConfig": {"NodeCertExpiry": nanoseconds_of(spec.ca.node_cert_expiry)},
             "EncryptionConfig": {"AutoLockManagers": spec.encryption.auto_lock_managers},

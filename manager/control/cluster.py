@@ -6,6 +6,7 @@ from flota.manager.bootstrap import default_spec
 from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.names import check_annotations, check_duration
 from flota.manager.control.shown import shown_cluster
+from flota.manager.raft.interface import LONGEST_LEASE
 from flota.manager.store import Transaction
 from flota.rpc.errors import FailedPrecondition, InvalidArgument, Unsupported
 from flota.rpc.tokens import JoinToken
@@ -115,6 +116,9 @@ def check_cluster_spec(spec: ClusterSpec) -> None:
     heartbeat, expiry = spec.dispatcher.heartbeat_period, spec.ca.node_cert_expiry
     check_duration("dispatcher heartbeat", heartbeat)
     check_duration("certificate expiry", expiry)
+    check_duration("read lease", spec.raft.read_lease)
+    if (lease := spec.raft.read_lease.ToNanoseconds() / 1e9) > LONGEST_LEASE:
+        raise InvalidArgument.of("read lease", f"{lease:g}s", f"allowed is 0 (off) to {LONGEST_LEASE:g}s")
     if spec.dispatcher.HasField("heartbeat_period"):
         length = heartbeat.seconds + heartbeat.nanos / 1e9
         if not MIN_HEARTBEAT_SECONDS <= length <= MAX_HEARTBEAT_SECONDS:

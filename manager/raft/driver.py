@@ -16,7 +16,7 @@ import structlog
 
 from flota.manager.raft import core
 from flota.manager.raft.core import Ready, Role
-from flota.manager.raft.interface import NoQuorum, NotLeader, ProposalDropped, TooMuchInFlight
+from flota.manager.raft.interface import LONGEST_LEASE, NoQuorum, NotLeader, ProposalDropped, TooMuchInFlight
 from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.standing import Standing
 from flota.v1.raft_pb2 import Entry, HardState, Member, RaftMessage, SnapshotMeta
@@ -132,6 +132,7 @@ class Driver(Standing):
     def _set_clock(self) -> None:
         """Leases need a clock that runs while this process, or the whole machine, sleeps."""
         self.raft.clock = time.clock_gettime(time.CLOCK_BOOTTIME) / self.config.tick
+        self.raft.lease_ticks = min(self.config.lease, LONGEST_LEASE) / self.config.tick
 
     def _refuse(self, entries: list[Entry], error: Exception) -> None:
         for entry in entries:

@@ -84,16 +84,23 @@ class StorageLocked(Exception):
     """The key that unlocks the Raft directory is not here (autolock), or is a wrong one."""
 
 
+# Of RaftConfig, the same on all managers, in seconds: leases rest on them.
+TICK, ELECTION = 0.05, 0.6
+# Others promise a leader ELECTION less one tick. Clocks may differ in pace by 10 % before a read can be stale: NTP
+# turns them by 0.05 % at most, and quartz is better.
+LONGEST_LEASE = 0.5
+
+
 @dataclass(frozen=True)
 class RaftConfig:
     """Times in seconds, sizes in bytes."""
 
-    tick: float = 0.05
+    tick: float = TICK
     heartbeat: float = 0.15
     # An election begins after one to two of these without a leader.
-    election: float = 0.6
-    # For so long after a heartbeat that a quorum answered a leader serves reads without asking again. Shorter than
-    # `election` by what clocks may drift apart, and the same on all managers. 0: it always asks, and trusts no clock.
+    election: float = ELECTION
+    # For so long after a heartbeat that a quorum answered a leader serves reads without asking again, at most
+    # LONGEST_LEASE. 0: it always asks, and trusts no clock.
     lease: float = 0.0
     # A proposal or read that got nowhere for so long fails with NoQuorum: some elections, or a slow disk.
     patience: float = 3.0

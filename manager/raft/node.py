@@ -96,7 +96,7 @@ class RaftNode(Driver):
             core_config = Config(
                 election_ticks=ticks,
                 heartbeat_ticks=max(1, round(config.heartbeat / config.tick)),
-                lease_ticks=min(int(config.lease / config.tick), ticks - 1),
+                promises_leases=True,
                 max_message_bytes=config.max_message_bytes,
                 max_uncommitted_bytes=config.max_uncommitted_bytes,
             )

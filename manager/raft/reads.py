@@ -15,7 +15,10 @@ shares a member with this one, and that member answers no heartbeats of an older
   successor to stand (3.10) makes others forget that promise: it has no lease in the rest of its reign. Nor does one
   whose membership changed since, until the next round is answered: quorums must overlap.
 
-Leases trust that clocks run about equally fast; without them nothing here does.
+Leases trust that clocks run about equally fast; without them nothing here does. The bound: a promise is kept for at
+least election_ticks - 1 of the follower's ticks (the first may come at once), a lease lasts lease_ticks of the
+leader's. A follower's clock may thus be quicker than the leader's by the factor (election_ticks - 1) / lease_ticks
+before a read can be stale, and the leader's must not stand still while the world goes on.
 """
 
 from flota.manager.raft.quorum import committed_index, has_quorum
@@ -61,9 +64,9 @@ class Reads(State):
     @property
     def has_lease(self) -> bool:
         """Whether nobody else can lead at this moment, if clocks run about equally fast (6.4.1)."""
-        if self.role is not Role.LEADER or not self.config.lease_ticks or self._lease_over:
+        if self.role is not Role.LEADER or not self.lease_ticks or self._lease_over:
             return False
-        return self._lease_since is not None and self.clock < self._lease_since + self.config.lease_ticks
+        return self._lease_since is not None and self.clock < self._lease_since + self.lease_ticks
 
     def _on_read_index(self, message: RaftMessage) -> None:
         if self.role is not Role.LEADER:

@@ -86,9 +86,12 @@ class Config:
 
     election_ticks: int = 10
     heartbeat_ticks: int = 1
-    # A leader answers reads by itself for so long after it sent a heartbeat that a quorum has answered (6.4.1). Must be
-    # shorter than election_ticks by more than clocks can drift apart, and the same everywhere. 0: it always asks.
-    lease_ticks: int = 0
+    # A leader answers reads by itself for so long after it sent a heartbeat that a quorum has answered (6.4.1); may be
+    # changed later, see State.lease_ticks. Shorter than election_ticks - 1 by more than clocks can drift apart. 0: it
+    # always asks.
+    lease_ticks: float = 0
+    # Members keep what leases rest on, also across restarts, whether or not the leader uses one now. Alike everywhere.
+    promises_leases: bool = False
     max_message_bytes: int = 1 << 20
     # Appends, and bytes of entries, on their way to one follower.
     max_inflight: int = 256
@@ -129,6 +132,8 @@ class State:
         # Time in ticks, set by the driver before it feeds the core; only leases look at it. It must not stand still
         # while this process does.
         self.clock = 0.0
+        # The driver may change it at any time: all that others promise a leader is there without it.
+        self.lease_ticks = self.config.lease_ticks
         self._random = random or Random(id)
         state = hard_state or HardState()
         self.term, self.voted_for = state.term, state.voted_for
@@ -206,7 +211,8 @@ class State:
         self._keep_quiet()
 
     def _keep_quiet(self) -> None:
-        self._quiet = self.config.election_ticks if self.config.lease_ticks else 0
+        if self.config.promises_leases or self.config.lease_ticks:
+            self._quiet = self.config.election_ticks
 
     # Messages.
 

@@ -531,22 +531,30 @@ class RaftConfig(_message.Message):
     SNAPSHOT_INTERVAL_FIELD_NUMBER: _builtins.int
     KEEP_OLD_SNAPSHOTS_FIELD_NUMBER: _builtins.int
     LOG_ENTRIES_FOR_SLOW_FOLLOWERS_FIELD_NUMBER: _builtins.int
+    READ_LEASE_FIELD_NUMBER: _builtins.int
     snapshot_interval: _builtins.int
     """Entries between snapshots."""
     keep_old_snapshots: _builtins.int
     """Old snapshots kept beside the newest."""
     log_entries_for_slow_followers: _builtins.int
     """Entries kept behind a snapshot for slow followers."""
+    @_builtins.property
+    def read_lease(self) -> _duration_pb2.Duration:
+        """The leader answers linearizable reads by itself for so long after a heartbeat that a quorum has answered; at most
+        500 ms. Unset or 0: it asks a quorum each time, and trusts no clock (docs/raft.md).
+        """
+
     def __init__(
         self,
         *,
         snapshot_interval: _builtins.int = ...,
         keep_old_snapshots: _builtins.int = ...,
         log_entries_for_slow_followers: _builtins.int = ...,
+        read_lease: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_lease", b"read_lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_old_snapshots", b"keep_old_snapshots", "log_entries_for_slow_followers", b"log_entries_for_slow_followers", "snapshot_interval", b"snapshot_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_old_snapshots", b"keep_old_snapshots", "log_entries_for_slow_followers", b"log_entries_for_slow_followers", "read_lease", b"read_lease", "snapshot_interval", b"snapshot_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

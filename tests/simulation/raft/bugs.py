@@ -64,6 +64,15 @@ class ForgetsItsPromise(Raft):
         self._quiet = 0
 
 
+class TrustsClocksTooFar(Raft):
+    """Serves reads by a lease that is longer than what others promise."""
+
+    @property
+    def has_lease(self) -> bool:
+        since = self._lease_since
+        return self.role is core.Role.LEADER and since is not None and self.clock < since + 5 * self.lease_ticks
+
+
 class ForgetsTheOutgoingHalf(Raft):
     """Decides by the incoming half of a joint configuration alone."""
 
@@ -113,6 +122,7 @@ BUGS: dict[str, type[Raft]] = {
         ForgetsToWrite,
         SkipsTheSync,
         ForgetsItsPromise,
+        TrustsClocksTooFar,
         ForgetsTheOutgoingHalf,
         ReadsWithoutAsking,
         ChangesTwoAtOnce,

@@ -27,7 +27,7 @@ from flota.manager.raft import membership
 from flota.manager.raft.core import Raft, Role
 from flota.v1.raft_pb2 import ConfChange, Entry, Member, RaftMessage, SnapshotMeta
 from tests.simulation.raft.history import INFINITY, Operation, check
-from tests.simulation.raft.machine import Machine
+from tests.simulation.raft.machine import LEASE_TICKS, Machine
 
 STORM, CALM = 12.0, 15.0
 CLIENTS, KEYS = 4, ("x", "y")
@@ -223,7 +223,7 @@ class World:
         kinds: list[tuple[Callable[[], None], int]] = [
             (self._partition, 4), (self._heal, 4), (self._crash, 4), (self._restart, 6), (self._weather, 3),
             (self._stall, 2), (self._clocks, 1), (self._disks, 1), (self._transfer, 2), (self._membership, 4),
-            (self._rivals, 2), (self._jump, 1),
+            (self._rivals, 2), (self._jump, 1), (self._leasing, 1 if self.leases else 0),
         ]  # fmt: skip
         self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
         self.after(self.random.uniform(0.05, 0.7), self._fault)
@@ -285,10 +285,17 @@ class World:
 
     def _jump(self) -> None:
         up = [machine for machine in self.machines.values() if machine.up]
-        if up and not self.leases:
+        if up:
             machine, ticks = self.random.choice(up), self.random.randint(2, 30)
             self.trace(f"{machine.id}'s clock jumps by {ticks} ticks")
             machine.jump(ticks)
+
+    def _leasing(self) -> None:
+        """The setting is changed, and arrives here and there at different times."""
+        machine = self.random.choice(list(self.machines.values()))
+        if machine.up:
+            machine.core.lease_ticks = self.random.choice((0, LEASE_TICKS))
+            self.trace(f"{machine.id} has a lease of {machine.core.lease_ticks} ticks")
 
     def _disks(self) -> None:
         self._slow_disks = {id for id in self.machines if self.random.random() < 0.3}

@@ -35,7 +35,8 @@ def test_init_passes_every_flag_on(daemon: Daemon, flota: Flota) -> None:
         "swarm", "init", "--listen-addr", "0.0.0.0", "--data-path-addr", "eth1", "--data-path-port", "5000",
         "--availability", "drain", "--default-addr-pool", "10.20.0.0/16", "--default-addr-pool-mask-length", "26",
         "--task-history-limit", "2", "--cert-expiry", "720h", "--dispatcher-heartbeat", "2s", "--max-snapshots", "1",
-        "--snapshot-interval", "500", "--force-new-cluster", "--encrypt-networks", "--format", "{{.Address}}",
+        "--snapshot-interval", "500", "--read-lease", "300ms", "--force-new-cluster", "--encrypt-networks",
+        "--format", "{{.Address}}",
     )  # fmt: skip
     assert (done.status, done.out, done.err) == (0, "10.0.0.1:2377\n", "")
     (request,) = daemon.local.requests
@@ -49,6 +50,7 @@ def test_init_passes_every_flag_on(daemon: Daemon, flota: Flota) -> None:
     assert request.spec.ca.node_cert_expiry.seconds == 720 * 3600
     assert request.spec.dispatcher.heartbeat_period.seconds == 2
     assert (request.spec.raft.keep_old_snapshots, request.spec.raft.snapshot_interval) == (1, 500)
+    assert request.spec.raft.read_lease.ToMilliseconds() == 300
 
 
 @pytest.mark.parametrize(

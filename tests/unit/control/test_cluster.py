@@ -76,6 +76,16 @@ async def test_an_update_writes_defaults_out_and_rests_on_the_newest_version(clu
         await cluster.control.UpdateCluster(UpdateClusterRequest(version=old.meta.version, spec=spec), None)
 
 
+async def test_a_lease_is_shorter_than_what_the_others_promise(cluster: Cluster) -> None:
+    old = await get(cluster)
+    old.spec.raft.read_lease.FromMilliseconds(500)
+    await cluster.control.UpdateCluster(UpdateClusterRequest(version=old.meta.version, spec=old.spec), None)
+    old = await get(cluster)
+    old.spec.raft.read_lease.FromMilliseconds(501)
+    with refused(InvalidArgument, "invalid read lease '0.501s': allowed is 0 (off) to 0.5s"):
+        await cluster.control.UpdateCluster(UpdateClusterRequest(version=old.meta.version, spec=old.spec), None)
+
+
 async def test_requests_that_are_none(cluster: Cluster) -> None:
     with refused(InvalidArgument, "the request has neither a cluster spec nor a token or key to rotate"):
         await cluster.control.UpdateCluster(UpdateClusterRequest(), None)
