@@ -66,6 +66,8 @@ class Order:
     """What a monitor is to do."""
 
     container_id: str
+    # For the journal.
+    name: str
     bundle: Path
     log_file: Path
     terminal: bool
@@ -139,7 +141,7 @@ def _log(order: Order) -> list[str]:
         return ["--log-path", "none:"]
     options = ["--log-path", f"k8s-file:{order.log_file}"]
     if order.log.journal:
-        options += ["--log-path", "journald:", "--log-tag", order.container_id]
+        options += ["--log-path", "journald:", "--log-tag", order.container_id, "--name", order.name]
     if order.log.size:
         options += ["--log-size-max", str(order.log.size)]
     return options

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from flota.v1.task_states import task_name
 from flota.v1.tasks_pb2 import TaskStats
 from flota.v1.types_pb2 import Mount
 from flota.worker.runtime import bundle, devices, inside, machine, monitor, mounts, placing, root
@@ -172,7 +173,9 @@ class Runtime:
     ) -> Record:
         await self._in_thread(self._write_bundle, container, places, account, placing.arrange(wanted, own))
         spec = container.task.spec.container
-        order = monitor.Order(container.id, places.bundle, places.log, spec.tty, spec.open_stdin, container.log)
+        order = monitor.Order(
+            container.id, task_name(container.task), places.bundle, places.log, spec.tty, spec.open_stdin, container.log
+        )
         record = await monitor.launch(order, self._conmon, self._program, self._place, limit=_CREATE_LIMIT)
         record.write(places.bundle)
         return record

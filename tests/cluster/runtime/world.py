@@ -141,7 +141,7 @@ class World:
         words = ["/bin/sh", "-c", command[0]] if len(command) == 1 and " " in command[0] else list(command)
         task = TaskSpec(container=ContainerSpec(command=words, **spec), resources=resources)
         return Container(
-            task=Task(id=f"task{self._number:04d}", spec=task),
+            task=Task(id=f"task{self._number:04d}".ljust(25, "0"), spec=task),
             image=image or ImageConfig(),
             layers=("base",),
             sandbox=Sandbox(self.netns, "nameserver 127.0.0.11\n", ("127.0.0.1 localhost", "10.0.0.2 box")),
