@@ -25,6 +25,7 @@ class _Loaded:
     balance: Balance = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     at: float = 0.0
+    has_ipv6: bool = False
 
 
 class Balancer:
@@ -47,7 +48,10 @@ class Balancer:
         loaded = self._tasks[task_id] = _Loaded()
         async with loaded.lock:
             namespace = task_namespace(self._run_directory, task_id)
-            listing = await self._threads.inside(namespace, lambda: libnftables.load("list table ip flota"))
+            tables = await self._threads.inside(namespace, lambda: libnftables.load("list tables ip6"))
+            loaded.has_ipv6 = "table ip6 flota" in tables
+            listed = "list table ip flota" + ("\nlist table ip6 flota" if loaded.has_ipv6 else "")
+            listing = await self._threads.inside(namespace, lambda: libnftables.load(listed))
             loaded.balance = balance.loaded(listing)
 
     async def update(self, task_id: str, wanted: Balance, alive: Set[str]) -> None:
@@ -81,10 +85,13 @@ class Balancer:
         self._tasks.pop(task_id, None)
 
     async def _load(self, task_id: str, loaded: _Loaded, before: str, wanted: Balance) -> None:
-        rules = before + balance.change(loaded.balance, wanted, self._random)
+        needs_ipv6 = not loaded.has_ipv6 and balance.needs_ipv6(wanted)
+        tables = before + (balance.ipv6_rules() if needs_ipv6 else "")
+        rules = tables + balance.change(loaded.balance, wanted, self._random)
         if rules:
             namespace = task_namespace(self._run_directory, task_id)
             await self._threads.inside(namespace, lambda: libnftables.load(rules))
             loaded.at = asyncio.get_running_loop().time()
+            loaded.has_ipv6 = loaded.has_ipv6 or needs_ipv6
         loaded.balance = dict(wanted)
         loaded.seen.update(address for addresses in wanted.values() for address in addresses)

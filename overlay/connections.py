@@ -6,6 +6,7 @@ many clients tracks very many connections, so the kernel's list is read as it co
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import struct
@@ -20,9 +21,9 @@ _GET, _DELETE = 0x101, 0x102  # the connection tracking subsystem's IPCTNL_MSG_C
 _REQUEST, _ACKNOWLEDGE, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
-_FAMILY = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_FAMILY = struct.Struct("=BBH")
 _ATTRIBUTE = struct.Struct("=HH")
-_BODY = _HEADER.size + len(_FAMILY)
+_BODY = _HEADER.size + _FAMILY.size
 _KIND = 0x3FFF  # without the flags of nested attributes
 _ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_…
 _ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
@@ -32,7 +33,7 @@ _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 
 class _Way(NamedTuple):
-    """One direction of a connection: IPv4 addresses as bytes; port 0 where the protocol has none."""
+    """One direction of a connection: addresses as bytes; port 0 where the protocol has none."""
 
     source: bytes
     destination: bytes
@@ -50,23 +51,23 @@ class _Connection(NamedTuple):
 
 def end_connections(addresses: Set[str]) -> None:
     """Forget translated connections to these tasks: the client's next packet goes to a live one, which resets it."""
-    gone = {socket.inet_aton(address) for address in addresses}
+    gone = {ipaddress.ip_address(address).packed for address in addresses}
     # A translated one: the answer comes from elsewhere than the question went.
     _forget(lambda one: one.reply.source in gone and one.original.destination != one.reply.source)
 
 
-def end_untranslated(ports: Set[tuple[int, int]], address: str | None = None) -> None:
-    """Forget connections to these (IP protocol, port), at `address` or any, that are led nowhere else.
+def end_untranslated(ports: Set[tuple[int, int]], addresses: Set[str] = frozenset()) -> None:
+    """Forget connections to these (IP protocol, port), at `addresses` (none: any), that are led nowhere else.
 
     Whoever sends datagrams without pause, from one port, began such a connection before the port was published, and
     would never be led to a task.
     """
-    only = socket.inet_aton(address) if address is not None else None
+    only = {ipaddress.ip_address(address).packed for address in addresses}
 
     def meant(one: _Connection) -> bool:
         there, back = one.original, one.reply
         untranslated = (there.source, there.destination) == (back.destination, back.source)
-        return untranslated and (there.protocol, there.port) in ports and only in (None, there.destination)
+        return untranslated and (there.protocol, there.port) in ports and (not only or there.destination in only)
 
     _forget(meant)
 
@@ -77,8 +78,9 @@ def _forget(meant: Callable[[_Connection], bool]) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
         kernel.settimeout(10)
         kernel.bind((0, 0))
-        for key in [one.key for one in _connections(kernel) if meant(one)]:
-            kernel.send(_request(_DELETE, _ACKNOWLEDGE, key))
+        for one in [one for one in _connections(kernel) if meant(one)]:
+            family = socket.AF_INET if len(one.original.source) == 4 else socket.AF_INET6
+            kernel.send(_request(_DELETE, _ACKNOWLEDGE, family, one.key))
             # One that has ended by itself meanwhile is fine.
             _check(kernel.recv(_BUFFER), errno.ENOENT)
 
@@ -91,8 +93,9 @@ def _any() -> bool:
         return True
 
 
-def _request(kind: int, flags: int, attributes: bytes = b"") -> bytes:
-    return _HEADER.pack(_BODY + len(attributes), kind, _REQUEST | flags, 1, 0) + _FAMILY + attributes
+def _request(kind: int, flags: int, family: int, attributes: bytes = b"") -> bytes:
+    header = _HEADER.pack(_BODY + len(attributes), kind, _REQUEST | flags, 1, 0)
+    return header + _FAMILY.pack(family, 0, 0) + attributes
 
 
 def _check(answer: bytes, *fine: int) -> None:
@@ -102,7 +105,7 @@ def _check(answer: bytes, *fine: int) -> None:
 
 
 def _connections(kernel: socket.socket) -> Iterator[_Connection]:
-    kernel.send(_request(_GET, _DUMP))
+    kernel.send(_request(_GET, _DUMP, socket.AF_UNSPEC))
     while True:
         data = kernel.recv(_BUFFER)
         offset = 0
@@ -138,9 +141,10 @@ def _way(data: bytes, start: int, end: int) -> _Way:
             for inner, first, last in _attributes(data, begin, stop):
                 found[kind, inner] = data[first:last]
     port = found.get((_PROTOCOL, 3), b"")
+    # CTA_IP_V4_SRC and _DST are 1 and 2, those of IPv6 are 3 and 4.
     return _Way(
-        found.get((_ADDRESSES, 1), b""),
-        found.get((_ADDRESSES, 2), b""),
+        found.get((_ADDRESSES, 1)) or found.get((_ADDRESSES, 3), b""),
+        found.get((_ADDRESSES, 2)) or found.get((_ADDRESSES, 4), b""),
         found.get((_PROTOCOL, 1), b"\0")[0],
         int.from_bytes(port, "big"),
     )

@@ -37,7 +37,7 @@ class NameTable:
 
     def __init__(self) -> None:
         self._tasks: dict[str, dict[str, tuple[str, ...]]] = {}
-        self._virtual: dict[str, dict[str, str]] = {}
+        self._virtual: dict[str, dict[str, tuple[str, ...]]] = {}
         self._reverse: dict[str, dict[str, str]] = {}
         # Of services, by their names; names of ready tasks, by the names they answer to.
         self._ports: dict[str, dict[str, tuple[ServicePort, ...]]] = {}
@@ -47,10 +47,11 @@ class NameTable:
         """Addresses of a name in lower case; () if nothing is ready behind it, None if nobody has that name."""
         virtual, tasks = self._virtual.get(name), self._tasks.get(name)
         if virtual:
-            addresses = tuple(sorted({address for address in virtual.values() if address}))
+            addresses = tuple(sorted({address for of in virtual.values() for address in of}))
             if addresses:
-                # A virtual address is an IPv4 one; by IPv6 the name leads to the ready tasks.
-                return (*addresses, *(one for of in (tasks or {}).values() for one in of if ":" in one))
+                # A service that was made before there were virtual addresses of IPv6: the name leads to its tasks.
+                alone = all(":" not in address for address in addresses)
+                return (*addresses, *(one for of in (tasks or {}).values() for one in of if alone and ":" in one))
         if tasks is None:
             return None if virtual is None else ()
         return tuple(address for addresses in tasks.values() for address in addresses)
@@ -101,12 +102,12 @@ class NameTable:
 
     def add_service(self, service: NetworkService) -> None:
         """Take a service's common address in."""
-        address = _virtual_address(service)
+        addresses = virtual_addresses(service)
         ports = tuple(map(_port, service.ports))
         for name in _service_names(service.service_name, service.aliases):
-            self._virtual.setdefault(name, {})[service.service_id] = address
+            self._virtual.setdefault(name, {})[service.service_id] = addresses
             self._ports.setdefault(name, {})[service.service_id] = ports
-        if address:
+        for address in addresses:
             self._reverse.setdefault(address, {})[service.service_id] = service.service_name
 
     def remove_service(self, service: NetworkService) -> None:
@@ -114,8 +115,7 @@ class NameTable:
         for name in _service_names(service.service_name, service.aliases):
             _drop(self._virtual, name, service.service_id)
             _drop(self._ports, name, service.service_id)
-        address = _virtual_address(service)
-        if address:
+        for address in virtual_addresses(service):
             _drop(self._reverse, address, service.service_id)
 
 
@@ -124,8 +124,11 @@ def _port(config: PortConfig) -> ServicePort:
     return ServicePort(config.name.lower() or str(config.target_port), protocol, config.target_port)
 
 
-def _virtual_address(service: NetworkService) -> str:
-    return "" if service.mode == EndpointSpec.MODE_DNSRR else service.virtual_ip.partition("/")[0]
+def virtual_addresses(service: NetworkService) -> tuple[str, ...]:
+    """Its common addresses without prefix length, IPv4 first; none with dnsrr."""
+    if service.mode == EndpointSpec.MODE_DNSRR:
+        return ()
+    return tuple(one.partition("/")[0] for one in (service.virtual_ip, service.virtual_ipv6) if one)
 
 
 def _service_names(name: str, aliases: Iterable[str]) -> set[str]:

@@ -76,6 +76,10 @@ class Networks:
         if vni is not None:
             self._vnis.free(vni)
 
+    def versions(self, network_id: str) -> tuple[int, ...]:
+        """The IP versions of a network's subnets, 4 first; of one that is not known, 4 alone."""
+        return tuple(sorted({subnet.network.version for subnet in self._subnets.get(network_id, ())})) or (4,)
+
     def give(self, network_id: str, asked: Iterable[str] = (), versions: Iterable[int] = (4, 6)) -> list[str]:
         """Addresses on a network, with prefix lengths, IPv4 first: those asked for, and one of each other version.
 
@@ -87,7 +91,7 @@ class Networks:
             for address in asked:
                 given.append(_subnet_of(subnets, address).take(address))
             for version in {
-                version: None for version in versions if not any(_version(one) == version for one in given)
+                version: None for version in versions if not any(version_of(one) == version for one in given)
             }:
                 here = [subnet for subnet in subnets if subnet.network.version == version]
                 if here:
@@ -95,7 +99,7 @@ class Networks:
         except (Exhausted, Taken):
             self.take_back(network_id, given)
             raise
-        return sorted(given, key=_version)
+        return sorted(given, key=version_of)
 
     def take(self, network_id: str, addresses: Iterable[str]) -> None:
         """Take over addresses that were given before; ones that cannot be are left alone."""
@@ -164,7 +168,8 @@ def _asked(network: Network) -> list[IpamConfig]:
     return asked
 
 
-def _version(address: str) -> int:
+def version_of(address: str) -> int:
+    """4 or 6."""
     return 6 if ":" in address else 4
 
 

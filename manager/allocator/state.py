@@ -5,7 +5,7 @@ nothing. When such a copy could not be committed, `reload` brings the memory bac
 """
 
 from flota.manager.allocator.addresses import Taken
-from flota.manager.allocator.networks import DEFAULT_LENGTH, DEFAULT_POOLS, Networks
+from flota.manager.allocator.networks import DEFAULT_LENGTH, DEFAULT_POOLS, Networks, version_of
 from flota.manager.allocator.ports import Ports
 from flota.manager.allocator.slots import KeptAddresses
 from flota.manager.clock import timestamp
@@ -20,6 +20,8 @@ class NotYet(Exception):
 
 
 Addresses = list[tuple[str, list[str]]]
+# (network, IP version)
+_Place = tuple[str, int]
 
 
 class Allocation:
@@ -76,32 +78,33 @@ class Allocation:
         del allocated.slot_addresses[:]
         allocated.slot_addresses.extend(self._kept.allocate(service))
         self._settle_tasks(service.id)
-        if not endpoint_is_current(service):
+        if not self._has_endpoint(service):
             allocated.endpoint.CopyFrom(self._endpoint(service))
         return allocated
 
     def _is_current(self, service: Service) -> bool:
-        return endpoint_is_current(service) and self._kept.is_current(service)
+        return self._has_endpoint(service) and self._kept.is_current(service)
 
     def _endpoint(self, service: Service) -> Endpoint:
         """The endpoint that the service asks for, with what it had of it. Raises Exhausted, Taken."""
         spec = service.spec.endpoint
-        wanted = _virtual_networks(service)
-        had = {vip.network_id: vip.address for vip in service.endpoint.virtual_ips}
+        wanted, had = self._wanted(service), _virtual_addresses(service)
         endpoint = Endpoint(spec=spec)
         endpoint.ports.extend(self._ports.assign(service.id, spec.ports, service.endpoint.ports))
-        new: Addresses = []
+        new: dict[_Place, str] = {}
         try:
-            for network_id in wanted:
-                if network_id not in had:
-                    new.append((network_id, self._networks.give(network_id, versions=(4,))))
+            for network_id, version in wanted:
+                if (network_id, version) not in had:
+                    [new[network_id, version]] = self._networks.give(network_id, versions=(version,))
         except Exception:
-            self._give_back(new)
+            self._give_back([(network_id, [address]) for (network_id, _), address in new.items()])
             raise
-        addresses = [(network_id, [had.pop(network_id)]) for network_id in wanted if network_id in had] + new
-        for network_id, given in sorted(addresses, key=lambda one: wanted.index(one[0])):
-            endpoint.virtual_ips.add(network_id=network_id, address=given[0])
-        self._give_back([(network_id, [address]) for network_id, address in had.items()])
+        addresses: Addresses = []
+        for place in wanted:
+            address = had.pop(place) if place in had else new[place]
+            addresses.append((place[0], [address]))
+            endpoint.virtual_ips.add(network_id=place[0], address=address)
+        self._give_back([(network_id, [address]) for (network_id, _), address in had.items()])
         self._services[service.id] = addresses
         return endpoint
 
@@ -186,6 +189,17 @@ class Allocation:
         if task is not None:
             self._take_task(task)
 
+    def _wanted(self, service: Service) -> list[_Place]:
+        """Where the service is to have a virtual address. Networks that are not known (yet) have IPv4 only."""
+        networks = _virtual_networks(service)
+        return [(network_id, version) for network_id in networks for version in self._networks.versions(network_id)]
+
+    def _has_endpoint(self, service: Service) -> bool:
+        """Whether the service's endpoint is what its spec asks for."""
+        if not service.HasField("endpoint") or service.endpoint.spec != service.spec.endpoint:
+            return False
+        return _virtual_addresses(service).keys() == set(self._wanted(service))
+
     def _ingress_of(self, task: Task) -> str | None:
         """The ingress network if the task is reached through it, else None. Raises NotYet.
 
@@ -241,8 +255,6 @@ def _virtual_networks(service: Service) -> list[str]:
     return list(dict.fromkeys(attachment.target for attachment in service.spec.task.networks))
 
 
-def endpoint_is_current(service: Service) -> bool:
-    """Whether the service's endpoint is what its spec asks for."""
-    if not service.HasField("endpoint") or service.endpoint.spec != service.spec.endpoint:
-        return False
-    return {vip.network_id for vip in service.endpoint.virtual_ips} == set(_virtual_networks(service))
+def _virtual_addresses(service: Service) -> dict[_Place, str]:
+    """What it was given."""
+    return {(vip.network_id, version_of(vip.address)): vip.address for vip in service.endpoint.virtual_ips}

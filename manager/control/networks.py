@@ -39,7 +39,10 @@ def use_of(tables: ReadTables, network: Network) -> NetworkUse:
         for address in one.addresses[:1]
     ]
     services = [
-        vip for service in tables.services for vip in service.endpoint.virtual_ips if vip.network_id == network.id
+        vip
+        for service in tables.services
+        for vip in service.endpoint.virtual_ips
+        if vip.network_id == network.id and ":" not in vip.address
     ]
     return NetworkUse(
         network_id=network.id,

@@ -77,18 +77,20 @@ def services_of(service: Service, ingress: str) -> Iterator[NetworkService]:
         return
     endpoint = service.endpoint
     aliases = {attachment.target: attachment.aliases for attachment in service.spec.task.networks}
-    addresses = {vip.network_id: vip.address for vip in endpoint.virtual_ips}
+    networks = dict.fromkeys(vip.network_id for vip in endpoint.virtual_ips)
     if endpoint.spec.mode == EndpointSpec.MODE_DNSRR:
-        addresses = dict.fromkeys(aliases, "") | addresses
+        networks |= dict.fromkeys(aliases)
     if ingress and publishes(service):
-        addresses[ingress] = ""
-    for network_id, address in addresses.items():
+        networks[ingress] = None
+    for network_id in networks:
+        addresses = [vip.address for vip in endpoint.virtual_ips if vip.network_id == network_id]
         yield NetworkService(
             network_id=network_id,
             service_id=service.id,
             service_name=service.spec.annotations.name,
             aliases=aliases.get(network_id, ()),
-            virtual_ip=address,
+            virtual_ip=next((address for address in addresses if ":" not in address), ""),
+            virtual_ipv6=next((address for address in addresses if ":" in address), ""),
             ports=endpoint.ports,
             mode=endpoint.spec.mode,
         )

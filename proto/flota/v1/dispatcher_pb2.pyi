@@ -325,12 +325,15 @@ class NetworkService(_message.Message):
     VIRTUAL_IP_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    VIRTUAL_IPV6_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     service_id: _builtins.str
     service_name: _builtins.str
     virtual_ip: _builtins.str
     """Address with prefix length; empty for dnsrr."""
     mode: _types_pb2.EndpointSpec.Mode.ValueType
+    virtual_ipv6: _builtins.str
+    """The same by IPv6, on a network that has it."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -345,10 +348,11 @@ class NetworkService(_message.Message):
         virtual_ip: _builtins.str = ...,
         ports: _abc.Iterable[_types_pb2.PortConfig] | None = ...,
         mode: _types_pb2.EndpointSpec.Mode.ValueType = ...,
+        virtual_ipv6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "mode", b"mode", "network_id", b"network_id", "ports", b"ports", "service_id", b"service_id", "service_name", b"service_name", "virtual_ip", b"virtual_ip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "mode", b"mode", "network_id", b"network_id", "ports", b"ports", "service_id", b"service_id", "service_name", b"service_name", "virtual_ip", b"virtual_ip", "virtual_ipv6", b"virtual_ipv6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1405,7 +1405,7 @@ class Endpoint(_message.Message):
         ADDRESS_FIELD_NUMBER: _builtins.int
         network_id: _builtins.str
         address: _builtins.str
-        """Address with prefix length: 10.0.1.2/24"""
+        """Address with prefix length: 10.0.1.2/24. On a network with IPv6 the service has one of each version."""
         def __init__(
             self,
             *,
