@@ -64,7 +64,7 @@ def create_cluster(
     cluster = Cluster(
         id=cluster_id,
         spec=default_spec(init.spec),
-        address_pools=init.address_pools or DEFAULT_POOLS,
+        address_pools=_pools(init),
         subnet_length=init.subnet_length or DEFAULT_SUBNET_LENGTH,
         data_path_port=init.data_path_port or DEFAULT_DATA_PATH_PORT,
     )
@@ -83,14 +83,23 @@ def create_cluster(
     ingress.spec.annotations.name = INGRESS_NETWORK
     ingress.spec.driver.CopyFrom(Driver(name="overlay"))
     ingress.spec.ingress = True
+    # Published ports answer by IPv6, too.
+    ingress.spec.ipv6_enabled = True
     ingress.spec.ipam.append(IpamConfig(subnet="10.0.0.0/24"))
 
     default = Network(id=new_id())
     default.spec.annotations.name = DEFAULT_NETWORK
     default.spec.driver.CopyFrom(Driver(name="overlay"))
+    default.spec.ipv6_enabled = any(":" in pool for pool in cluster.address_pools)
     for network in (ingress, default):
         apply_default(network.spec, cluster.spec)
         tx.create(network)
+
+
+def _pools(init: InitRequest) -> list[str]:
+    """Those that were asked for. There is IPv4 in any case."""
+    asked = list(init.address_pools)
+    return asked if any(":" not in pool for pool in asked) else [*DEFAULT_POOLS, *asked]
 
 
 def _first_node(init: InitRequest, node_id: str, hostname: str, certificate_pem: bytes) -> Node:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc.aio
 import structlog
 
+from flota.manager.allocator.networks import IPV6_LENGTH
 from flota.manager.bootstrap import DEFAULT_DATA_PATH_PORT, DEFAULT_SUBNET_LENGTH, first_identity
 from flota.manager.ca.join import IssuedIdentity, request_certificate, with_port
 from flota.manager.control.cluster import check_cluster_spec
@@ -206,16 +207,16 @@ def check_init(request: InitRequest) -> None:
         raise InvalidArgument.of("data path port", port, "1024 to 49151 is allowed, or 0 for 4789")
     if length and not 8 <= length <= 29:
         raise InvalidArgument.of("subnet length", length, "8 to 29 is allowed, or 0 for 24")
-    pools: list[ipaddress.IPv4Network] = []
+    pools: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     for text in request.address_pools:
         try:
-            pool = ipaddress.IPv4Network(text)
+            pool = ipaddress.ip_network(text)
         except ValueError:
-            raise InvalidArgument.of("address pool", text, "a network such as 10.20.0.0/16 is needed") from None
-        if pool.prefixlen > (length or DEFAULT_SUBNET_LENGTH):
-            raise InvalidArgument.of(
-                "address pool", text, f"it is smaller than one subnet of /{length or DEFAULT_SUBNET_LENGTH}"
-            )
+            allowed = "a network such as 10.20.0.0/16 or fd00:20::/48 is needed"
+            raise InvalidArgument.of("address pool", text, allowed) from None
+        longest = (length or DEFAULT_SUBNET_LENGTH) if pool.version == 4 else IPV6_LENGTH
+        if pool.prefixlen > longest:
+            raise InvalidArgument.of("address pool", text, f"it is smaller than one subnet of /{longest}")
         overlap = next((other for other in pools if other.overlaps(pool)), None)
         if overlap is not None:
             raise InvalidArgument.of("address pool", text, f"it overlaps the pool {overlap}")

@@ -16,9 +16,11 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 _VXLAN_OVERHEAD = {4: 50, 6: 70}
 # The way out of a network is a link of two addresses from 169.254.192.0/18: never routed, and apart from the
 # 169.254.169.254 that clouds answer on.
-_EXIT_BASE = int(ipaddress.IPv4Address("169.254.192.0"))
 EXIT_RANGE = "169.254.192.0/18"
 EXIT_LINKS = 8192
+# The same for IPv6, and for next hops; unique local, beside the one that WireGuard's ends have (tunnel_keys.py).
+EXIT_RANGE_IPV6 = "fd7a:f108::/64"
+_HOPS_IPV6 = int(ipaddress.IPv6Address("fd7a:f108:0:1::"))
 
 
 def interface(field: str, value: str) -> Interface:
@@ -42,18 +44,20 @@ def node_mac(vtep: str) -> str:
     return _mac(b"\x02\x66" + _four_bytes(ipaddress.ip_address(vtep)))
 
 
-def node_hop(vtep: str) -> str:
-    """The IPv4 address under which a network's own namespace knows another node as a next hop."""
-    return str(ipaddress.IPv4Address(_four_bytes(ipaddress.ip_address(vtep))))
+def node_hop(vtep: str, version: int = 4) -> str:
+    """The address of an IP version under which a network's own namespace knows another node as a next hop."""
+    mark = node_mark(vtep)
+    # None of one link only: the kernel would tell tasks of it as a shorter way.
+    return hop_of_mark(mark) if version == 4 else str(ipaddress.IPv6Address(_HOPS_IPV6 + mark))
 
 
 def node_mark(vtep: str) -> int:
     """What connections that came in through a node are marked with; also the number of the routing table back."""
-    return int(ipaddress.IPv4Address(node_hop(vtep)))
+    return int.from_bytes(_four_bytes(ipaddress.ip_address(vtep)), "big")
 
 
 def hop_of_mark(mark: int) -> str:
-    """The next hop that a mark stands for: the inverse of `node_mark`, as far as `node_hop`."""
+    """The next hop of IPv4 that a mark stands for: the inverse of `node_mark`, as far as `node_hop`."""
     return str(ipaddress.IPv4Address(mark))
 
 
@@ -81,15 +85,15 @@ def exit_index(vni: int, taken: Container[int]) -> int:
     raise BadAddress("network", str(vni), f"possible: this node already has {EXIT_LINKS} networks")
 
 
-def exit_addresses(index: int) -> tuple[str, str]:
-    """(node's end, network's end) of the way out with number `index`; they form a /31."""
-    first = ipaddress.IPv4Address(_EXIT_BASE + 2 * index)
+def exit_addresses(index: int, version: int = 4) -> tuple[str, str]:
+    """(node's end, network's end) of the way out with number `index`; they form a /31 (IPv6: /127)."""
+    first = ipaddress.ip_network(EXIT_RANGE if version == 4 else EXIT_RANGE_IPV6)[2 * index]
     return str(first), str(first + 1)
 
 
 def exit_number(address: str) -> int:
-    """The number of the way out that has `address` at one of its ends."""
-    return (int(ipaddress.IPv4Address(address)) - _EXIT_BASE) // 2
+    """The number of the way out that has the IPv4 `address` at one of its ends."""
+    return (int(ipaddress.IPv4Address(address)) - int(ipaddress.IPv4Network(EXIT_RANGE)[0])) // 2
 
 
 def port_name(task_id: str) -> str:

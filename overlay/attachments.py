@@ -17,7 +17,8 @@ from flota.overlay.addresses import interface, mac_of, task_namespace
 from flota.overlay.dns.server import Sockets, open_sockets
 from flota.overlay.errors import BadAddress, UnknownNetwork
 from flota.overlay.links import address_on, default_route, link_up
-from flota.overlay.segment import Segment, Underlay, gateways, network_mtu
+from flota.overlay.segment import Segment
+from flota.overlay.underlay import Underlay, gateways, network_mtu, versions
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
 
@@ -54,14 +55,15 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
             raise BadAddress(f"task.networks[{number}].addresses", "", "what the allocator gave: one or more addresses")
         if any(other.network_id == network.id for other in plans):
             raise BadAddress(f"task.networks[{number}].network_id", network.id, "a network the task is not on already")
-        addresses = [interface(f"task.networks[{number}].addresses", address) for address in attachment.addresses]
+        here = versions(network, underlay)
+        given = [interface(f"task.networks[{number}].addresses", address) for address in attachment.addresses]
+        addresses = [address for address in given if address.version in here]
         ways_out: list[str] = []
         if not network.spec.internal:
-            versions = {address.version for address in addresses} - (set() if network.spec.ingress else routed | taken)
+            leads_out = {address.version for address in addresses} - (set() if network.spec.ingress else routed | taken)
             found = gateways(network)
-            # By IPv6 there is no way out yet.
-            ways_out = [found[version].partition("/")[0] for version in sorted(versions & found.keys() - {6})]
-            routed |= versions
+            ways_out = [found[version].partition("/")[0] for version in sorted(leads_out & found.keys())]
+            routed |= leads_out
         plans.append(
             InterfacePlan(
                 network_id=network.id,
@@ -190,6 +192,7 @@ def _set_sysctls(plans: Sequence[InterfacePlan]) -> None:
     # There is one way to each address, and nobody to tell of another.
     for which in ("all", "default"):
         namespaces.set_sysctl(f"ipv4.conf.{which}.accept_redirects", "0")
+        namespaces.set_sysctl(f"ipv6.conf.{which}.accept_redirects", "0")
     # As Docker has it: a container's user may use low ports and ping.
     namespaces.set_sysctl("ipv4.ip_unprivileged_port_start", "0")
     namespaces.set_sysctl("ipv4.ping_group_range", "0 2147483647")

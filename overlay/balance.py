@@ -118,7 +118,7 @@ def only_grows(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, 
 
 
 def loaded(listing: str) -> Balance:
-    """Virtual addresses that a listing of the tables shows, with unknown tasks behind them (equal to nothing wanted)."""
+    """Virtual addresses that a listing of the tables shows, with unknown tasks behind them (equal to none wanted)."""
     found = re.findall(rf"chain {_CHAIN}([0-9a-f.-]+) ", listing)
     return dict.fromkeys((name.replace("-", ":") for name in found), ("?",))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Set
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -50,9 +51,10 @@ class Balancer:
             namespace = task_namespace(self._run_directory, task_id)
             tables = await self._threads.inside(namespace, lambda: libnftables.load("list tables ip6"))
             loaded.has_ipv6 = "table ip6 flota" in tables
-            listed = "list table ip flota" + ("\nlist table ip6 flota" if loaded.has_ipv6 else "")
-            listing = await self._threads.inside(namespace, lambda: libnftables.load(listed))
-            loaded.balance = balance.loaded(listing)
+            # One at a time: the library would look for the first in what it read for the last.
+            for listed in ("list table ip flota", *(["list table ip6 flota"] if loaded.has_ipv6 else [])):
+                listing = await self._threads.inside(namespace, partial(libnftables.load, listed))
+                loaded.balance |= balance.loaded(listing)
 
     async def update(self, task_id: str, wanted: Balance, alive: Set[str]) -> None:
         """Make the rules be `wanted`. Connections to addresses that are no longer `alive` are ended."""

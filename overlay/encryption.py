@@ -12,9 +12,9 @@ from flota.overlay.errors import OverlayError
 from flota.overlay.kernel import KernelThread
 from flota.overlay.key_rotation import Rotation
 from flota.overlay.model import Model
-from flota.overlay.segment import Underlay
 from flota.overlay.tunnel_keys import LIFE, SETTLE, OwnKeys
 from flota.overlay.tunnels import Tunnels
+from flota.overlay.underlay import Underlay
 from flota.v1.network_options import is_encrypted
 from flota.v1.types_pb2 import TunnelKey
 

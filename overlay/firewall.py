@@ -5,7 +5,7 @@ in each network's, `ip flota` in each task's (balance.py). The rules here never 
 are maps, filled by publish.py. Loading them again over themselves is harmless.
 """
 
-from flota.overlay.addresses import EXIT_RANGE
+from flota.overlay.addresses import EXIT_RANGE, EXIT_RANGE_IPV6
 
 
 def node_rules() -> str:
@@ -17,6 +17,7 @@ def node_rules() -> str:
     return f"""
 table inet flota {{
     map published {{ type inet_proto . inet_service : ipv4_addr; }}
+    map published6 {{ type inet_proto . inet_service : ipv6_addr; }}
     chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
     chain output {{ type nat hook output priority -100; policy accept; }}
     chain forward {{ type filter hook forward priority filter; policy accept; }}
@@ -29,9 +30,11 @@ flush chain inet flota postrouting
 table inet flota {{
     chain prerouting {{
         meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
+        meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
     }}
     chain output {{
         meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
+        meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
     }}
     chain forward {{
         oifname "fl-*" ct status dnat accept
@@ -42,6 +45,8 @@ table inet flota {{
     chain postrouting {{
         ip saddr {{ 127.0.0.0/8, {EXIT_RANGE} }} oifname "fl-*" masquerade
         ip saddr {EXIT_RANGE} masquerade
+        ip6 saddr {{ ::1, {EXIT_RANGE_IPV6} }} oifname "fl-*" masquerade
+        ip6 saddr {EXIT_RANGE_IPV6} masquerade
     }}
 }}
 """

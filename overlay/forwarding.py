@@ -61,9 +61,11 @@ def wanted(
     vtep: str,
     *,
     ingress: bool = False,
+    versions: Iterable[int] = (4,),
     through: Callable[[NetworkPeer], str] = vtep_of,
 ) -> Forwarding:
-    """Entries for `peers` as seen from node `node_id` with VXLAN endpoint `vtep`; `through` says where packets go.
+    """Entries for `peers` as seen from node `node_id` with VXLAN endpoint `vtep`; `through` says where packets go;
+    `versions` are the network's IP versions.
 
     When two peers claim one address (a fixed address that moves from task to task), the ready one has it.
     """
@@ -82,7 +84,7 @@ def wanted(
         gate = node_mac(peer.vtep)
         result.endpoints[gate] = end
         if ingress:
-            result.neighbours[node_hop(peer.vtep)] = gate
+            result.neighbours |= {node_hop(peer.vtep, version): gate for version in versions}
             entries.add(peer.vtep)
             mac = gate
         else:

@@ -12,6 +12,7 @@ UP = 1
 _MAIN_TABLE = 254
 _STATIC_ROUTE, _UNICAST, _ONLINK = 4, 1, 4  # RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK
 _TO_TABLE = 1  # FR_ACT_TO_TBL
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def family(address: str) -> int:
@@ -96,24 +97,24 @@ def prefix_route(index: int, prefix: str, source: str) -> Message:
     )
 
 
-def mark_rule(mark: int) -> Message:
-    """IPv4 packets with `mark` are routed by the table of the same number."""
+def mark_rule(mark: int, version: int) -> Message:
+    """Packets of an IP version with `mark` are routed by the table of the same number."""
     return netlink.message(
         netlink.RTM_NEWRULE,
         netlink.CREATE,
         f"routing rule for mark {mark:#x}",
-        family=socket.AF_INET,
+        family=_FAMILIES[version],
         action=_TO_TABLE,
         ignore=(errno.EEXIST,),
         attributes=[("FRA_FWMARK", mark), ("FRA_TABLE", mark)],
     )
 
 
-def mark_rule_removal(mark: int) -> Message:
+def mark_rule_removal(mark: int, version: int) -> Message:
     return netlink.remove(
         netlink.RTM_DELRULE,
         f"removal of the routing rule for mark {mark:#x}",
-        family=socket.AF_INET,
+        family=_FAMILIES[version],
         action=_TO_TABLE,
         attributes=[("FRA_FWMARK", mark), ("FRA_TABLE", mark)],
     )

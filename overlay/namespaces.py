@@ -14,6 +14,8 @@ from pathlib import Path
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MNT_DETACH = 2
+# Of the namespace that the thread is in.
+_IPV6 = Path("/proc/sys/net/ipv6/conf")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -84,6 +86,24 @@ def _is_namespace(path: Path) -> bool:
         return path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
     except FileNotFoundError:
         return False
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel speaks IPv6 at all."""
+    return _IPV6.is_dir()
+
+
+def forward_ipv6() -> None:
+    """Pass packets of IPv6 on, in the namespace the calling thread is in.
+
+    A kernel that forwards no longer listens to routers, from whom the machine may have its address and default route:
+    interfaces that do so are told to go on (accept_ra 1 becomes 2).
+    """
+    for interface in _IPV6.iterdir() if _IPV6.is_dir() else ():
+        listens = interface / "accept_ra"
+        if interface.name not in ("all", "default") and listens.read_text().strip() == "1":
+            listens.write_text("2")
+    set_sysctl("ipv6.conf.all.forwarding", "1")
 
 
 def set_sysctl(name: str, value: str) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 from random import SystemRandom
 
-from flota.overlay import attachments, balance, publish
+from flota.overlay import attachments, balance, namespaces, publish
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balance import Balance
 from flota.overlay.balancer import PACE, Balancer
@@ -35,9 +35,9 @@ from flota.overlay.model import Model
 from flota.overlay.netlink import RouteSocket
 from flota.overlay.publisher import Publisher
 from flota.overlay.sandbox import Sandbox
-from flota.overlay.segment import Underlay
 from flota.overlay.segments import Segments
 from flota.overlay.tunnel_keys import LIFE, SETTLE
+from flota.overlay.underlay import Underlay, versions
 from flota.v1.dispatcher_pb2 import AssignmentChange
 from flota.v1.objects_pb2 import Network as NetworkObject
 from flota.v1.objects_pb2 import Task
@@ -274,7 +274,7 @@ class Network:
         hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
         hostname = task.spec.container.hostname
         if hostname and "{{" not in hostname and task.networks and task.networks[0].addresses:
-            hosts.append(f"{task.networks[0].addresses[0].partition('/')[0]} {hostname}")
+            hosts += [f"{address.partition('/')[0]} {hostname}" for address in task.networks[0].addresses]
         return Sandbox(
             netns=task_namespace(self._run_directory, task.id),
             resolv_conf="\n".join(lines) + "\n",
@@ -291,12 +291,13 @@ class Network:
         return {network.id for network in self._model.networks.values() if network.spec.ingress}
 
     def _forwarding(self, network_id: str) -> Forwarding:
-        peers = self._model.peers(network_id)
+        network = self._model.networks.get(network_id)
         return wanted(
-            peers,
+            self._model.peers(network_id),
             self._node_id,
             self._local_address,
             ingress=network_id in self._ingress(),
+            versions=versions(network, self._underlay) if network is not None else (4,),
             through=tunnel_end if self.encryption.covers(network_id) else vtep_of,
         )
 
@@ -424,4 +425,5 @@ class Network:
             mtu = routes.mtu_of_address(self._local_address)
         if mtu is None:
             log.warning("no interface has %s: VXLAN assumes an MTU of %d", self._local_address, _USUAL_MTU)
-        return Underlay(open_home(), self._local_address, self._vxlan_port, mtu or _USUAL_MTU)
+        mtu = mtu or _USUAL_MTU
+        return Underlay(open_home(), self._local_address, self._vxlan_port, mtu, namespaces.has_ipv6())

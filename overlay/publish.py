@@ -1,9 +1,9 @@
 """Published ports: who answers a port of the node, and the nftables maps that say so. Pure.
 
 A packet for a port of the node goes two steps, and its sender's address is kept in both:
-in the node's namespace (`published`: protocol, port → the network's end of its way out), and in the network's own
-namespace (a chain per port: in turn to one of the ready tasks, at the port they listen on). For the ingress network
-these may be tasks of any node; ports in host mode lead to the one task they belong to.
+in the node's namespace (`published`, and `published6` for IPv6: protocol, port → the network's end of its way out), and
+in the network's own namespace (a chain per port: in turn to one of the ready tasks, at the port they listen on). For
+the ingress network these may be tasks of any node; ports in host mode lead to the one task they belong to.
 """
 
 import re
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from flota.overlay.addresses import version_of
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.types_pb2 import PortConfig
 
@@ -23,7 +24,7 @@ _PROTOCOLS = {PortConfig.PROTOCOL_TCP: "tcp", PortConfig.PROTOCOL_UDP: "udp", Po
 
 @dataclass(frozen=True)
 class Target:
-    """What stands behind a port: addresses (IPv4) of ready tasks and the port they listen on."""
+    """What stands behind a port: addresses of ready tasks, of either IP version, and the port they listen on."""
 
     addresses: tuple[str, ...]
     port: int
@@ -41,18 +42,13 @@ def ingress_ports(services: Iterable[NetworkService], peers: Iterable[NetworkPee
     ready: dict[str, list[str]] = {}
     for peer in peers:
         if peer.ready:
-            ready.setdefault(peer.service_id, []).extend(ipv4(peer.addresses))
+            ready.setdefault(peer.service_id, []).extend(address.partition("/")[0] for address in peer.addresses)
     return {
         port_of(config): Target(tuple(sorted(ready.get(service.service_id, ()))), config.target_port)
         for service in services
         for config in service.ports
         if config.publish_mode == PortConfig.PUBLISH_MODE_INGRESS and config.published_port
     }
-
-
-def ipv4(addresses: Iterable[str]) -> list[str]:
-    """The IPv4 ones, without prefix length."""
-    return [address.partition("/")[0] for address in addresses if ":" not in address]
 
 
 def network_change(old: Mapping[Port, Target], new: Mapping[Port, Target], random: Random) -> str:
@@ -71,35 +67,47 @@ def network_change(old: Mapping[Port, Target], new: Mapping[Port, Target], rando
         chain = f"pub_{protocol}_{port}"
         known = (protocol, port) in old
         lines += [f"add chain inet flota {chain}", f"flush chain inet flota {chain}"]
-        if target.addresses:
-            lines.append(f"add rule inet flota {chain} {protocol} dport {port} {_spread(target, random)}")
+        for version in (4, 6):
+            row = [address for address in target.addresses if version_of(address) == version]
+            if row:
+                to = _spread(row, target.port, version, random)
+                lines.append(f"add rule inet flota {chain} meta nfproto ipv{version} {protocol} dport {port} {to}")
         if not known:
             lines.append(f"add element inet flota published {{ {protocol} . {port} : goto {chain} }}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def node_change(old: Mapping[Port, str], new: Mapping[Port, str]) -> str:
-    """Commands for the node's namespace; values are the addresses of networks' ends of their ways out."""
-    lines: list[str] = []
-    for port, address in sorted(old.items()):
-        if new.get(port) != address:
-            lines.append(f"delete element inet flota published {{ {port[0]} . {port[1]} }}")
-    for port, address in sorted(new.items()):
-        if old.get(port) != address:
-            lines.append(f"add element inet flota published {{ {port[0]} . {port[1]} : {address} }}")
+def node_change(old: Mapping[Port, tuple[str, ...]], new: Mapping[Port, tuple[str, ...]]) -> str:
+    """Commands for the node's namespace; values are the addresses of networks' ends of their ways out, one of each IP
+    version by which the port is reached.
+    """
+    before, after = _elements(old), _elements(new)
+    lines = [f"delete element inet flota {at} {{ {port} }}" for at, port, _ in sorted(before - after)]
+    lines += [f"add element inet flota {at} {{ {port} : {address} }}" for at, port, address in sorted(after - before)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def opened_datagram_ports(old: Mapping[Port, Target | str], new: Mapping[Port, Target | str]) -> set[tuple[int, int]]:
+def _elements(node: Mapping[Port, tuple[str, ...]]) -> set[tuple[str, str, str]]:
+    """(map, key, address)"""
+    return {
+        ("published" if version_of(address) == 4 else "published6", f"{protocol} . {port}", address)
+        for (protocol, port), addresses in node.items()
+        for address in addresses
+    }
+
+
+def opened_datagram_ports(
+    old: Mapping[Port, Target | tuple[str, ...]], new: Mapping[Port, Target | tuple[str, ...]]
+) -> set[tuple[int, int]]:
     """(IP protocol, port) of datagram ports that lead somewhere now and did not before. (TCP begins anew anyway.)"""
     return {
         (socket.IPPROTO_UDP, port)
         for (protocol, port), leads_to in new.items()
-        if protocol == "udp" and _is_open(leads_to) and not _is_open(old.get((protocol, port), ""))
+        if protocol == "udp" and _is_open(leads_to) and not _is_open(old.get((protocol, port), ()))
     }
 
 
-def _is_open(leads_to: Target | str) -> bool:
+def _is_open(leads_to: Target | tuple[str, ...]) -> bool:
     return bool(leads_to.addresses if isinstance(leads_to, Target) else leads_to)
 
 
@@ -111,19 +119,24 @@ def network_loaded(listing: str) -> Ports:
 
 def addresses_loaded(listing: str) -> set[str]:
     """Addresses of tasks that a listing of a network's table shows."""
-    return set(re.findall(r"(\d+\.\d+\.\d+\.\d+)(?: \.|:)", listing))
+    pattern = r"(\d+(?:\.\d+){3})(?: \.|:)|\[([0-9a-f:]+)\]:|: ([0-9a-f]*:[0-9a-f:]+) \."
+    return {"".join(found) for found in re.findall(pattern, listing)}
 
 
-def node_loaded(listing: str) -> dict[Port, str]:
-    """Ports that a listing of the node's map shows."""
-    found = re.findall(r"(tcp|udp|sctp) \. (\d+) : ([0-9.]+)", listing)
-    return {(protocol, int(port)): address for protocol, port, address in found}
+def node_loaded(listing: str) -> dict[Port, tuple[str, ...]]:
+    """Ports that a listing of the node's table shows."""
+    result: dict[Port, tuple[str, ...]] = {}
+    for protocol, port, address in re.findall(r"(tcp|udp|sctp) \. (\d+) : ([0-9a-f.:]+)", listing):
+        result[protocol, int(port)] = (*result.get((protocol, int(port)), ()), address)
+    return result
 
 
-def _spread(target: Target, random: Random) -> str:
-    if len(target.addresses) == 1:
-        return f"dnat ip to {target.addresses[0]}:{target.port}"
-    start = random.randrange(len(target.addresses))
-    row = target.addresses[start:] + target.addresses[:start]
-    elements = ", ".join(f"{number} : {address} . {target.port}" for number, address in enumerate(row))
-    return f"dnat ip to numgen inc mod {len(row)} map {{ {elements} }}"
+def _spread(addresses: list[str], port: int, version: int, random: Random) -> str:
+    family = "ip" if version == 4 else "ip6"
+    if len(addresses) == 1:
+        only = addresses[0] if version == 4 else f"[{addresses[0]}]"
+        return f"dnat {family} to {only}:{port}"
+    start = random.randrange(len(addresses))
+    row = addresses[start:] + addresses[:start]
+    elements = ", ".join(f"{number} : {address} . {port}" for number, address in enumerate(row))
+    return f"dnat {family} to numgen inc mod {len(row)} map {{ {elements} }}"

@@ -14,12 +14,12 @@ from pathlib import Path
 from random import Random
 
 from flota.overlay import libnftables, publish
-from flota.overlay.addresses import network_namespace
+from flota.overlay.addresses import network_namespace, version_of
 from flota.overlay.connections import end_connections, end_untranslated
 from flota.overlay.errors import PortTaken
 from flota.overlay.kernel import NamespaceThreads
-from flota.overlay.publish import Port, Ports, Target, ipv4, port_of
-from flota.overlay.segments import WaysIn
+from flota.overlay.publish import Port, Ports, Target, port_of
+from flota.overlay.segments import WayIn, WaysIn
 from flota.v1.objects_pb2 import Task
 from flota.v1.types_pb2 import PortConfig
 
@@ -42,17 +42,22 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Held:
-    """A task's port. `addresses` are (network, IPv4 address), in the order of the task's networks."""
+    """A task's port. `addresses` are (network, address), in the order of the task's networks."""
 
     task_id: str
     addresses: tuple[tuple[str, str], ...]
     port: int
 
-    def leads_to(self, mesh: Mapping[str, Ports], ways: WaysIn) -> tuple[str, Target] | None:
-        """The network through which the task answers (see attachments.plan), if it is here."""
-        found = [one for one in self.addresses if one[0] in ways.networks]
-        found.sort(key=lambda one: one[0] not in mesh)
-        return (found[0][0], Target((found[0][1],), self.port)) if found else None
+    def leads_to(self, mesh: Mapping[str, Ports], ways: WaysIn) -> dict[str, Target]:
+        """The network through which the task answers (see attachments.plan), if it is here; by each IP version."""
+        found: dict[str, tuple[str, ...]] = {}
+        for version in (4, 6):
+            able = [(network_id, address) for network_id, address in self.addresses
+                    if version_of(address) == version and _way(ways, network_id, version)]  # fmt: skip
+            if able:
+                network_id, address = min(able, key=lambda one: one[0] not in mesh)
+                found[network_id] = (*found.get(network_id, ()), address)
+        return {network_id: Target(addresses, self.port) for network_id, addresses in found.items()}
 
 
 class Publisher:
@@ -70,7 +75,7 @@ class Publisher:
         self._random = random
         self._listening = listening or in_use
         self._lock = asyncio.Lock()
-        self._node: dict[Port, str] = {}
+        self._node: dict[Port, tuple[str, ...]] = {}
         self._node_made = 0
         self._networks: dict[str, _Loaded] = {}
         self._held: dict[Port, list[_Held]] = {}
@@ -113,7 +118,9 @@ class Publisher:
             self._hold(task, config)
 
     def _hold(self, task: Task, config: PortConfig) -> None:
-        addresses = tuple((one.network_id, address) for one in task.networks for address in ipv4(one.addresses))
+        addresses = tuple(
+            (one.network_id, address.partition("/")[0]) for one in task.networks for address in one.addresses
+        )
         self._held.setdefault(port_of(config), []).append(_Held(task.id, addresses, config.target_port))
 
     def release_ports(self, task_id: str) -> None:
@@ -128,7 +135,7 @@ class Publisher:
         async with self._lock:
             if not ways.networks:
                 return
-            listing = await self._threads.inside(None, lambda: libnftables.load("list map inet flota published"))
+            listing = await self._threads.inside(None, lambda: libnftables.load("list table inet flota"))
             self._node, self._node_made = publish.node_loaded(listing), ways.made
             for network_id, (_, made) in ways.networks.items():
                 namespace = network_namespace(self._run_directory, network_id)
@@ -143,21 +150,22 @@ class Publisher:
         """
         async with self._lock:
             wanted: dict[str, Ports] = {network_id: {} for network_id in ways.networks}
-            node: dict[Port, str] = {}
+            node: dict[Port, tuple[str, ...]] = {}
             for network_id in mesh.keys() & wanted.keys():
                 wanted[network_id] = dict(mesh[network_id])
-                node |= dict.fromkeys(mesh[network_id], ways.networks[network_id][0])
+                node |= dict.fromkeys(mesh[network_id], ways.networks[network_id].addresses)
             for port, holders in self._held.items():
-                found = holders[0].leads_to(mesh, ways)
-                if found is not None:
-                    network_id, wanted[found[0]][port] = found
-                    node[port] = ways.networks[network_id][0]
+                node.pop(port, None)
+                for network_id, target in holders[0].leads_to(mesh, ways).items():
+                    wanted[network_id][port] = target
+                    by = (_way(ways, network_id, version_of(address)) for address in target.addresses)
+                    node[port] = (*node.get(port, ()), *filter(None, by))
             for network_id in self._networks.keys() - wanted.keys():
                 del self._networks[network_id]
             if self._node_made != ways.made:
                 self._node, self._node_made = {}, ways.made
             loads = (
-                self._load_network(network_id, *ways.networks[network_id], ports, alive)
+                self._load_network(network_id, ways.networks[network_id], ports, alive)
                 for network_id, ports in wanted.items()
             )
             results = await asyncio.gather(*loads, return_exceptions=True)
@@ -167,14 +175,15 @@ class Publisher:
                 if isinstance(result, BaseException):
                     raise result
 
-    async def _load_network(self, network_id: str, way_in: str, made: int, ports: Ports, alive: Set[str]) -> None:
+    async def _load_network(self, network_id: str, way_in: WayIn, ports: Ports, alive: Set[str]) -> None:
         loaded = self._networks.get(network_id)
-        if loaded is None or loaded.made != made:
-            loaded = self._networks[network_id] = _Loaded(made)
+        if loaded is None or loaded.made != way_in.made:
+            loaded = self._networks[network_id] = _Loaded(way_in.made)
         namespace = network_namespace(self._run_directory, network_id)
         rules = publish.network_change(loaded.ports, ports, self._random)
         if rules:
-            await self._load(namespace, rules, publish.opened_datagram_ports(loaded.ports, ports), way_in)
+            opened = publish.opened_datagram_ports(loaded.ports, ports)
+            await self._load(namespace, rules, opened, frozenset(way_in.addresses))
         loaded.ports = dict(ports)
         loaded.seen.update(address for target in ports.values() for address in target.addresses)
         gone = loaded.seen - alive
@@ -182,13 +191,15 @@ class Publisher:
             await self._threads.inside(namespace, lambda: end_connections(gone))
             loaded.seen -= gone
 
-    async def _load_node(self, node: dict[Port, str]) -> None:
+    async def _load_node(self, node: dict[Port, tuple[str, ...]]) -> None:
         rules = publish.node_change(self._node, node)
         if rules:
-            await self._load(None, rules, publish.opened_datagram_ports(self._node, node), None)
+            await self._load(None, rules, publish.opened_datagram_ports(self._node, node))
         self._node = node
 
-    async def _load(self, namespace: Path | None, rules: str, opened: Set[tuple[int, int]], at: str | None) -> None:
+    async def _load(
+        self, namespace: Path | None, rules: str, opened: Set[tuple[int, int]], at: Set[str] = frozenset()
+    ) -> None:
         def there() -> None:
             libnftables.load(rules)
             if opened:
@@ -205,18 +216,35 @@ class Publisher:
         raise PortTaken(0, f"all ports from {_FIRST} to {_LAST} are in use")
 
 
+def _way(ways: WaysIn, network_id: str, version: int) -> str | None:
+    """The address by which the node's namespace reaches a network, if it does by that IP version."""
+    way_in = ways.networks.get(network_id)
+    by = way_in.addresses if way_in is not None else ()
+    return next((address for address in by if version_of(address) == version), None)
+
+
 def in_use(port: Port) -> bool:
     """Whether a program of this node has a port."""
     kind = _SOCKETS.get(port[0])
-    if kind is None:
-        return False
-    with socket.socket(socket.AF_INET, kind) as probe:
-        if kind == socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port[1]))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return True
-            raise
+    return kind is not None and any(
+        _is_bound(family, kind, (address, port[1]))
+        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
+    )
+
+
+def _is_bound(family: int, kind: int, address: tuple[str, int]) -> bool:
+    try:
+        with socket.socket(family, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        # A kernel without IPv6 has nobody who listens there.
+        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            return False
+        if error.errno == errno.EADDRINUSE:
+            return True
+        raise
     return False

@@ -20,7 +20,6 @@ import ipaddress
 import os
 import socket
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ from flota.overlay.addresses import (
     exit_name,
     exit_number,
     hop_of_mark,
-    interface,
-    mtu_over,
     network_namespace,
     node_hop,
     node_mac,
@@ -55,24 +52,12 @@ from flota.overlay.links import (
     veth,
 )
 from flota.overlay.netlink import Message, RouteSocket
-from flota.overlay.tunnel_keys import OVERHEAD, PREFIX
-from flota.v1.network_options import MTU_OPTION, is_encrypted, is_local
+from flota.overlay.underlay import Underlay, gateways, network_mtu, versions
+from flota.v1.network_options import is_local
 from flota.v1.objects_pb2 import Network
 
 _PERMANENT, _STATIC = 0x80, 0x42  # NUD_PERMANENT; NUD_NOARP | NUD_REACHABLE
 _SELF, _MASTER = 0x02, 0x04  # NTF_SELF: VXLAN's own table; NTF_MASTER: the bridge's
-_SMALLEST_MTU = 576
-_LOCAL_MTU = 1500
-
-
-@dataclass(frozen=True)
-class Underlay:
-    """What VXLAN rides on: the node's namespace, its endpoint's address and port, the MTU between nodes (bytes)."""
-
-    home: int
-    address: str
-    port: int
-    mtu: int
 
 
 class Segment:
@@ -84,6 +69,7 @@ class Segment:
     def __init__(self, network_id: str, path: Path, underlay: Underlay, routes: RouteSocket) -> None:
         self.network_id = network_id
         self.exit_number: int | None = None
+        self._versions: tuple[int, ...] = (4,)
         self._path = path
         self._underlay = underlay
         self._routes = routes
@@ -136,9 +122,20 @@ class Segment:
             return None
         segment._bridge, segment._vxlan = links["br0"], links.get("vxlan0", 0)
         if "out0" in links:
-            segment.exit_number = next(map(exit_number, routes.addresses(links["out0"])), None)
+            segment._find_exit(routes.addresses(links["out0"]))
         segment._programmed = segment._read()
         return segment
+
+    @property
+    def ways_in(self) -> tuple[str, ...]:
+        """The network's end of its way out, an address of each of its IP versions; () if it has none."""
+        number = self.exit_number
+        return () if number is None else tuple(exit_addresses(number, version)[1] for version in self._versions)
+
+    def _find_exit(self, addresses: list[str]) -> None:
+        self.exit_number = next((exit_number(address) for address in addresses if version_of(address) == 4), None)
+        if self.exit_number is not None and exit_addresses(self.exit_number, 6)[1] in addresses:
+            self._versions = (4, 6)
 
     @staticmethod
     def sweep(network_id: str, run_directory: Path, underlay: Underlay) -> None:
@@ -201,6 +198,7 @@ class Segment:
 
     def _fill(self, network: Network) -> None:
         """In the new namespace: bridge, gateway addresses, forwarding."""
+        self._versions = versions(network, self._underlay)
         namespaces.set_sysctl("ipv4.ip_forward", "1")
         namespaces.set_sysctl("ipv4.conf.all.rp_filter", "0")
         namespaces.set_sysctl("ipv4.conf.default.rp_filter", "0")
@@ -209,7 +207,7 @@ class Segment:
         namespaces.set_sysctl("ipv4.conf.all.send_redirects", "0")
         namespaces.set_sysctl("ipv4.conf.default.send_redirects", "0")
         namespaces.set_sysctl("ipv6.conf.all.forwarding", "1")
-        namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if network.spec.ipv6_enabled else "1")
+        namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if 6 in self._versions else "1")
         namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")
         bridge = [
             ("IFLA_IFNAME", "br0"),
@@ -220,8 +218,9 @@ class Segment:
         self._routes.send([new_link(f"bridge of network {network.id}", bridge), link_up(1, "lo")])
         self._bridge = self._routes.link("br0") or 0
         if not network.spec.internal:
+            found = gateways(network)
             self._routes.send(
-                address_on(self._bridge, gateway, "br0") for _family, gateway in gateways(network).items()
+                address_on(self._bridge, found[version], "br0") for version in self._versions if version in found
             )
             libnftables.load(firewall.network_rules())
 
@@ -283,19 +282,28 @@ class Segment:
         return nullcontext() if tunnels is None else namespaces.entered(tunnels, self._underlay.home)
 
     def _make_exit(self, number: int) -> None:
-        """The link to the node's namespace, addresses at both ends and the default route through it."""
-        near, far = exit_addresses(number)
+        """The link to the node's namespace, addresses at both ends and the default routes through it."""
+        ends = [exit_addresses(number, version) for version in self._versions]
         name = exit_name(self.network_id)
         with _open(self._path) as namespace, RouteSocket() as node:
             far_end = [("IFLA_IFNAME", "out0"), ("IFLA_NET_NS_FD", namespace.fileno())]
             pair = [("IFLA_IFNAME", name), veth(far_end)]
             node.send([new_link(f"way out {name} of network {self.network_id}", pair)])
-            node.send([address_on(node.link(name) or 0, f"{near}/31", name)])
+            if 6 in self._versions:
+                namespaces.forward_ipv6()
+                for setting, value in (("disable_ipv6", "0"), ("accept_ra", "0")):
+                    namespaces.set_sysctl(f"ipv6.conf.{name}.{setting}", value)
+            index = node.link(name) or 0
+            node.send(address_on(index, _of_two(near), name) for near, _ in ends)
         # Published ports answer at 127.0.0.1 of the node too, from where only this link leads to them.
         namespaces.set_sysctl(f"ipv4.conf.{name}.route_localnet", "1")
         outside = self._routes.link("out0") or 0
         self._routes.send(
-            [link_up(outside, "out0"), address_on(outside, f"{far}/31", "out0"), default_route(outside, near)]
+            [
+                link_up(outside, "out0"),
+                *(address_on(outside, _of_two(far), "out0") for _, far in ends),
+                *(default_route(outside, near) for near, _ in ends),
+            ]
         )
         self.exit_number = number
 
@@ -304,7 +312,9 @@ class Segment:
         for mac, vtep in change.drop_endpoints:
             messages += [self._forget_endpoint(mac, vtep, _MASTER), self._forget_endpoint(mac, vtep, _SELF)]
         messages += [self._forget_neighbour(address) for address in change.drop_neighbours]
-        messages += [mark_rule_removal(node_mark(vtep)) for vtep in change.drop_entries]
+        messages += [
+            mark_rule_removal(node_mark(vtep), version) for vtep in change.drop_entries for version in self._versions
+        ]
         messages += [
             netlink.replace(
                 netlink.RTM_NEWNEIGH,
@@ -330,7 +340,9 @@ class Segment:
         ]
         for vtep in change.put_entries:
             mark = node_mark(vtep)
-            messages += [default_route(self._bridge, node_hop(vtep), table=mark, onlink=True), mark_rule(mark)]
+            for version in self._versions:
+                way_back = default_route(self._bridge, node_hop(vtep, version), table=mark, onlink=True)
+                messages += [way_back, mark_rule(mark, version)]
         return messages
 
     def _forget_endpoint(self, mac: str, vtep: str, table: int) -> Message:
@@ -368,31 +380,9 @@ class Segment:
         return found
 
 
-def network_mtu(network: Network, underlay: Underlay) -> int:
-    """MTU of a network's interfaces, bytes: what fits through VXLAN, or less if its options ask for less.
-
-    A network of this node alone has what the node has, and Docker's 1500 at most.
-    """
-    local = is_local(network.spec)
-    largest = min(underlay.mtu, _LOCAL_MTU) if local else mtu_over(underlay.mtu, underlay.address)
-    if is_encrypted(network.spec):
-        largest = mtu_over(underlay.mtu - OVERHEAD[version_of(underlay.address)], PREFIX)
-    asked = network.spec.driver.options.get(MTU_OPTION, "")
-    if asked.isdigit() and _SMALLEST_MTU <= int(asked) < largest:
-        return int(asked)
-    return largest
-
-
-def gateways(network: Network) -> dict[int, str]:
-    """IP version → gateway with prefix length, for every subnet that names one."""
-    found: dict[int, str] = {}
-    for ipam in network.ipam:
-        if ipam.gateway and ipam.subnet:
-            length = ipam.subnet.rpartition("/")[2]
-            bare = ipam.gateway.partition("/")[0]
-            gateway = interface("network.ipam.gateway", f"{bare}/{length}")
-            found.setdefault(gateway.version, str(gateway))
-    return found
+def _of_two(address: str) -> str:
+    """With the prefix length of a subnet of two."""
+    return f"{address}/{31 if version_of(address) == 4 else 127}"
 
 
 def _open(path: Path) -> Any:

@@ -12,18 +12,27 @@ import time
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flota.overlay import attachments, firewall, libnftables, namespaces
-from flota.overlay.addresses import exit_addresses, exit_index
+from flota.overlay.addresses import exit_index
 from flota.overlay.attachments import InterfacePlan
 from flota.overlay.dns.server import Sockets
 from flota.overlay.forwarding import Forwarding
-from flota.overlay.segment import Segment, Underlay
+from flota.overlay.segment import Segment
 from flota.overlay.tunnels import Tunnels
+from flota.overlay.underlay import Underlay
 from flota.v1.network_options import is_encrypted
 from flota.v1.objects_pb2 import Network, Task
 
 log = logging.getLogger(__name__)
+
+
+class WayIn(NamedTuple):
+    """A network as the node's namespace reaches it: at an address of each of its IP versions."""
+
+    addresses: tuple[str, ...]
+    made: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class WaysIn:
     """
 
     made: int
-    networks: Mapping[str, tuple[str, int]]
+    networks: Mapping[str, WayIn]
 
 
 class Segments:
@@ -103,9 +112,9 @@ class Segments:
         return WaysIn(
             self._node_made,
             {
-                network_id: (exit_addresses(segment.exit_number)[1], self._made.get(network_id, 0))
+                network_id: WayIn(segment.ways_in, self._made.get(network_id, 0))
                 for network_id, segment in self._segments.items()
-                if segment.exit_number is not None
+                if segment.ways_in
             },
         )
 

@@ -20,15 +20,21 @@ from flota.cli.swarm_options import address_options, checked_address, cluster_op
         "flota swarm init",
         "flota swarm init --advertise-addr eth1",
         "flota swarm init --advertise-addr 192.168.1.10 --default-addr-pool 10.20.0.0/16",
+        "flota swarm init --default-addr-pool 10.20.0.0/16 --default-addr-pool fd00:20::/48",
     ],
 )
 @address_options
 @cluster_options
 @click.option("--data-path-port", type=int, default=0, help="UDP port of the networks' traffic (4789).")
 @click.option(
-    "--default-addr-pool", multiple=True, metavar="SUBNET", help="Where networks get subnets from (10.0.0.0/8)."
+    "--default-addr-pool",
+    multiple=True,
+    metavar="SUBNET",
+    help="Where networks get subnets from (10.0.0.0/8); one of IPv6 gives the default network IPv6, too.",
 )
-@click.option("--default-addr-pool-mask-length", type=int, default=0, help="Length of those subnets' prefix (24).")
+@click.option(
+    "--default-addr-pool-mask-length", type=int, default=0, help="Length of those subnets' prefix (24; IPv6: 64)."
+)
 @click.option(
     "--force-new-cluster", is_flag=True, help="A new swarm of this one manager, from what it has on its disk."
 )
@@ -75,10 +81,11 @@ def _check(flags: dict[str, Any]) -> None:
         raise BadFlag(f"invalid --data-path-port {port}: 1024 to 49151 is needed, or 0 for 4789")
     for text in flags["default_addr_pool"]:
         try:
-            pool = ipaddress.IPv4Network(text)
+            pool = ipaddress.ip_network(text)
         except ValueError:
-            raise BadFlag(f"invalid --default-addr-pool {text!r}: a network such as 10.20.0.0/16 is needed") from None
-        if length and length < pool.prefixlen:
+            allowed = "a network such as 10.20.0.0/16 or fd00:20::/48 is needed"
+            raise BadFlag(f"invalid --default-addr-pool {text!r}: {allowed}") from None
+        if pool.version == 4 and length and length < pool.prefixlen:
             raise BadFlag(
                 f"invalid --default-addr-pool-mask-length {length}: the pool {text} is smaller than such a subnet"
             )

@@ -158,20 +158,27 @@ def _networks(task: Task, networks: Mapping[str, Network]) -> Json:
     found = {}
     for each in task.networks:
         known = networks.get(each.network_id)
-        address, _, length = (each.addresses[0] if each.addresses else "").partition("/")
+        address, _, length = _first(each.addresses, 4).partition("/")
+        address6, _, length6 = _first(each.addresses, 6).partition("/")
+        gateways = [config.gateway for config in known.ipam] if known is not None else []
         found[known.spec.annotations.name if known is not None else each.network_id] = {
             "NetworkID": each.network_id,
             "EndpointID": "",
-            "Gateway": known.ipam[0].gateway if known is not None and known.ipam else "",
+            "Gateway": _first(gateways, 4),
             "IPAddress": address,
             "IPPrefixLen": int(length or 0),
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
+            "IPv6Gateway": _first(gateways, 6),
+            "GlobalIPv6Address": address6,
+            "GlobalIPv6PrefixLen": int(length6 or 0),
             "MacAddress": "",
             "Aliases": list(each.aliases),
         }
     return found
+
+
+def _first(addresses: Iterable[str], version: int) -> str:
+    """The first address of an IP version, or nothing."""
+    return next((address for address in addresses if (":" in address) == (version == 6)), "")
 
 
 def network_mode(task: Task) -> str:

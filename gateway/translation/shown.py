@@ -255,8 +255,8 @@ def endpoints(network: objects.Network, tasks: Iterable[objects.Task]) -> Json:
             "Name": task_name(task),
             "EndpointID": "",
             "MacAddress": "",
-            "IPv4Address": each.addresses[0] if each.addresses else "",
-            "IPv6Address": "",
+            "IPv4Address": next((one for one in each.addresses if ":" not in one), ""),
+            "IPv6Address": next((one for one in each.addresses if ":" in one), ""),
         }
         for task in tasks
         for each in task.networks

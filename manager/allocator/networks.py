@@ -1,8 +1,8 @@
 """Subnets and VXLAN identifiers for networks, and the addresses within them.
 
 In memory; rebuilt from the store when a manager becomes leader. It decides what is given, and writes nothing.
-Defaults: pools of the cluster cut in subnets of its length, 10.0.0.0/24 left to the ingress network, VNIs from 4096
-(SwarmKit's allocator and libnetwork's overlay manager).
+Defaults: pools of the cluster cut in subnets of its length (IPv6: /64), 10.0.0.0/24 left to the ingress network, VNIs
+from 4096 (SwarmKit's allocator and libnetwork's overlay manager). Without a pool of IPv6 its subnets are unique local.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ FIRST_VNI = 4096
 LAST_VNI = (1 << 24) - 1
 DEFAULT_POOLS = ("10.0.0.0/8",)
 DEFAULT_LENGTH = 24
+IPV6_LENGTH = 64
 INGRESS_SUBNET = ipaddress.IPv4Network("10.0.0.0/24")
 
 
@@ -29,8 +30,9 @@ class Networks:
     """Which subnets, identifiers and addresses are in use."""
 
     def __init__(self, pools: Iterable[str] = DEFAULT_POOLS, length: int = DEFAULT_LENGTH) -> None:
-        self._pools = [ipaddress.IPv4Network(pool) for pool in pools]
-        self._length = length
+        parsed = list(map(ipaddress.ip_network, pools))
+        self._pools = {version: [pool for pool in parsed if pool.version == version] for version in (4, 6)}
+        self._lengths = {4: length, 6: IPV6_LENGTH}
         self._vnis = Numbers(FIRST_VNI, LAST_VNI, "VXLAN identifier")
         self._subnets: dict[str, list[Subnet]] = {}
         self._vni_of: dict[str, int] = {}
@@ -59,9 +61,9 @@ class Networks:
             config = given.ipam.add()
             config.CopyFrom(asked)
             if asked is _SIX:
-                subnet: _Network = self._next_local(network.id)
+                subnet = self._next_subnet(6) if self._pools[6] else self._next_local(network.id)
             else:
-                subnet = self._checked(asked.subnet) if asked.subnet else self._next_subnet()
+                subnet = self._checked(asked.subnet) if asked.subnet else self._next_subnet(4)
             config.subnet = str(subnet)
             if not config.gateway:
                 config.gateway = str(subnet.network_address + 1)
@@ -144,18 +146,18 @@ class Networks:
                 return subnet
         raise Exhausted("no free unique local subnet of length /64")
 
-    def _next_subnet(self) -> ipaddress.IPv4Network:
-        used = [*self._used(), INGRESS_SUBNET]
-        taken = {net for net in used if net.prefixlen == self._length}
-        others = [net for net in used if net.prefixlen != self._length]
-        for pool in self._pools:
-            if pool.prefixlen > self._length:
+    def _next_subnet(self, version: int) -> _Network:
+        length, pools = self._lengths[version], self._pools[version]
+        used = [net for net in (*self._used(), INGRESS_SUBNET) if net.version == version]
+        taken = {net for net in used if net.prefixlen == length}
+        others = [net for net in used if net.prefixlen != length]
+        for pool in pools:
+            if pool.prefixlen > length:
                 continue
-            for subnet in pool.subnets(new_prefix=self._length):
+            for subnet in pool.subnets(new_prefix=length):
                 if subnet not in taken and not any(subnet.overlaps(other) for other in others):
                     return subnet
-        pools = ", ".join(map(str, self._pools))
-        raise Exhausted(f"no free subnet of length /{self._length} in {pools}")
+        raise Exhausted(f"no free subnet of length /{length} in {', '.join(map(str, pools))}")
 
 
 def _asked(network: Network) -> list[IpamConfig]:

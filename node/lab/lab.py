@@ -36,6 +36,7 @@ class LabNode:
         self._lab = lab
         self.name = name
         self.address = address
+        self.ipv6_address = places.ipv6_of(address)
 
     @property
     def pid(self) -> int:

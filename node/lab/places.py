@@ -30,6 +30,8 @@ SWITCH = "switch"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?")
 # Set apart for tests between networks (RFC 2544), so no real network is hidden. Never part of the swarm's own pools.
 _POOL = ipaddress.ip_network("198.18.0.0/15")
+# Its counterpart (RFC 5180): an IPv6 address follows from the IPv4 one.
+_POOL_IPV6 = int(ipaddress.IPv6Address("2001:2::"))
 MOST_MANAGERS = 50
 MOST_WORKERS = 100
 
@@ -59,6 +61,12 @@ def cgroup(lab: str, machine: str) -> str:
 def host_link(lab: str) -> str:
     """The interface on this machine that leads to the lab."""
     return f"fl-{lab}"
+
+
+def ipv6_of(address: str) -> str:
+    """The IPv6 address of whoever has this IPv4 one in a lab: 2001:2:0:1203::b of 198.18.3.11, in a /64 per lab."""
+    _, second, third, last = ipaddress.IPv4Address(address).packed
+    return str(ipaddress.IPv6Address(_POOL_IPV6 + ((second << 8 | third) << 64) + last))
 
 
 @dataclass(frozen=True)

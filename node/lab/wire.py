@@ -51,6 +51,7 @@ def lay(lab: str, plan: places.Plan, switch: int) -> None:
             f"link add name {link} address {_hardware_address(plan.host_address)} type veth "
             f"peer name {_HOST_PORT} netns {switch}",
             f"address add {plan.host_address}/24 dev {link}",
+            f"address add {places.ipv6_of(plan.host_address)}/64 dev {link} nodad",
             f"link set dev {link} up",
         ]
     )
@@ -58,7 +59,7 @@ def lay(lab: str, plan: places.Plan, switch: int) -> None:
 
 
 def plug(switch: int, node: str, pid: int, address: str) -> None:
-    """Give a node its cable and its address."""
+    """Give a node its cable and its addresses."""
     _ip(
         [
             f"link add name {node} type veth peer name eth0 address {_hardware_address(address)} netns {pid}",
@@ -66,7 +67,15 @@ def plug(switch: int, node: str, pid: int, address: str) -> None:
         ],
         switch,
     )
-    _ip(["link set dev lo up", f"address add {address}/24 dev eth0", "link set dev eth0 up"], pid)
+    _ip(
+        [
+            "link set dev lo up",
+            f"address add {address}/24 dev eth0",
+            f"address add {places.ipv6_of(address)}/64 dev eth0 nodad",
+            "link set dev eth0 up",
+        ],
+        pid,
+    )
 
 
 def cut(switch: int, node: str) -> None:

@@ -30,7 +30,8 @@ HEALTH = (
 
 def ask(address: str, port: int = 8080) -> tuple[str, str]:
     """(who answered, whom it saw)."""
-    with urllib.request.urlopen(f"http://{address}:{port}/cgi-bin/who", timeout=5) as answer:
+    host = f"[{address}]" if ":" in address else address
+    with urllib.request.urlopen(f"http://{host}:{port}/cgi-bin/who", timeout=5) as answer:
         who, seen = answer.read().decode().split()
     return who, seen.strip("[]").removeprefix("::ffff:")
 
@@ -42,11 +43,9 @@ def answers(address: str, port: int = 8080) -> bool:
         return False
 
 
-def own_address(lab: Lab) -> str:
-    """How this machine, a client outside of the swarm, is known to a lab's nodes."""
-    route = subprocess.run(
-        ["ip", "-o", "route", "get", lab.nodes["m1"].address], capture_output=True, text=True, check=True
-    )
+def own_address(node: str) -> str:
+    """How this machine, a client outside of the swarm, is known to the node with that address."""
+    route = subprocess.run(["ip", "-o", "route", "get", node], capture_output=True, text=True, check=True)
     return route.stdout.split(" src ")[1].split()[0]
 
 
@@ -79,16 +78,18 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
     nodes = swarm.lab.nodes
     create(swarm, "--replicas", "1", "--hostname", "{{.Task.Slot}}", "-p", "8080:80", "-p", "mode=host,target=80")
     wait_until(lambda: swarm.running("web").total() == 1, "web runs")
-    client = own_address(swarm.lab)
+    client, client_ipv6 = own_address(nodes["m1"].address), own_address(nodes["m1"].ipv6_address)
     for name, node in nodes.items():
         wait_until(lambda node=node: answers(node.address), f"{name} answers")
         assert ask(node.address) == ("1", client), name
+        assert ask(node.ipv6_address) == ("1", client_ipv6), f"{name} by IPv6"
     # The port in host mode was chosen on the task's node, and is in its status; only that node answers there.
     [task] = swarm.tasks("web")
     [port] = task.status.ports.ports
     [its_node] = swarm.running("web")
     for name, node in nodes.items():
         assert answers(node.address, port.published_port) == (name == its_node)
+        assert answers(node.ipv6_address, port.published_port) == (name == its_node)
     assert ask(nodes[its_node].address, port.published_port) == ("1", client)
 
     # It moves, and the mesh follows.

@@ -30,24 +30,27 @@ def run(*command: str, check: bool = True, timeout: float = 20) -> str:
 
 
 def network(number: int, name: str, **spec: Any) -> Network:
-    """Network 10.90.`number`.0/24 with VNI 5000 + `number`."""
+    """Network 10.90.`number`.0/24 with VNI 5000 + `number`; with `ipv6_enabled` fd00:90:`number`::/64 too."""
+    ipam = [IpamConfig(subnet=f"10.90.{number}.0/24", gateway=f"10.90.{number}.1")]
+    if spec.get("ipv6_enabled"):
+        ipam.append(IpamConfig(subnet=f"fd00:90:{number}::/64", gateway=f"fd00:90:{number}::1"))
     return Network(
         id=f"{number:03d}net".ljust(25, "0"),
         spec=NetworkSpec(annotations=Annotations(name=name), **spec),
-        ipam=[IpamConfig(subnet=f"10.90.{number}.0/24", gateway=f"10.90.{number}.1")],
+        ipam=ipam,
         vni=5000 + number,
     )
 
 
-def task(task_id: str, service: str, slot: int, *places: tuple[Network, str]) -> Task:
-    """A task of `service` with an address on each of `places`."""
+def task(task_id: str, service: str, slot: int, *places: tuple[Network, *tuple[str, ...]]) -> Task:
+    """A task of `service` with addresses on each of `places`."""
     return Task(
         id=task_id.ljust(25, "0"),
         service_id=f"svc{service}",
         slot=slot,
         service_annotations=Annotations(name=service),
         spec=TaskSpec(),
-        networks=[NetworkAttachment(network_id=place.id, addresses=[address]) for place, address in places],
+        networks=[NetworkAttachment(network_id=place.id, addresses=addresses) for place, *addresses in places],
     )
 
 
@@ -57,6 +60,7 @@ class Node:
     def __init__(self, name: str, address: str, port: int, directory: Path) -> None:
         self.name = name
         self.address = address
+        self.ipv6_address = f"2001:db8::{address.rpartition('.')[2]}"
         self.node_id = f"node{name.rsplit('-', 1)[-1]}"
         self.run_directory = directory / name
         self.run_directory.mkdir()
@@ -187,7 +191,7 @@ class Node:
 
 
 class Machines:
-    """Some nodes on one underlay, 192.0.2.0/24."""
+    """Some nodes on one underlay, 192.0.2.0/24 and 2001:db8::/64."""
 
     def __init__(self, directory: Path, count: int, port: int = 4789, mtu: int = 1500) -> None:
         self.directory = directory
@@ -197,7 +201,8 @@ class Machines:
         run("ip", "netns", "add", self.wire)
         try:
             run("ip", "-n", self.wire, "link", "add", "bru", "type", "bridge")
-            run("ip", "-n", self.wire, "addr", "add", "192.0.2.254/24", "dev", "bru")
+            for address in ("192.0.2.254/24", "2001:db8::fe/64"):
+                run("ip", "-n", self.wire, "addr", "add", address, "dev", "bru", "nodad")
             run("ip", "-n", self.wire, "link", "set", "bru", "up")
             for number in range(1, count + 1):
                 self._add(number, port, mtu)
@@ -211,7 +216,8 @@ class Machines:
         link = ["ip", "link", "add", f"u{number}", "netns", self.wire, "mtu", str(mtu), "type", "veth"]
         run(*link, "peer", "name", "eth0", "netns", name, "mtu", str(mtu))
         run("ip", "-n", self.wire, "link", "set", f"u{number}", "master", "bru", "up")
-        run("ip", "-n", name, "addr", "add", f"192.0.2.{number}/24", "dev", "eth0")
+        for address in (f"192.0.2.{number}/24", f"2001:db8::{number}/64"):
+            run("ip", "-n", name, "addr", "add", address, "dev", "eth0", "nodad")
         for device in ("lo", "eth0"):
             run("ip", "-n", name, "link", "set", device, "up")
         self.nodes.append(Node(name, f"192.0.2.{number}", port, self.directory))

@@ -279,17 +279,14 @@ def test_a_task_on_two_networks(machines: Machines, nodes: list[Node]) -> None:
 def test_ipv6(machines: Machines, nodes: list[Node]) -> None:
     a, b = nodes
     six = network(6, "six", ipv6_enabled=True)
-    six.ipam.add(subnet="fd90:6::/64", gateway="fd90:6::1")
-    first = task("first", "first", 1, (six, "10.90.6.5/24"))
-    second = task("second", "second", 1, (six, "10.90.6.6/24"))
-    first.networks[0].addresses.append("fd90:6::5/64")
-    second.networks[0].addresses.append("fd90:6::6/64")
+    first = task("first", "first", 1, (six, "10.90.6.5/24", "fd00:90:6::5/64"))
+    second = task("second", "second", 1, (six, "10.90.6.6/24", "fd00:90:6::6/64"))
     machines.apply(update(six), update(peer(first, a, six)), update(peer(second, b, six)), complete=True)
     a.attach(first)
     b.attach(second)
-    assert a.resolve(first, "second", "AAAA") == ["fd90:6::6"]
+    assert a.resolve(first, "second", "AAAA") == ["fd00:90:6::6"]
     assert a.resolve(first, "second", "A") == ["10.90.6.6"]
-    assert a.inside(first, "busybox ping6 -c 1 -W 1 fd90:6::6 >/dev/null && echo yes").strip() == "yes"
+    assert a.inside(first, "busybox ping6 -c 1 -W 1 fd00:90:6::6 >/dev/null && echo yes").strip() == "yes"
 
 
 @pytest.mark.parametrize(

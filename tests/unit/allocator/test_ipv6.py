@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from flota.manager.allocator.addresses import Taken
+from flota.manager.allocator.addresses import Exhausted, Taken
 from flota.manager.allocator.networks import Networks
 from flota.v1.objects_pb2 import Network, Service, Task
 from flota.v1.types_pb2 import IpamConfig
@@ -42,6 +42,19 @@ def test_an_ipv6_subnet_that_was_asked_for_has_an_ipv4_one_beside_it() -> None:
     assert networks.give("n1", ["10.0.1.10", "fd00:5::9"]) == ["10.0.1.10/24", "fd00:5::9/120"]
 
 
+def test_subnets_come_from_the_clusters_pool_if_it_has_one() -> None:
+    networks = Networks(["10.0.0.0/8", "fd00:20::/63"])
+    made = [networks.allocate(six(id)) for id in ("n1", "n2")]
+    assert [config.subnet for one in made for config in one.ipam] == [
+        "10.0.1.0/24",
+        "fd00:20::/64",
+        "10.0.2.0/24",
+        "fd00:20:0:1::/64",
+    ]
+    with pytest.raises(Exhausted, match="no free subnet of length /64 in fd00:20::/63"):
+        networks.allocate(six("n3"))
+
+
 def test_what_cannot_be_given_whole_is_not_given_at_all() -> None:
     networks = Networks()
     networks.allocate(six("n1", "10.5.0.0/24", "fd00:5::/125"))
@@ -52,7 +65,7 @@ def test_what_cannot_be_given_whole_is_not_given_at_all() -> None:
     assert networks.give("n1", ["10.5.0.200"], versions=(4,)) == ["10.5.0.200/24"]
 
 
-async def test_a_task_has_both_and_a_service_one() -> None:
+async def test_a_task_and_a_service_have_both() -> None:
     made = await allocation(six("n1"))
     task = Task(id="t1")
     task.spec.networks.add(target="n1")
@@ -63,5 +76,22 @@ async def test_a_task_has_both_and_a_service_one() -> None:
     service.spec.task.networks.add(target="n1")
     allocated = made.allocate_service(service)
     assert allocated is not None
-    [vip] = allocated.endpoint.virtual_ips
-    assert ":" not in vip.address
+    assert [(vip.network_id, ":" in vip.address) for vip in allocated.endpoint.virtual_ips] == [
+        ("n1", False),
+        ("n1", True),
+    ]
+    assert made.allocate_service(allocated) is None
+
+
+async def test_a_service_of_before_there_were_virtual_addresses_of_ipv6_gets_one_and_keeps_the_other() -> None:
+    made = await allocation(six("n1"))
+    service = Service(id="web")
+    service.spec.task.networks.add(target="n1")
+    allocated = made.allocate_service(service)
+    assert allocated is not None
+    kept = allocated.endpoint.virtual_ips[0]
+    del allocated.endpoint.virtual_ips[1]
+    again = made.allocate_service(allocated)
+    assert again is not None
+    assert again.endpoint.virtual_ips[0] == kept
+    assert ":" in again.endpoint.virtual_ips[1].address

@@ -44,8 +44,10 @@ def test_an_init_is_checked_before_anything_is_made() -> None:
         "invalid availability 7: allowed are active, pause and drain"
     )
     assert refused(lambda r: r.address_pools.append("10.0.0.1/8")) == (
-        "invalid address pool '10.0.0.1/8': a network such as 10.20.0.0/16 is needed"
+        "invalid address pool '10.0.0.1/8': a network such as 10.20.0.0/16 or fd00:20::/48 is needed"
     )
+    check_init(InitRequest(address_pools=["fd00:20::/48"]))
+    assert refused(lambda r: r.address_pools.append("fd00:20::/65")).endswith("it is smaller than one subnet of /64")
     assert refused(lambda r: r.address_pools.append("10.0.0.0/25")).endswith("it is smaller than one subnet of /24")
     assert refused(lambda r: r.address_pools.extend(["10.0.0.0/8", "10.9.0.0/16"])) == (
         "invalid address pool '10.9.0.0/16': it overlaps the pool 10.0.0.0/8"

@@ -50,8 +50,8 @@ def test_ready_tasks_of_a_service_stand_behind_its_ports() -> None:
     peers = [a_peer("web", 6), a_peer("web", 5), a_peer("web", 7, ready=False), a_peer("db", 8)]
     node = NetworkPeer(task_id="node", node_id="node", vtep="192.0.2.1")
     assert ingress_ports([web], [*peers, node]) == {
-        ("tcp", 8080): Target(("10.0.0.5", "10.0.0.6"), 80),
-        ("udp", 53): Target(("10.0.0.5", "10.0.0.6"), 53),
+        ("tcp", 8080): Target(("10.0.0.5", "10.0.0.6", "fd00::5", "fd00::6"), 80),
+        ("udp", 53): Target(("10.0.0.5", "10.0.0.6", "fd00::5", "fd00::6"), 53),
     }
 
 
@@ -70,7 +70,8 @@ def test_a_changed_port_keeps_its_chain_and_a_removed_one_leaves_nothing() -> No
     assert network_change(one, one, Random(1)) == ""
     changed = network_change(one, two, Random(1)).splitlines()
     assert changed[:2] == ["add chain inet flota pub_tcp_8080", "flush chain inet flota pub_tcp_8080"]
-    assert changed[2].startswith("add rule inet flota pub_tcp_8080 tcp dport 8080 dnat ip to numgen inc mod 2 map {")
+    rule = "add rule inet flota pub_tcp_8080 meta nfproto ipv4 tcp dport 8080 dnat ip to numgen inc mod 2 map {"
+    assert changed[2].startswith(rule)
     assert len(changed) == 3
     assert network_change(two, {}, Random(1)).splitlines() == [
         "delete element inet flota published { tcp . 8080 }",
@@ -80,9 +81,22 @@ def test_a_changed_port_keeps_its_chain_and_a_removed_one_leaves_nothing() -> No
 
 
 def test_a_port_that_moves_to_another_network_leaves_the_first() -> None:
-    assert node_change({WEB: "169.254.192.1"}, {WEB: "169.254.192.3"}).splitlines() == [
+    assert node_change({WEB: ("169.254.192.1",)}, {WEB: ("169.254.192.3",)}).splitlines() == [
         "delete element inet flota published { tcp . 8080 }",
         "add element inet flota published { tcp . 8080 : 169.254.192.3 }",
+    ]
+
+
+def test_a_port_is_led_on_by_each_version_that_its_network_has() -> None:
+    both = {WEB: ("169.254.192.1", "fd7a:f108::1")}
+    assert node_change({WEB: ("169.254.192.1",)}, both) == (
+        "add element inet flota published6 { tcp . 8080 : fd7a:f108::1 }\n"
+    )
+    assert node_change(both, {WEB: ("169.254.192.1",)}) == "delete element inet flota published6 { tcp . 8080 }\n"
+    rules = network_change({}, {WEB: Target(("10.0.0.5", "fd00::5"), 80)}, Random(1)).splitlines()
+    assert rules[2:4] == [
+        "add rule inet flota pub_tcp_8080 meta nfproto ipv4 tcp dport 8080 dnat ip to 10.0.0.5:80",
+        "add rule inet flota pub_tcp_8080 meta nfproto ipv6 tcp dport 8080 dnat ip6 to [fd00::5]:80",
     ]
 
 
@@ -99,7 +113,7 @@ def test_datagram_ports_that_lead_somewhere_now_and_did_not_before_are_opened() 
         ({udp: opened}, {}),
     ):
         assert opened_datagram_ports(old, new) == set()
-    assert opened_datagram_ports({}, {udp: "169.254.192.1", WEB: "169.254.192.1"}) == {(17, 53)}
+    assert opened_datagram_ports({}, {udp: ("169.254.192.1",), WEB: ("169.254.192.1",)}) == {(17, 53)}
 
 
 keys = st.tuples(st.sampled_from(["tcp", "udp", "sctp"]), st.integers(1, 65535))
@@ -142,9 +156,11 @@ table inet flota {
     }
     chain pub_tcp_8080 {
         tcp dport 8080 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.5 . 80, 1 : 10.0.0.6 . 80 }
+        tcp dport 8080 dnat ip6 to numgen inc mod 2 map { 0 : fd00::5 . 80, 1 : fd00::6 . 80 }
     }
     chain pub_udp_53 {
-        udp dport 53 dnat ip to 10.0.0.7:53
+        meta nfproto ipv4 udp dport 53 dnat ip to 10.0.0.7:53
+        meta nfproto ipv6 udp dport 53 dnat ip6 to [fd00::7]:53
     }
 }
 """
@@ -153,11 +169,12 @@ table inet flota {
 def test_what_an_earlier_process_loaded_is_recognised_and_differs_from_all_that_is_wanted() -> None:
     loaded = network_loaded(LISTING)
     assert loaded.keys() == {WEB, ("udp", 53)}
-    assert addresses_loaded(LISTING) == {"10.0.0.5", "10.0.0.6", "10.0.0.7"}
+    assert addresses_loaded(LISTING) == {f"{start}{one}" for start in ("10.0.0.", "fd00::") for one in (5, 6, 7)}
     assert network_change(loaded, {WEB: Target((), 80)}, Random(1)).startswith("delete element inet flota published")
-    assert node_loaded("elements = { tcp . 8080 : 169.254.192.1, udp . 53 : 169.254.192.3 }") == {
-        WEB: "169.254.192.1",
-        ("udp", 53): "169.254.192.3",
+    listed = "{ tcp . 8080 : 169.254.192.1, udp . 53 : 169.254.192.3 } … { tcp . 8080 : fd7a:f108::1 }"
+    assert node_loaded(listed) == {
+        WEB: ("169.254.192.1", "fd7a:f108::1"),
+        ("udp", 53): ("169.254.192.3",),
     }
 
 

@@ -1,0 +1,281 @@
+"""IPv6: virtual addresses, published ports with the client's own address, the way out. Needs root."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.types_pb2 import PortConfig
+from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
+
+INGRESS, APP = network(0, "ingress", ingress=True, ipv6_enabled=True), network(1, "app", ipv6_enabled=True)
+HOST_PORT = PortConfig(target_port=80, published_port=9090, publish_mode=PortConfig.PUBLISH_MODE_HOST)
+
+
+def web(number: int) -> Task:
+    """web.1 and web.2 run on b and c, on app and ingress; nothing of them runs on a."""
+    return task(
+        f"web{number}",
+        "web",
+        number,
+        (APP, f"10.90.1.{10 + number}/24", f"fd00:90:1::{10 + number}/64"),
+        (INGRESS, f"10.90.0.{10 + number}/24", f"fd00:90:0::{10 + number}/64"),
+    )
+
+
+WEBS = [web(1), web(2)]
+ASKER = task("asker", "asker", 1, (APP, "10.90.1.4/24", "fd00:90:1::4/64"))
+ON_APP = NetworkService(
+    network_id=APP.id,
+    service_id="svcweb",
+    service_name="web",
+    virtual_ip="10.90.1.100/24",
+    virtual_ipv6="fd00:90:1::100/64",
+)
+PUBLISHED = NetworkService(
+    network_id=INGRESS.id,
+    service_id="svcweb",
+    service_name="web",
+    ports=[
+        PortConfig(protocol=PortConfig.PROTOCOL_TCP, target_port=80, published_port=8080),
+        PortConfig(protocol=PortConfig.PROTOCOL_UDP, target_port=53, published_port=5353),
+    ],
+)
+# Says its task's name and whom it sees, over TCP and UDP; then echoes for as long as the other side likes.
+SERVER = """
+import socket, threading
+def serve(c, a):
+    try:
+        c.sendall(f"{name} {{a[0]}}\\n".encode())
+        while d := c.recv(99): c.sendall(d)
+    except OSError: pass
+    c.close()
+def udp():
+    u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.bind(("::", 53))
+    while True:
+        d, a = u.recvfrom(99); u.sendto(f"{name} {{a[0]}}".encode(), a)
+threading.Thread(target=udp, daemon=True).start()
+s = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+print("ready")
+while True:
+    c, a = s.accept(); threading.Thread(target=serve, args=(c, a), daemon=True).start()
+"""
+ASK = """
+import socket
+for _ in range({count}):
+    try:
+        c = socket.create_connection(("{address}", {port}), 3); print(c.recv(99).decode().strip()); c.close()
+    except OSError as error: print(type(error).__name__)
+"""
+ASK_UDP = """
+import socket
+u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.settimeout(3)
+u.connect(("{address}", 5353)); u.send(b"hello")
+try: print(u.recv(99).decode())
+except OSError as error: print(type(error).__name__)
+"""
+# The bridge between the machines: a client outside of the cluster.
+CLIENT, CLIENT_IPV4 = "2001:db8::fe", "::ffff:192.0.2.254"
+
+
+class Cluster:
+    """web.1 on b, web.2 on c, an asker on a."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self.a, self.b, self.c = machines.nodes
+        self.servers: list[subprocess.Popen[str]] = []
+        nodes = [NetworkPeer(network_id=INGRESS.id, task_id=node.node_id, node_id=node.node_id, vtep=node.address)
+                 for node in machines.nodes]  # fmt: skip
+        machines.apply(*map(update, (APP, INGRESS, ON_APP, PUBLISHED, *nodes)), complete=True)
+        self.a.attach(ASKER)
+        machines.apply(update(peer(ASKER, self.a, APP)))
+        self.start(WEBS[0], self.b)
+        self.start(WEBS[1], self.c)
+
+    def start(self, one: Task, node: Node) -> None:
+        node.attach(one)
+        self.servers.append(node.background(one, SERVER.format(name=f"web.{one.slot}")))
+        self.machines.apply(*(update(peer(one, node, place)) for place in (APP, INGRESS)))
+
+    def outside(self, script: str) -> list[str]:
+        """A Python script in the client's namespace."""
+        return run("ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script).splitlines()
+
+    def answers(self, node: Node, count: int = 4, port: int = 8080) -> Counter[str]:
+        return Counter(self.outside(ASK.format(address=node.ipv6_address, port=port, count=count)))
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    machines = Machines(tmp_path, 3)
+    try:
+        built = Cluster(machines)
+        try:
+            yield built
+        finally:
+            built.close()
+    finally:
+        machines.close()
+
+
+def everything(cluster: Cluster, *services: NetworkService) -> Iterator[Network | NetworkPeer | NetworkService]:
+    yield from (APP, INGRESS, *services, peer(ASKER, cluster.a, APP))
+    for node in cluster.machines.nodes:
+        yield NetworkPeer(network_id=INGRESS.id, task_id=node.node_id, node_id=node.node_id, vtep=node.address)
+    for one, node in zip(WEBS, (cluster.b, cluster.c), strict=True):
+        yield from (peer(one, node, place) for place in (APP, INGRESS))
+
+
+def test_a_virtual_address_of_each_version_deals_connections_evenly(cluster: Cluster) -> None:
+    a = cluster.a
+    assert a.resolve(ASKER, "web", "AAAA") == ["fd00:90:1::100"]
+    assert a.resolve(ASKER, "web") == ["10.90.1.100"]
+    assert a.resolve(ASKER, "tasks.web", "AAAA") == ["fd00:90:1::11", "fd00:90:1::12"]
+
+    def ask(address: str) -> Counter[str]:
+        return Counter(a.python(ASKER, ASK.format(address=address, port=80, count=10)).splitlines())
+
+    assert ask("fd00:90:1::100") == {"web.1 fd00:90:1::4": 5, "web.2 fd00:90:1::4": 5}
+    assert ask("10.90.1.100") == {"web.1 ::ffff:10.90.1.4": 5, "web.2 ::ffff:10.90.1.4": 5}
+    cluster.machines.apply(update(peer(WEBS[0], cluster.b, APP, ready=False)))
+    assert ask("fd00:90:1::100") == {"web.2 fd00:90:1::4": 10}
+    cluster.machines.apply(update(peer(WEBS[1], cluster.c, APP, ready=False)))
+    assert ask("fd00:90:1::100") == {"ConnectionRefusedError": 10}
+    cluster.machines.apply(removal(ON_APP))
+    assert "fd00:90:1::100" not in a.inside(ASKER, "nft list ruleset")
+
+
+def test_every_node_answers_and_tasks_see_the_clients_own_address(cluster: Cluster) -> None:
+    for node in cluster.machines.nodes:
+        assert cluster.answers(node) == {f"web.1 {CLIENT}": 2, f"web.2 {CLIENT}": 2}, node.name
+        [answer] = cluster.outside(ASK_UDP.format(address=node.ipv6_address))
+        assert answer in {f"web.1 {CLIENT}", f"web.2 {CLIENT}"}
+        [same] = cluster.outside(ASK.format(address=node.address, port=8080, count=1))
+        assert same.endswith(CLIENT_IPV4), "IPv4 as ever"
+
+
+def test_nodes_and_tasks_reach_published_ports(cluster: Cluster) -> None:
+    for node in (cluster.a, cluster.b):
+        for address in (node.ipv6_address, cluster.c.ipv6_address):
+            answer = node.sh(f"{sys.executable} -c '{ASK.format(address=address, port=8080, count=1)}'").strip()
+            assert answer.endswith(f" {node.ipv6_address}"), answer
+        answer = cluster.a.python(ASKER, ASK.format(address=node.ipv6_address, port=8080, count=1))
+        assert answer.startswith("web."), answer
+
+
+def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Cluster) -> None:
+    """Packets are as large as VXLAN can carry, and no larger: nothing is lost for being too big."""
+    for server in cluster.servers:
+        server.kill()
+        server.wait()
+    source = (
+        "import socket, threading\n"
+        "server = socket.create_server(('::', 80), family=socket.AF_INET6); print('ready')\n"
+        "while True:\n"
+        "    c, _ = server.accept(); c.sendall(bytes(4 << 20)); c.close()\n"
+    )
+    cluster.servers += [cluster.b.background(WEBS[0], source), cluster.c.background(WEBS[1], source)]
+    read = (
+        f"import socket; c = socket.create_connection(('{cluster.a.ipv6_address}', 8080), 5); n = 0\n"
+        "while d := c.recv(1 << 16): n += len(d)\n"
+        "print(n)\n"
+    )
+    assert cluster.outside(read) == [str(4 << 20)]
+
+
+def test_connections_end_when_their_task_is_gone(cluster: Cluster) -> None:
+    script = (
+        "import socket, sys\n"
+        "held = {}\n"
+        "while len(held) < 2:\n"
+        f"    c = socket.create_connection(('{cluster.a.ipv6_address}', 8080), 3); c.settimeout(8)\n"
+        "    held[c.recv(99).split()[0].decode()] = c\n"
+        "print('holding', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try: c = held[line.strip()]; c.sendall(b'there?'); print(c.recv(99).decode() or 'closed', flush=True)\n"
+        "    except OSError as error: print(type(error).__name__, flush=True)\n"
+    )
+    client = subprocess.Popen(
+        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert client.stdin is not None
+    assert client.stdout is not None
+    try:
+        assert client.stdout.readline() == "holding\n"
+        cluster.b.detach(WEBS[0])
+        cluster.servers[0].kill()
+        cluster.servers[0].wait()
+        cluster.machines.apply(*(removal(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)))
+        client.stdin.write("web.1\nweb.2\n")
+        client.stdin.flush()
+        assert [client.stdout.readline(), client.stdout.readline()] == ["ConnectionResetError\n", "there?\n"]
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def test_host_mode_answers_on_the_tasks_node_only(cluster: Cluster) -> None:
+    one = task("host", "host", 1, (APP, "10.90.1.30/24", "fd00:90:1::30/64"))
+    one.endpoint.ports.append(HOST_PORT)
+    cluster.b.attach(one)
+    cluster.servers.append(cluster.b.background(one, SERVER.format(name="host.1")))
+    cluster.machines.apply(update(peer(one, cluster.b, APP)))
+    assert cluster.answers(cluster.b, port=9090) == {f"host.1 {CLIENT}": 4}
+    assert cluster.answers(cluster.a, port=9090) == {"ConnectionRefusedError": 4}
+
+
+def test_tasks_reach_the_world_with_their_nodes_address(cluster: Cluster) -> None:
+    server = subprocess.Popen(
+        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-u", "-c", SERVER.format(name="world")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    cluster.servers.append(server)
+    assert server.stdout is not None
+    server.stdout.readline()
+    ask = ASK.format(address=CLIENT, port=80, count=1)
+    # By its own network; and by the ingress network for a task that is on it.
+    assert cluster.a.python(ASKER, ask).strip() == f"world {cluster.a.ipv6_address}"
+    assert cluster.b.python(WEBS[0], ask).strip() == f"world {cluster.b.ipv6_address}"
+
+
+def test_a_node_goes_on_listening_to_its_router(tmp_path: Path) -> None:
+    """The kernel would forget the default route that routers tell of, as soon as it forwards."""
+    machines = Machines(tmp_path, 1)
+    try:
+        [a] = machines.nodes
+        assert a.sh("cat /proc/sys/net/ipv6/conf/eth0/accept_ra") == "1\n"
+        a.apply(update(APP), complete=True)
+        a.attach(ASKER)
+        assert a.sh("cat /proc/sys/net/ipv6/conf/all/forwarding") == "1\n"
+        assert a.sh("cat /proc/sys/net/ipv6/conf/eth0/accept_ra") == "2\n"
+    finally:
+        machines.close()
+
+
+def test_all_of_it_outlives_the_worker_and_follows_again_afterwards(cluster: Cluster) -> None:
+    cluster.a.crash()
+    cluster.b.crash()
+    assert cluster.answers(cluster.a) == {f"web.1 {CLIENT}": 2, f"web.2 {CLIENT}": 2}
+    for node, tasks in ((cluster.a, [ASKER.id]), (cluster.b, [WEBS[0].id])):
+        node.start()
+        assert node.call("adopt", tasks=tasks) == {}
+        node.apply(*map(update, everything(cluster, ON_APP, PUBLISHED)), complete=True)
+    assert cluster.answers(cluster.a) == {f"web.1 {CLIENT}": 2, f"web.2 {CLIENT}": 2}
+    cluster.machines.apply(*(update(peer(WEBS[1], cluster.c, place, ready=False)) for place in (APP, INGRESS)))
+    assert cluster.answers(cluster.a) == {f"web.1 {CLIENT}": 4}
+    lines = cluster.a.python(ASKER, ASK.format(address="fd00:90:1::100", port=80, count=3)).splitlines()
+    assert lines == ["web.1 fd00:90:1::4"] * 3
+    cluster.machines.apply(removal(PUBLISHED))
+    assert cluster.answers(cluster.a) == {"ConnectionRefusedError": 4}
