@@ -242,7 +242,10 @@ async def _mount(volume: Volume, data: Path) -> None:
     except TimeoutError:
         raise ContainerError(f"mounting {device} for volume {volume.name} took more than {_MOUNT_LIMIT:g} s") from None
     if done.code != 0:
-        raise ContainerError(f"{device} could not be mounted for volume {volume.name}: {done.output}")
+        why = done.output.partition("\n")[0]
+        if "unknown filesystem type" in why:
+            why = f"the kernel of this node knows no file system {kind!r}"
+        raise ContainerError(f"{device} could not be mounted for volume {volume.name}: {why}")
 
 
 async def _with_address(name: str, options: str) -> str:

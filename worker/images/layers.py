@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
+from io import IOBase
 from pathlib import Path
 
 import structlog
@@ -188,9 +189,8 @@ class Layers:
         incoming.chmod(0o755)
         recipe = self.recipes / name
         try:
-            source = _Stoppable(plain(opener()), self._stopping)
-            with recipe.open("wb") as file:
-                made = unpack(source, incoming, below, file)
+            with _opened(opener) as packed, recipe.open("wb") as file:
+                made = unpack(_Stoppable(plain(packed), self._stopping), incoming, below, file)
             if made.diff_id != diff_id:
                 raise BadLayer(f"it is damaged: its digest is {made.diff_id}")
             incoming.rename(self.directory / name)
@@ -216,6 +216,17 @@ class Layers:
             else:
                 if done.code != 0:
                     _log.warning("old layers are not deleted", error=done.output)
+
+
+@contextmanager
+def _opened(opener: Callable[[], Readable]) -> Iterator[Readable]:
+    """A source, closed afterwards if it is one to be closed, also when an error still refers to it."""
+    source = opener()
+    try:
+        yield source
+    finally:
+        if isinstance(source, IOBase):
+            source.close()
 
 
 class _Stoppable:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flota.rpc.errors import FlotaError
+from flota.rpc.errors import FlotaError, ResourceExhausted
 from flota.v1.image_references import ImageReference
 from flota.worker.images.credentials import auth_file, name_and_password
 from flota.worker.images.errors import (
@@ -40,6 +40,7 @@ _PREAMBLE = re.compile(
 )
 _NOT_THERE = ("manifest unknown", "name unknown", "repository name not known", "status 404", "404 (not found)")
 _NO_WAY = ("connection refused", "no such host", "unreachable", "no route to host", "i/o timeout", "server misbehaving")
+_FULL = ("no space left on device", "disk quota exceeded")
 _REFUSED = ("unauthorized", "denied", "authentication required", "invalid username/password", "forbidden")
 
 
@@ -227,6 +228,8 @@ class Repository:
         fatal = _FATAL.findall(text)
         said = _PREAMBLE.sub("", fatal[-1].replace('\\"', '"') if fatal else text.strip()[-500:])
         words = said.lower()
+        if any(one in words for one in _FULL):
+            return ResourceExhausted(f"no space is left for images on this node: {image}: {said}")
         if any(one in words for one in _NOT_THERE):
             return ImageNotFound(f"no such image: {image} (registry {host} has none of that name)")
         if any(one in words for one in _REFUSED):

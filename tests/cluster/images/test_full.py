@@ -11,6 +11,7 @@ import pytest
 from flota.rpc.errors import ResourceExhausted
 from flota.v1.local_pb2 import ImportImageRequest
 from flota.worker.images.store import ImageStore
+from tests.cluster.images.registry import Registry
 from tests.cluster.runtime.world import private_mounts
 from tests.unit.images.making import MadeImage, docker_save, parts, tar
 
@@ -23,6 +24,15 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=True)
         yield place
         subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """On another disk."""
+    made = Registry(tmp_path_factory.mktemp("registry") / "open")
+    made.start()
+    yield made
+    made.stop()
 
 
 def image(size: int) -> MadeImage:
@@ -39,11 +49,34 @@ async def test_what_does_not_fit_leaves_nothing(small_disk: Path, size: int) -> 
             await store.load(parts(docker_save([(image(size), ["big:1"])])))
         with pytest.raises(ResourceExhausted):
             await store.import_image(ImportImageRequest.Options(), parts(tar([("data", os.urandom(size))])))
-        async with asyncio.timeout(20):
-            while os.listdir(store.layers_directory.parent / "incoming"):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await nothing_incoming(store)
         small = image(100_000)
         await store.load(parts(docker_save([(small, ["small:1"])])))
         assert [one.id for one in store.images()] == [small.id]
     finally:
         await store.stop()
+
+
+@pytest.mark.parametrize("size", [2 << 20, 4 << 20])
+async def test_a_pull_that_does_not_fit_leaves_nothing(small_disk: Path, registry: Registry, size: int) -> None:
+    # The smaller one fits as it comes, but not once more as a layer.
+    store = ImageStore(small_disk / f"pulled-{size}", pull_limit=20)
+    await store.start()
+    try:
+        registry.push(image(size), "big:1")
+        with pytest.raises(ResourceExhausted, match="no space is left for images on this node"):
+            await store.pull(f"{registry.address}/big:1")
+        await nothing_incoming(store)
+        small = image(100_000)
+        registry.push(small, "small:1")
+        assert (await store.pull(f"{registry.address}/small:1")).id == small.id
+        assert [one.id for one in store.images()] == [small.id]
+    finally:
+        await store.stop()
+
+
+async def nothing_incoming(store: ImageStore) -> None:
+    """Until what was given up is deleted."""
+    async with asyncio.timeout(20):
+        while os.listdir(store.layers_directory.parent / "incoming"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)

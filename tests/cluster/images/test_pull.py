@@ -225,6 +225,22 @@ async def test_damaged_content_is_not_kept(store: ImageStore, tmp_path: Path) ->
         registry.stop()
 
 
+@pytest.mark.parametrize("document", ["manifest", "configuration"])
+async def test_what_is_not_what_its_digest_says_is_refused(store: ImageStore, tmp_path: Path, document: str) -> None:
+    registry = Registry(tmp_path / "registry")
+    registry.start()
+    try:
+        digest = registry.push(TWO, "forged:1")
+        asked = digest if document == "manifest" else json.loads(TWO.manifest)["config"]["digest"]
+        (blob,) = (tmp_path / "registry/data").rglob(f"{asked.removeprefix('sha256:')}/data")
+        blob.write_bytes(blob.read_bytes() + b" ")
+        with pytest.raises((BadImage, RegistryUnavailable), match=r"digest|damaged"):
+            await store.pull(f"{registry.address}/forged@{digest}")
+        assert store.images() == []
+    finally:
+        registry.stop()
+
+
 async def test_stopping_ends_pulls(tmp_path: Path, registry: Registry) -> None:
     registry.push(TWO, "stopped:1")
     store = ImageStore(tmp_path / "images")

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -473,4 +474,14 @@ async def test_a_volume_that_mounts_something(world: World, runtime: Runtime, tm
 async def test_volume_drivers_that_cannot_be(world: World, runtime: Runtime, driver: Driver, message: str) -> None:
     mount = Mount(type=Mount.TYPE_VOLUME, source="v1", target="/x", volume_driver=driver)
     with pytest.raises(ContainerError, match=message):
+        await runtime.create(world.container("true", mounts=[mount]))
+
+
+async def test_a_file_system_that_the_kernel_does_not_know_is_named(world: World, runtime: Runtime) -> None:
+    if "nfs" in Path("/proc/filesystems").read_text() or shutil.which("mount.nfs"):  # noqa: ASYNC240
+        pytest.skip("this machine can mount from NFS")
+    driver = Driver(options={"type": "nfs", "device": ":/x", "o": "addr=127.0.0.1"})
+    mount = Mount(type=Mount.TYPE_VOLUME, source="shared", target="/x", volume_driver=driver)
+    words = ":/x could not be mounted for volume shared: the kernel of this node knows no file system 'nfs'"
+    with pytest.raises(ContainerError, match=words):
         await runtime.create(world.container("true", mounts=[mount]))

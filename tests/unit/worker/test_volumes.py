@@ -1,6 +1,6 @@
 """Named volumes as people ask for them: made, listed, removed, pruned."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from flota.v1.local_pb2 import (
 from flota.v1.process_pb2 import WorkerConfig
 from flota.v1.types_pb2 import Driver, Mount, Volume
 from flota.worker.agent.description import Description, describe
+from flota.worker.runtime.container import ContainerError
 from flota.worker.volume_calls import VolumeCalls
 from flota.worker.volumes import Volumes
 
@@ -129,3 +130,50 @@ async def test_managers_are_told_of_what_comes_and_goes(calls: VolumeCalls) -> N
     await calls.RemoveVolume(RemoveVolumeRequest(name="data1"), NO_CONTEXT)
     await told.changed(before)
     assert [one.name for one in told.current.volumes] == ["data2"]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """What mount(8) was told, which does nothing."""
+    told = tmp_path / "told"
+    program = tmp_path / "bin/mount"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    return lambda: told.read_text().splitlines() if told.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"type": "nfs", "device": ":/export", "o": "addr=10.0.0.9,rw,nfsvers=4"},
+            ["-t", "nfs", "-o", "addr=10.0.0.9,rw,nfsvers=4", ":/export"],
+        ),
+        (
+            {"type": "nfs4", "device": ":/export", "o": "ro,addr=localhost,soft"},
+            ["-t", "nfs4", "-o", "ro,addr=127.0.0.1,soft", ":/export"],
+        ),
+        ({"type": "tmpfs", "device": "tmpfs", "o": "addr=kept"}, ["-t", "tmpfs", "-o", "addr=kept", "tmpfs"]),
+        ({"type": "none", "device": "/srv", "o": "bind"}, ["-o", "bind", "/srv"]),
+        ({"type": "bind", "device": "/srv", "o": "ro"}, ["-o", "bind,ro", "/srv"]),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+async def test_what_is_mounted(
+    calls: VolumeCalls, tmp_path: Path, mounted: Callable[[], list[str]], options: dict[str, str], expected: list[str]
+) -> None:
+    await create(calls, "data", **options)
+    assert mounted() == [], "only when a task uses it"
+    place = await use(calls, "task1", "data", tmp_path)
+    assert [word.replace("addr=::1", "addr=127.0.0.1") for word in mounted()] == [*expected, str(place)]
+
+
+async def test_a_server_that_nobody_knows_is_named(
+    calls: VolumeCalls, tmp_path: Path, mounted: Callable[[], list[str]]
+) -> None:
+    await create(calls, "data", type="nfs", device=":/export", o="addr=nobody.invalid")
+    with pytest.raises(ContainerError, match=r"the server 'nobody\.invalid' of volume data is not found"):
+        await use(calls, "task1", "data", tmp_path)
+    assert mounted() == []
