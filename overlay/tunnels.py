@@ -26,6 +26,7 @@ from pathlib import Path
 from flota.overlay import namespaces, netlink
 from flota.overlay.addresses import version_of
 from flota.overlay.errors import EncryptionUnavailable, KernelRefused
+from flota.overlay.foreign_sockets import widen
 from flota.overlay.links import address_on, kind, link_removal, link_up, new_link, prefix_route
 from flota.overlay.netlink import RouteSocket
 from flota.overlay.tunnel_keys import OVERHEAD, PREFIX, PREFIX_LENGTH, OwnKey, OwnKeys, configuration, tunnel_address
@@ -232,12 +233,19 @@ class Tunnels:
                 continue
             file = self._directory / f"{name}.conf"
             _write_secret(file, text)
+            is_new = name not in self._configured
             try:
                 with namespaces.entered(self.namespace, self._home):
                     _run(["wg", "syncconf", name, str(file)])
             finally:
                 file.unlink(missing_ok=True)
             self._configured[name] = text
+            if is_new and name in self._processes:
+                # It has its sockets from when it knows its port.
+                try:
+                    widen(self._processes[name].pid)
+                except OSError as error:
+                    log.warning("%s keeps small buffers, and may lose packets when it is busy: %s", PROGRAM, error)
 
     def _load(self) -> OwnKeys:
         try:

@@ -52,6 +52,8 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
             return {}
         case "keys":
             return {"keys": [key.SerializeToString().hex() for key in network.encryption.told_keys]}
+        case "implementation":
+            return {"implementation": network.encryption.implementation}
         case "rotate":
             network.encryption.rotation.begin()
             return {}
