@@ -202,6 +202,29 @@ def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Clu
     assert cluster.outside(read) == [str(4 << 20)]
 
 
+# A client that allows no packet to be cut: it is told what fits, and what fits is answered.
+DISCOVER = """
+import socket
+DISCOVER, DO, MTU, HEADERS = 10, 2, 14, 28
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(1); u.connect(("{address}", 5353))
+u.setsockopt(socket.IPPROTO_IP, DISCOVER, DO)
+first = mtu = u.getsockopt(socket.IPPROTO_IP, MTU)
+for _ in range(30):
+    try:
+        u.send(bytes(mtu - HEADERS)); u.recv(99); break
+    except OSError:
+        mtu = u.getsockopt(socket.IPPROTO_IP, MTU)
+print(first, mtu)
+"""
+
+
+def test_a_client_is_told_how_large_packets_may_be(cluster: Cluster) -> None:
+    """Through a node of the task's, and one from where VXLAN takes 50 bytes of 1500: there is no black hole."""
+    cluster.start(WEBS[0], cluster.b)
+    for node in (cluster.a, cluster.b):
+        assert cluster.outside(DISCOVER.format(address=node.address)) == ["1500 1450"], node.name
+
+
 def test_one_source_port_through_several_nodes_at_a_time_is_several_connections(cluster: Cluster) -> None:
     """A load balancer in front of all nodes has many connections, and uses a port again for each node."""
     cluster.start(WEBS[0], cluster.b)
