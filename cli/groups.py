@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
+# Docker's other words for commands; they work, and are not listed. `stack` has more.
+ALIASES = {"list": "ls", "remove": "rm"}
+
+
 class Lazy(NamedTuple):
     """Where a command is, and what the list of commands says about it."""
 
@@ -73,9 +77,16 @@ class Group(click.Group):
 
     command_class = Command
 
-    def __init__(self, *args: Any, lazy: Mapping[str, Lazy] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, Lazy] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy or {})
+        self.aliases = ALIASES | dict(aliases or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order they were given."""
@@ -83,6 +94,8 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`; None when there is no such command."""
+        if cmd_name not in self.lazy and cmd_name not in self.commands:
+            cmd_name = self.aliases.get(cmd_name, cmd_name)
         entry = self.lazy.get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from flota.cli.completing import one_of
+from flota.cli.failures import BadFlag
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,6 +102,18 @@ def _standstill(ctx: click.Context, param: click.Parameter, text: str) -> float 
     from flota.stacks.units import NANO, parse_duration
 
     return (read_flag("timeout", parse_duration, text) / NANO) or None
+
+
+def refused_option(name: str, why: str, is_flag: bool = False) -> Callable[[F], F]:
+    """A flag of Docker's that does nothing here: whoever gives it is told why, rather than that it is unknown."""
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: object) -> None:
+        if value:
+            raise BadFlag(f"{name} is not supported: {why}")
+
+    return click.option(
+        name, is_flag=is_flag, expose_value=False, callback=refuse, help=f"Not supported: {why}.", hidden=True
+    )
 
 
 def label_option(function: F) -> F:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flota.cli.failures import BadFlag
+from flota.cli.options import refused_option
 
 if TYPE_CHECKING:
     from flota.v1.specs_pb2 import ClusterSpec
@@ -54,6 +55,7 @@ def cluster_options(function: F) -> F:
         click.option("--task-history-limit", type=int, help="Old tasks kept per slot (5; -1 = all)."),
         click.option("--cert-expiry", metavar="DURATION", help="Life of the nodes' certificates (2160h0m0s)."),
         click.option("--dispatcher-heartbeat", metavar="DURATION", help="Between heartbeats of a node (1s)."),
+        refused_option("--external-ca", "the managers issue all certificates themselves"),
         click.option("--snapshot-interval", type=int, help="Raft entries between snapshots (10000)."),
         click.option("--max-snapshots", type=int, help="Old Raft snapshots kept beside the newest (0)."),
         click.option(

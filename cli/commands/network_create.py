@@ -9,7 +9,7 @@ import click
 
 from flota.cli.failures import BadFlag
 from flota.cli.groups import Command
-from flota.cli.options import label_option, result_format_option
+from flota.cli.options import label_option, refused_option, result_format_option
 from flota.cli.session import Session, talks
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 @click.option("--internal", is_flag=True, help="No way out of the network.")
 @click.option("--ingress", is_flag=True, help="The network of published ports.")
 @click.option("--ipv6", is_flag=True, help="IPv6 addresses, too.")
+@refused_option("--config-from", "there are no networks that are only configuration")
+@refused_option("--config-only", "there are no networks that are only configuration", is_flag=True)
+@refused_option("--ipam-opt", "the managers give out addresses, and have no options for that")
+@click.option("--ipam-driver", type=click.Choice(["default"]), expose_value=False, hidden=True)
 @click.option("--scope", type=click.Choice(["swarm"]), help="Only for Docker's sake: there is no other.")
 @result_format_option
 @click.argument("name")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -98,27 +98,50 @@ def _row(network: Network, use: str, no_trunc: bool) -> dict[str, str]:
 
 @click.command(
     cls=Command,
-    examples=["flota network inspect backend", "flota network inspect --format '{{.IPAM.Config}}' backend"],
+    examples=[
+        "flota network inspect backend",
+        "flota network inspect --format '{{.IPAM.Config}}' backend",
+        "flota network inspect --verbose backend | jq '.[0].Services'",
+    ],
 )
 @inspect_format_option
+@click.option("-v", "--verbose", is_flag=True, help="Also the services on it, with the addresses of their tasks.")
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=completing.networks)
 @talks
-async def inspect(session: Session, networks: tuple[str, ...], form: str | None) -> None:
+async def inspect(session: Session, networks: tuple[str, ...], form: str | None, verbose: bool) -> None:
     """Show networks as JSON in the shape of Docker's API."""
     from flota.gateway.translation import shown as docker_api
 
-    await inspect_each(session, networks, lookup.network, docker_api.network, form)
+    if not verbose:
+        await inspect_each(session, networks, lookup.network, docker_api.network, form)
+        return
+    from flota.v1.control_pb2 import ListServicesRequest, ListTasksRequest
+    from flota.v1.task_states import is_wanted
+
+    services = (await session.control.ListServices(ListServicesRequest())).services
+    tasks = [task for task in (await session.control.ListTasks(ListTasksRequest())).tasks if is_wanted(task)]
+
+    def shape(network: Network) -> dict[str, Any]:
+        return docker_api.network(network) | {"Services": docker_api.network_services(network, services, tasks)}
+
+    await inspect_each(session, networks, lookup.network, shape, form)
 
 
-@click.command(cls=Command, examples=["flota network rm backend"])
+@click.command(cls=Command, examples=["flota network rm backend", "flota network rm --force old older"])
+@click.option("-f", "--force", is_flag=True, help="They need not be there.")
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=completing.networks)
 @talks
-async def rm(session: Session, networks: tuple[str, ...]) -> None:
+async def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
     """Remove networks that no service is on."""
     from flota.v1.control_pb2 import RemoveNetworkRequest
 
     async def remove(wanted: str) -> None:
-        found = await lookup.network(session, wanted)
+        try:
+            found = await lookup.network(session, wanted)
+        except lookup.Missing:
+            if not force:
+                raise
+            return
         await session.control.RemoveNetwork(RemoveNetworkRequest(network_id=found.id))
 
     await remove_each(session, networks, remove)

@@ -13,6 +13,7 @@ from flota.cli.options import (
     label_option,
     pretty_option,
     quiet_option,
+    refused_option,
     result_format_option,
 )
 from flota.cli.session import Session, talks
@@ -35,6 +36,7 @@ def secret() -> None:
     ],
 )
 @label_option
+@refused_option("--driver", "secrets are kept by the managers")
 @click.option("--template-driver", metavar="DRIVER", default="", help="golang: templates in it are filled in.")
 @result_format_option
 @click.argument("name")

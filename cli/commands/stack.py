@@ -21,6 +21,6 @@ _LAZY = {
 }
 
 
-@click.group(cls=Group, lazy=_LAZY)
+@click.group(cls=Group, lazy=_LAZY, aliases={"up": "deploy", "down": "rm"})
 def stack() -> None:
     """Deploy applications from Compose files."""

@@ -9,7 +9,7 @@ import click
 
 from flota.cli import completing
 from flota.cli.completing import one_of
-from flota.cli.options import detach_option, quiet_option, result_format_option, timeout_option
+from flota.cli.options import detach_option, quiet_option, refused_option, result_format_option, timeout_option
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -146,6 +146,7 @@ def _common() -> list[Decorator]:
             is_flag=True,
             help="Leave the tag as it is: do not ask the registry for the image's digest.",
         ),
+        refused_option("--credential-spec", "only Windows has it"),
         quiet_option("Do not show progress."),
         detach_option,
         timeout_option,

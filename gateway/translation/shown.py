@@ -6,7 +6,7 @@ Only translates; what flota has and Docker has not is added under names of the s
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flota.gateway.translation.shapes import Json, driver, head, named, some
 from flota.gateway.translation.shown_spec import (
@@ -262,6 +262,26 @@ def endpoints(network: objects.Network, tasks: Iterable[objects.Task]) -> Json:
         for each in task.networks
         if each.network_id == network.id
     }
+
+
+def network_services(
+    network: objects.Network, services: Sequence[objects.Service], tasks: Iterable[objects.Task]
+) -> Json:
+    """Services of GET /networks/{id}?verbose=true: who is on the network, with the addresses of their tasks."""
+    made: dict[str, Json] = {}
+    for service in services:
+        addresses = {each.network_id: each.address.partition("/")[0] for each in service.endpoint.virtual_ips}
+        if network.id in addresses or any(each.target == network.id for each in service.spec.task.networks):
+            made[service.id] = {"VIP": addresses.get(network.id, ""), "Ports": [], "LocalLBIndex": 0, "Tasks": []}
+    for task in tasks:
+        for each in task.networks:
+            if each.network_id == network.id and each.addresses and task.service_id in made:
+                address = each.addresses[0].partition("/")[0]
+                made[task.service_id]["Tasks"].append(
+                    {"Name": task_name(task), "EndpointID": "", "EndpointIP": address}
+                )
+    names = {service.id: service.spec.annotations.name for service in services}
+    return {names[id]: entry for id, entry in made.items()}
 
 
 def secret(secret: objects.Secret) -> Json:

@@ -183,6 +183,42 @@ def test_help_is_what_one_gets_without_a_command(argv: list[str], flota: Flota) 
     assert done.out.startswith("Usage: flota")
 
 
+@pytest.mark.parametrize(
+    ("alias", "command"),
+    [
+        ("service list", "service ls"),
+        ("secret remove", "secret rm"),
+        ("stack up", "stack deploy"),
+        ("stack down", "stack rm"),
+    ],
+)
+def test_dockers_other_words_for_commands(alias: str, command: str, flota: Flota) -> None:
+    word, name = alias.split()[1], command.split()[1]
+    assert flota(*alias.split(), "--help").out == flota(*command.split(), "--help").out.replace(
+        f" {name} [", f" {word} [", 1
+    )
+    listed = flota(alias.split()[0], "--help").out
+    assert f"  {word} " not in listed
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["swarm", "init", "--external-ca", "protocol=cfssl,url=https://ca"],
+        ["swarm", "ca", "--rotate"],
+        ["secret", "create", "--driver", "vault", "key", "-"],
+        ["network", "create", "--config-only", "n"],
+        ["service", "create", "--credential-spec", "file://x", "busybox"],
+    ],
+    ids=lambda argv: argv[2],
+)
+def test_dockers_flags_that_do_nothing_here_say_why(argv: list[str], flota: Flota) -> None:
+    done = flota(*argv)
+    assert (done.status, done.out) == (125, "")
+    assert done.err.startswith(f"flota: {argv[2]} is not supported: ")
+    assert done.err.count("\n") == 1
+
+
 def test_help_imports_neither_grpc_nor_protobuf() -> None:
     """In a process of its own: all helps one after the other, and what they imported."""
     code = """
@@ -308,8 +344,17 @@ echo "${COMPREPLY[@]}"
 """
 FISH = "flota completion fish | source; complete -C 'flota service rm w'"
 
+# Instead of zsh's own, a compadd that prints what it is given.
+ZSH = """
+compdef() { }
+compadd() { print -r -- ${(P)@[-1]} }
+source <(flota completion zsh)
+words=(flota service rm w) CURRENT=4
+_flota_completion
+"""
 
-@pytest.mark.parametrize(("shell", "script"), [("bash", BASH), ("fish", FISH)])
+
+@pytest.mark.parametrize(("shell", "script"), [("bash", BASH), ("fish", FISH), ("zsh", ZSH)])
 def test_a_real_shell_completes_names(shell: str, script: str, swarm: Daemon, flota: Flota) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")

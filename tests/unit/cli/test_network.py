@@ -51,6 +51,22 @@ def test_ls_and_rm(swarm: Daemon, flota: Flota) -> None:
     )
 
 
+def test_who_is_on_a_network(working: Daemon, flota: Flota) -> None:
+    flota("network", "create", "backend")
+    flota("service", "create", "-q", "--name", "web", "--replicas", "2", "--network", "backend", "busybox")
+    flota("service", "create", "-d", "--name", "other", "busybox")
+    (shape,) = json.loads(flota("network", "inspect", "--verbose", "backend").out)
+    assert list(shape["Services"]) == ["web"]
+    tasks = shape["Services"]["web"]["Tasks"]
+    assert sorted(task["Name"].rpartition(".")[0] for task in tasks) == ["web.1", "web.2"]
+    assert all(task["EndpointIP"].count(".") == 3 for task in tasks)
+
+
+def test_a_network_that_need_not_be_there(swarm: Daemon, flota: Flota) -> None:
+    assert flota("network", "rm", "--force", "nope").status == 0
+    assert flota("network", "rm", "nope").status == 1
+
+
 def test_a_network_in_use_stays(swarm: Daemon, flota: Flota) -> None:
     flota("network", "create", "backend")
     flota("service", "create", "-d", "--name", "web", "--network", "backend", "busybox")
