@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from flota.cli import completing, lookup
@@ -9,6 +11,9 @@ from flota.cli.groups import Command
 from flota.cli.inspection import inspect_each
 from flota.cli.options import inspect_format_option, pretty_option
 from flota.cli.session import Session, talks
+
+if TYPE_CHECKING:
+    from flota.v1.objects_pb2 import Service
 
 
 @click.command(
@@ -30,11 +35,19 @@ async def inspect(session: Session, services: tuple[str, ...], form: str | None,
     if not pretty:
         await inspect_each(session, services, lookup.service, docker_api.service, form)
         return
-    from flota.cli.output.pretty_service import pretty_service
-    from flota.v1.control_pb2 import ListNetworksRequest
+    import asyncio
 
-    answer = await session.control.ListNetworks(ListNetworksRequest())
-    names = {network.id: network.spec.annotations.name for network in answer.networks}
-    await inspect_each(
-        session, services, lookup.service, docker_api.service, form, lambda service: pretty_service(service, names)
+    from flota.cli.output.pretty_service import pretty_service
+    from flota.v1.control_pb2 import ListNetworksRequest, ListServiceStatusesRequest
+
+    networks, answer = await asyncio.gather(
+        session.control.ListNetworks(ListNetworksRequest()),
+        session.control.ListServiceStatuses(ListServiceStatusesRequest()),
     )
+    names = {network.id: network.spec.annotations.name for network in networks.networks}
+    updated = {status.service_id: status.updated_tasks for status in answer.statuses}
+
+    def lines(service: Service) -> str:
+        return pretty_service(service, names, updated.get(service.id, 0))
+
+    await inspect_each(session, services, lookup.service, docker_api.service, form, lines)

@@ -17,6 +17,7 @@ from flota.v1.types_pb2 import (
     EndpointSpec,
     HealthConfig,
     Mount,
+    PlacementStrategy,
     PortConfig,
     RebalancePolicy,
     Resources,
@@ -25,9 +26,11 @@ from flota.v1.types_pb2 import (
     UpdateStatus,
 )
 
+_DONE = (UpdateStatus.STATE_COMPLETED, UpdateStatus.STATE_ROLLBACK_COMPLETED)
 
-def pretty_service(service: Service, networks: Mapping[str, str]) -> str:
-    """The lines; `networks` maps ids to names."""
+
+def pretty_service(service: Service, networks: Mapping[str, str], updated: int = 0) -> str:
+    """The lines; `networks` maps ids to names, `updated` tasks are what the service's spec says now."""
     spec, lines = service.spec, Lines()
     lines.field("ID", service.id)
     lines.field("Name", spec.annotations.name)
@@ -44,7 +47,7 @@ def pretty_service(service: Service, networks: Mapping[str, str]) -> str:
     lines.some("Waits For", service.waits_for)
     if spec.rebalance:
         lines.field("Rebalance", word(RebalancePolicy.Name(spec.rebalance), "REBALANCE_POLICY_", "-"))
-    _update_status(lines, service.update_status)
+    _update_status(lines, service, updated)
     _placement(lines, spec.task)
     _restart(lines, spec.task.restart)
     if spec.HasField("update"):
@@ -64,7 +67,8 @@ def pretty_service(service: Service, networks: Mapping[str, str]) -> str:
     return str(lines)
 
 
-def _update_status(lines: Lines, status: UpdateStatus) -> None:
+def _update_status(lines: Lines, service: Service, updated: int) -> None:
+    status = service.update_status
     if not status.state:
         return
     lines.title("UpdateStatus")
@@ -74,6 +78,9 @@ def _update_status(lines: Lines, status: UpdateStatus) -> None:
     if status.HasField("completed_at"):
         lines.field("Completed", since(status.completed_at), 1)
     lines.some("Message", status.message, 1)
+    if status.state not in _DONE:
+        of = f" of {service.spec.replicated.replicas}" if service.spec.HasField("replicated") else ""
+        lines.field("Progress", f"{updated}{of} tasks are up to date", 1)
 
 
 def _placement(lines: Lines, task: TaskSpec) -> None:
@@ -83,6 +90,8 @@ def _placement(lines: Lines, task: TaskSpec) -> None:
     preferences = " ".join(f"spread={each.spread.descriptor}" for each in placement.preferences)
     lines.some("Preferences", f"[{preferences}]" if preferences else "", 1)
     lines.some("Max Replicas Per Node", placement.max_replicas, 1)
+    if placement.strategy:
+        lines.field("Strategy", word(PlacementStrategy.Name(placement.strategy), "PLACEMENT_STRATEGY_"), 1)
 
 
 def _restart(lines: Lines, restart: RestartPolicy) -> None:
@@ -181,3 +190,5 @@ def _health(lines: Lines, check: HealthConfig) -> None:
             shown = capital("".join(part.title() for part in name.split("_")))
             lines.field(shown, format_duration(nanoseconds_of(getattr(check, name))), 1)
     lines.some("Retries", check.retries, 1)
+    if check.action == HealthConfig.ACTION_UNREADY:
+        lines.field("Action", "unready", 1)

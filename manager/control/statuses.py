@@ -7,6 +7,7 @@ For a job these are the tasks of its current run that are under way; what has co
 from collections.abc import Iterable
 
 from flota.manager.control.service_rules import mode_of
+from flota.manager.orchestrator.tasks import is_dirty
 from flota.v1.control_pb2 import ServiceStatus
 from flota.v1.objects_pb2 import Service, Task
 from flota.v1.types_pb2 import TaskState
@@ -17,10 +18,12 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
     mode = mode_of(service.spec)
     job = mode in ("replicated_job", "global_job")
     iteration = service.job_status.iteration.index
-    running = completed = 0
+    running = completed = updated = 0
     # By node: a global service's task and the one that takes its place are one.
     places: set[str] = set()
     under_way = 0
+    # By spec version: tasks that were made from the same one are alike.
+    outdated: dict[int, bool] = {}
     for task in tasks:
         if job and task.job_iteration.index != iteration:
             continue
@@ -28,6 +31,10 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
         wanted = task.desired_state <= TaskState.TASK_STATE_COMPLETE
         if wanted and state == TaskState.TASK_STATE_RUNNING:
             running += 1
+            version = task.spec_version.index
+            if version not in outdated:
+                outdated[version] = is_dirty(service, task, None)
+            updated += not outdated[version]
         if job and state == TaskState.TASK_STATE_COMPLETE:
             completed += 1
         if wanted and state < TaskState.TASK_STATE_COMPLETE:
@@ -43,4 +50,10 @@ def status_of(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
             desired = len(places)
         case _:
             desired = under_way
-    return ServiceStatus(service_id=service.id, desired_tasks=desired, running_tasks=running, completed_tasks=completed)
+    return ServiceStatus(
+        service_id=service.id,
+        desired_tasks=desired,
+        running_tasks=running,
+        completed_tasks=completed,
+        updated_tasks=updated,
+    )

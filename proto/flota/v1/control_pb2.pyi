@@ -585,11 +585,14 @@ class ServiceStatus(_message.Message):
     DESIRED_TASKS_FIELD_NUMBER: _builtins.int
     RUNNING_TASKS_FIELD_NUMBER: _builtins.int
     COMPLETED_TASKS_FIELD_NUMBER: _builtins.int
+    UPDATED_TASKS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     desired_tasks: _builtins.int
     """Tasks that shall run (of a job: those of its current run that are under way), that run, that have completed."""
     running_tasks: _builtins.int
     completed_tasks: _builtins.int
+    updated_tasks: _builtins.int
+    """Those of the running ones that are what the service's spec says now: how far an update has got."""
     def __init__(
         self,
         *,
@@ -597,10 +600,11 @@ class ServiceStatus(_message.Message):
         desired_tasks: _builtins.int = ...,
         running_tasks: _builtins.int = ...,
         completed_tasks: _builtins.int = ...,
+        updated_tasks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_tasks", b"completed_tasks", "desired_tasks", b"desired_tasks", "running_tasks", b"running_tasks", "service_id", b"service_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_tasks", b"completed_tasks", "desired_tasks", b"desired_tasks", "running_tasks", b"running_tasks", "service_id", b"service_id", "updated_tasks", b"updated_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

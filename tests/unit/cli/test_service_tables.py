@@ -2,7 +2,8 @@
 
 import json
 
-from flota.v1.types_pb2 import PortConfig, TaskState
+from flota.v1.objects_pb2 import Service
+from flota.v1.types_pb2 import PortConfig, TaskState, UpdateStatus
 from tests.unit.cli.conftest import Flota
 from tests.unit.cli.daemon import Daemon
 
@@ -118,3 +119,25 @@ def test_service_ps_of_several_services_tells_which_one_there_is_not(swarm: Daem
     assert flota("service", "ps", "--no-resolve", "--format", "{{.Name}} {{.Node}}", "web").lines == [
         f"{service}.1 {node}"
     ]
+
+
+def test_inspect_pretty_shows_how_far_an_update_has_got(swarm: Daemon, flota: Flota) -> None:
+    create(flota, "--name", "web", "--replicas", "3", "--strategy", "binpack", "--reserve-cpu", "1", "busybox:1")
+    swarm.run(swarm.cluster.add_task("web", 1, "m1"))
+    swarm.run(swarm.cluster.add_task("web", 2, "m1"))
+    flota("service", "update", "--detach", "--image", "busybox:2", "web")
+    updating = Service()
+    updating.CopyFrom(swarm.cluster.service("web"))
+    updating.update_status.state = UpdateStatus.STATE_UPDATING
+    updating.update_status.message = "update in progress"
+    swarm.run(swarm.cluster.put(updating))
+    swarm.run(swarm.cluster.add_task("web", 3, "m1"))
+    pretty = flota("service", "inspect", "--pretty", "web").lines
+    assert pretty[pretty.index(" Message:               update in progress") + 1] == (
+        " Progress:              1 of 3 tasks are up to date"
+    )
+    assert " Strategy:              binpack" in pretty
+    updating.CopyFrom(swarm.cluster.service("web"))
+    updating.update_status.state = UpdateStatus.STATE_COMPLETED
+    swarm.run(swarm.cluster.put(updating))
+    assert not any("Progress" in line for line in flota("service", "inspect", "--pretty", "web").lines)
