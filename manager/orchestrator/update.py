@@ -5,7 +5,8 @@ was first seen running. A slot has been "touched" by the update in progress when
 version made since the update began; the first such task says how the slot went.
 
 - A touched slot is busy until its first new task runs (or has ended), and then for the configured delay. At most
-  `parallelism` slots are busy at once.
+  `parallelism` slots are busy at once. Slots where nothing runs come first, so that a newer spec, which supersedes an
+  update in progress, takes over the slots where that one was at work before it touches others.
 - stop-first: the new task is wanted READY and replaces the old one, which is wanted SHUTDOWN; the restart rules start
   it when the old one has stopped. start-first: the new one is wanted RUNNING; the old one goes when it runs.
 - A first new task that ends within `monitor` of running is a failure. More failures than `max_failure_ratio` of the
@@ -106,8 +107,10 @@ def decide(service: Service, live: list[Slot], at_rest: list[Slot], world: World
     if world.held and state != UpdateStatus.STATE_ROLLBACK_STARTED:
         free = 0
     resting = {slot.key for slot in at_rest}
-    for slot in dirty:
+    for slot in sorted(dirty, key=_serves):
         if slot.key not in resting:
+            if not _serves(slot) and slot.key not in busy:
+                free -= 1
             continue
         clean = _best_clean(service, slot, world)
         if clean is not None:
@@ -170,6 +173,11 @@ def _had_no_node(first: Task, world: World) -> bool:
     return old is not None and not old.node_id and first.status.state == TaskState.TASK_STATE_PENDING
 
 
+def _serves(slot: Slot) -> bool:
+    """Whether the slot has a running task; if not, an update that was superseded may have been at work there."""
+    return any(task.status.state == task.desired_state == TaskState.TASK_STATE_RUNNING for task in slot.live)
+
+
 def _best_clean(service: Service, slot: Slot, world: World) -> Task | None:
     clean = [
         task
@@ -206,8 +214,8 @@ def _replace(service: Service, slot: Slot, plan: Plan, world: World) -> Group:
         wanted(task, TaskState.TASK_STATE_SHUTDOWN, world.now, f"replaced by {short(new.id)}: {versions}", UPDATE)
         for task in slot.live
         if task.desired_state < TaskState.TASK_STATE_SHUTDOWN
-        # What has no node serves nobody: start-first need not keep it.
-        and (not plan.start_first or task.status.state < TaskState.TASK_STATE_ASSIGNED)
+        # Start-first keeps one, if it can serve anybody: not what has no node, nor what an earlier update had begun.
+        and (not plan.start_first or task is not old or task.status.state < TaskState.TASK_STATE_ASSIGNED)
     ]
     return group
 

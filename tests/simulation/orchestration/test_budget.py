@@ -72,7 +72,9 @@ class Budget:
 
 async def story(seed: int) -> None:
     rng = Random(seed * 31 + 7)
-    async with World(seed, Faults(step=(0.01, 1.0), stop=(0.01, 3.0))).alive(4) as world:
+    world = World(seed, Faults(step=(0.01, 1.0), stop=(0.01, 3.0)))
+    world.ledger.latency, world.ledger.fails = (0.001, 0.02), 0.02
+    async with world.alive(4):
         ids = [await world.create(service(rng, name, name == "first")) for name in ("first", "second")]
         await world.until(lambda: all(len(world.up(id)) == REPLICAS for id in ids))
         budget = Budget(world, *ids)

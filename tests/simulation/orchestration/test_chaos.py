@@ -28,6 +28,7 @@ from tests.simulation.orchestration.world import Faults, World
 from tests.simulation.virtual_time import run
 
 SEEDS = range(int(os.environ.get("FLOTA_SEEDS", "25")))
+GIB = 1 << 30
 ZONES = ("east", "west", "north")
 
 
@@ -45,12 +46,17 @@ def some_spec(rng: Random, number: int, network_id: str) -> ServiceSpec:
         task.placement.preferences.add().spread.descriptor = "node.labels.zone"
     if rng.random() < 0.4:
         task.resources.reservations.nano_cpus = rng.choice([500_000_000, 10**9])
+    if rng.random() < 0.3:
+        task.resources.reservations.memory_bytes = rng.choice([1, 2]) * GIB
+    if rng.random() < 0.15:
+        task.resources.reservations.generic.add(kind="gpu", count=1)
     if rng.random() < 0.2:
         spec.endpoint.ports.add(target_port=80, published_port=8000 + number, publish_mode=rng.choice([0, 1]))
     if rng.random() < 0.25:
         getattr(spec, "global").SetInParent()
     else:
         spec.replicated.replicas = rng.randint(0, 8)
+        task.placement.max_replicas = rng.choice([0, 0, 0, 2])
     for config in (spec.update, spec.rollback):
         config.parallelism = rng.randint(0, 3)
         config.delay.FromMilliseconds(rng.choice([0, 0, 1500]))
@@ -156,6 +162,7 @@ class Chaos:
         """The faults stop: all nodes are there and take tasks, paused updates are begun again."""
         world = self.world
         world.faults = Faults(step=world.faults.step, stop=world.faults.stop)
+        world.ledger.fails = 0.0
         for node in list(world.store.nodes):
             if node.status.state == NodeState.NODE_STATE_DOWN:
                 await world.revive(node.id)
@@ -198,7 +205,9 @@ def converged(world: World, service: Service) -> bool:
 
 async def storm(seed: int) -> None:
     faults = Faults(refuses=0.05, crash_after=40.0)
-    async with World(seed, faults).alive(5, cpus=6) as world:
+    world = World(seed, faults)
+    world.ledger.latency, world.ledger.fails = (0.001, 0.02), 0.02
+    async with world.alive(5, cpus=6, memory=8 * GIB):
         chaos = Chaos(world)
         for _ in range(60):
             await chaos.act()
@@ -230,7 +239,7 @@ async def storm(seed: int) -> None:
         # Never more containers than slots, but for start-first.
         for service in world.store.services:
             if service.spec.HasField("replicated") and service.spec.update.order == UpdateConfig.ORDER_STOP_FIRST:
-                assert world.most_running[service.id] <= 10
+                assert world.rules.most_running[service.id] <= 10
 
 
 @pytest.mark.parametrize("seed", SEEDS)

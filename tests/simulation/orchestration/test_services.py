@@ -258,7 +258,7 @@ def test_a_rolling_update_replaces_all_and_never_runs_more_or_fewer_than_it_may(
             assert len(world.up(web_id)) == 6
             # Three rounds of two with two delays between, and the monitor afterwards.
             assert world.clock.now() - began >= 2 * 3 + 5
-            assert world.most_running[web_id] == 6
+            assert world.rules.most_running[web_id] == 6
 
     run(story())
 

@@ -1,25 +1,26 @@
 """A cluster without containers: the real store and leader loops, and agents that drive tasks as workers would.
 
 Agents are seeded: how long each step takes, what fails, when a node dies or comes back. After every committed
-transaction the rules that must always hold are checked.
+transaction the rules that must always hold are checked (rules.py).
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from random import Random
 
 from flota.manager.clock import timestamp
-from flota.manager.constraint import node_fits
 from flota.manager.orchestrator.leader import LeaderLoop, leader_loops
-from flota.manager.store import LocalProposer, Store, Transaction
+from flota.manager.store import Store, Transaction
 from flota.v1.ids import new_id
 from flota.v1.objects_pb2 import Cluster, Network, Node, Service, Task
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import NodeAvailability, NodeState, PortConfig, TaskState, UpdateConfig, UpdateStatus
+from flota.v1.types_pb2 import NodeAvailability, NodeState, TaskState, UpdateStatus
+from tests.simulation.orchestration.ledger import BY_LEADER, Ledger
+from tests.simulation.orchestration.rules import Rules
 from tests.simulation.virtual_time import VirtualClock
 
 RUNNING = TaskState.TASK_STATE_RUNNING
@@ -170,10 +171,6 @@ class Agent:
         await self.world.store.update(change)
 
 
-class BrokenRule(AssertionError):
-    """A rule that must hold at every step did not."""
-
-
 @dataclass
 class World:
     """Everything of one simulation."""
@@ -185,11 +182,12 @@ class World:
         self.rng = Random(self.seed)
         self.clock = VirtualClock()
         self.store = Store(self.clock)
-        LocalProposer(self.store)
         self.agents: dict[str, Agent] = {}
+        self.rules = Rules(self)
+        self.ledger = Ledger(self.store, Random(self.seed + 1), self.rules.check)
+        # Since when the leader leads (virtual seconds); None = there is none.
+        self.leader_since: float | None = None
         self.crashing: Callable[[Task], float | None] = self._by_chance
-        self.most_running: Counter[str] = Counter()
-        self.moved: list[str] = []
 
     # What tasks do.
 
@@ -216,6 +214,7 @@ class World:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._loops: list[asyncio.Task[None]] = []
+            ledger = group.create_task(self.ledger.run(), name="ledger")
             await self.store.update(lambda tx: tx.create(self._cluster()))
             self.network = Network(id=new_id(self.rng))
             self.network.spec.annotations.name = "flota"
@@ -225,7 +224,6 @@ class World:
             ingress.spec.ingress = True
             ingress.spec.ipam.add(subnet="10.200.0.0/16")
             await self.store.update(lambda tx: tx.create(ingress))
-            watcher = group.create_task(self._watch_rules())
             for _ in range(nodes):
                 await self.add_node(cpus=cpus, memory=memory)
             self.start_leader()
@@ -233,19 +231,23 @@ class World:
                 yield self
             finally:
                 self.stop_leader()
-                watcher.cancel()
+                ledger.cancel()
                 for agent in self._agent_tasks:
                     agent.cancel()
 
     def start_leader(self) -> None:
         """A manager becomes leader: fresh loops over the store as it is."""
+        context = copy_context()
+        context.run(BY_LEADER.set, True)
+        self.leader_since = self.clock.now()
         self._loops = [
-            self._group.create_task(loop.run(), name=loop.name)
+            self._group.create_task(loop.run(), name=loop.name, context=context)
             for loop in leader_loops(self.store, self.clock, self.rng)
         ]
 
     def stop_leader(self) -> None:
         """Leadership is lost, wherever the loops are."""
+        self.leader_since = None
         for loop in self._loops:
             loop.cancel()
 
@@ -269,6 +271,7 @@ class World:
         node.description.platform.architecture = "x86_64"
         node.description.resources.nano_cpus = cpus * 10**9
         node.description.resources.memory_bytes = memory
+        node.description.resources.generic.add(kind="gpu", count=2)
         await self.store.update(lambda tx: tx.create(node))
         agent = Agent(self, node.id)
         self.agents[node.id] = agent
@@ -315,10 +318,8 @@ class World:
         service = Service(id=new_id(self.rng), spec=spec)
         if spec.WhichOneof("mode") in ("replicated_job", "global_job"):
             service.job_status.iteration.index = 0
+        service.spec_version.index = self.store.index + 1
         await self.store.update(lambda tx: tx.create(service))
-        stored = self.store.services.get(service.id)
-        assert stored is not None
-        await self.change(service.id, lambda changed: setattr(changed.spec_version, "index", stored.meta.version.index))
         return service.id
 
     async def change(self, service_id: str, change: Callable[[Service], None]) -> None:
@@ -406,79 +407,3 @@ class World:
         ]
         states = [f"{s.spec.annotations.name}: {s.update_status.message}" for s in self.store.services]
         return "\n".join(states + lines)
-
-    # Rules that hold at every step.
-
-    async def _watch_rules(self) -> None:
-        with self.store.watch() as changes:
-            async for _ in changes:
-                changes.drain()
-                self.check()
-
-    def check(self) -> None:
-        """All rules; raises BrokenRule."""
-        self._check_running()
-        self._check_placement()
-        self._check_addresses()
-
-    def _check_running(self) -> None:
-        """Never two containers of one slot of a stop-first service on nodes that live."""
-        containers: Counter[tuple[str, int | str]] = Counter()
-        for agent in self.agents.values():
-            if not agent.alive:
-                continue
-            for task_id in agent.running:
-                task = self.store.tasks.get(task_id)
-                if task is None or task.status.state == TaskState.TASK_STATE_REJECTED:
-                    continue
-                service = self.store.services.get(task.service_id)
-                start_first = UpdateConfig.ORDER_START_FIRST
-                if service is None or start_first in (service.spec.update.order, service.spec.rollback.order):
-                    continue
-                if task.moves and any(task.replaces in other.running for other in self.agents.values()):
-                    # Both run until the new one has taken over: that is what a move is.
-                    continue
-                containers[task.service_id, task.slot or task.node_id] += 1
-                if containers[task.service_id, task.slot or task.node_id] > 1:
-                    raise BrokenRule(f"two running in slot {task.slot or task.node_id}\n{self.picture()}")
-        for service in self.store.services:
-            self.most_running[service.id] = max(
-                self.most_running[service.id], sum(n for (s, _), n in containers.items() if s == service.id)
-            )
-
-    def _check_placement(self) -> None:
-        """Constraints and reservations, of what is wanted on nodes that live. Eviction takes one more transaction."""
-        for node in self.store.nodes:
-            cpus = node.description.resources.nano_cpus
-            ports: Counter[tuple[int, int]] = Counter()
-            for task in self.store.tasks.by("node", node.id):
-                if not TaskState.TASK_STATE_ASSIGNED <= task.status.state <= RUNNING:
-                    continue
-                cpus -= task.spec.resources.reservations.nano_cpus
-                for port in task.endpoint.ports:
-                    if port.publish_mode == PortConfig.PUBLISH_MODE_HOST:
-                        ports[port.protocol, port.published_port] += 1
-                if (
-                    task.status.state == TaskState.TASK_STATE_ASSIGNED
-                    and not node_fits(task.spec.placement.constraints, node)
-                    and task.meta.version.index > node.meta.version.index
-                ):
-                    raise BrokenRule(f"task {task.id} was put where its constraints fail\n{self.picture()}")
-            if cpus < 0:
-                raise BrokenRule(f"node {node.id} is overcommitted by {-cpus} nano CPUs\n{self.picture()}")
-            if any(count > 1 for count in ports.values()):
-                raise BrokenRule(f"a host port is used twice on {node.id}\n{self.picture()}")
-
-    def _check_addresses(self) -> None:
-        seen: dict[tuple[str, str], str] = {}
-        for service in self.store.services:
-            for vip in service.endpoint.virtual_ips:
-                seen[vip.network_id, vip.address] = service.id
-        for task in self.store.tasks:
-            if is_terminal(task):
-                continue
-            for attachment in task.networks:
-                for address in attachment.addresses:
-                    other = seen.setdefault((attachment.network_id, address), task.id)
-                    if other != task.id:
-                        raise BrokenRule(f"{address} belongs to {other} and {task.id}\n{self.picture()}")

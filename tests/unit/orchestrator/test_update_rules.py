@@ -6,7 +6,7 @@ from flota.manager.orchestrator.tasks import is_dirty
 from flota.manager.orchestrator.update import Plan
 from flota.v1.objects_pb2 import Service
 from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import UpdateConfig, UpdateStatus
+from flota.v1.types_pb2 import TaskState, UpdateConfig, UpdateStatus
 from tests.unit.orchestrator.tables import FAILED, READY, RUNNING, SHUTDOWN, Tables
 
 PAUSE, CONTINUE, ROLLBACK = (
@@ -234,6 +234,31 @@ def test_a_newer_spec_supersedes_an_update_in_progress() -> None:
     update.image("app:3")
     update.go(seconds=2, rounds=30)
     assert update.new() == ["app:3"] * 3
+
+
+def test_a_newer_spec_takes_over_the_slots_where_nothing_runs_before_it_touches_others() -> None:
+    update = Update(4, parallelism=2)
+    update.image("app:2")
+
+    def under_way() -> set[int]:
+        return {task.slot for task in update.tables.wanted() if task.desired_state == READY}
+
+    while under_way() != {3, 4}:
+        update.go(rounds=1)
+    update.image("app:3")
+    newest = {task.slot for task in update.tables.wanted() if task.spec.container.image == "app:3"}
+    assert newest == {3, 4}, "otherwise four of four would be down, where two are allowed"
+
+
+def test_a_newer_spec_keeps_one_task_in_each_slot_that_starts_first() -> None:
+    update = Update(1, start_first=True)
+    [old] = update.tables.wanted()
+    update.image("app:2")
+    [begun] = [task for task in update.tables.wanted() if task.id != old.id]
+    update.tables.turn(begun, TaskState.TASK_STATE_STARTING)
+    update.image("app:3")
+    assert update.tables.get(begun).desired_state == SHUTDOWN
+    assert sorted(update.new()) == ["app:1", "app:3"]
 
 
 def test_what_makes_a_task_dirty() -> None:
