@@ -200,8 +200,11 @@ def _unpacking(directory: Path) -> dict[str, list[float]]:
     subprocess.run(["tar", "--sort=name", "-C", source, "-cf", whole, "."], check=True)
     subprocess.run(["rm", "-rf", source, layer], check=True)
     rows: dict[str, list[float]] = defaultdict(list)
-    for _ in range(ROUNDS):
-        for row, act in (("unpack", _unpack), ("tar", _tar)):
+    turns = [("unpack", _unpack), ("tar", _tar)]
+    for _ in range(2 * ROUNDS):
+        # Each is as often the first of a round as the other: what the disk still has to do of one would be the next's.
+        turns.reverse()
+        for row, act in turns:
             target = directory / "target"
             target.mkdir()
             subprocess.run(["sync"], check=True)

@@ -6,6 +6,6 @@ the wire to what is mounted:
     receiving   parts ──► a file, compressed ──► plain (compression)
     archives    OCI layout, docker save ──► images for this machine (platforms) and where their layers begin (contents)
     importing   a root file system and instructions (changes) ──► an image
-    layers      what is not there yet, once ──► unpack ──► a directory
+    layers      what is not there yet, once ──► unpack (chunks, attributes, lowers) ──► a directory
     index       what there is ──► index.json;  catalogue: by name, digest, id;  removal: what goes with a name
 """

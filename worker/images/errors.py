@@ -11,6 +11,10 @@ class BadImage(InvalidArgument):
     """What was given is no image that can be stored. The message is for people."""
 
 
+class BadLayer(Exception):
+    """A layer cannot be unpacked; becomes a BadImage. The message is for people and names the entry."""
+
+
 class ImageInUse(FailedPrecondition):
     """Something stands against removing it. The message is for people."""
 

@@ -25,10 +25,10 @@ import structlog
 from flota.rpc.errors import Unavailable
 from flota.worker.images.archives import FoundImage
 from flota.worker.images.compression import Readable, plain
-from flota.worker.images.errors import BadImage
+from flota.worker.images.errors import BadImage, BadLayer
 from flota.worker.images.index import LayerRecord
 from flota.worker.images.metrics import UNPACKED
-from flota.worker.images.unpack import BadLayer, total_size, unpack
+from flota.worker.images.unpack import total_size, unpack
 from flota.worker.runtime import processes
 from flota.worker.runtime.processes import to_the_end
 

@@ -26,18 +26,19 @@ from queue import Queue
 from typing import Any, BinaryIO, TypeVar
 
 from flota.worker.images import recipe
+from flota.worker.images.attributes import chown, copy_attributes, set_time, set_xattr
+from flota.worker.images.chunks import CHUNK, ChunkStream
 from flota.worker.images.compression import Damaged, Readable
 from flota.worker.images.confining import confined
+from flota.worker.images.errors import BadLayer
+from flota.worker.images.lowers import OPAQUE_ATTRIBUTE, find_below
 
-_CHUNK = 1 << 20
 _CHUNKS_AHEAD = 4
 _BLOCK = 512
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 # What union file systems before overlayfs kept for themselves.
 _OTHERS_OWN = ".wh..wh."
-_OPAQUE_ATTRIBUTE = "trusted.overlay.opaque"
-_OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
 _XATTR = "SCHILY.xattr."
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,10 +47,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 _LAST_TIME = 1 << 62
 
 T = TypeVar("T")
-
-
-class BadLayer(Exception):
-    """The layer cannot be unpacked. The message is for people and names the entry."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def unpack(
     sizes: list[int] = []
 
     def take() -> None:
-        stream = _Stream(chunks, recipe.Writer(recipe_file) if recipe_file is not None else None)
+        stream = ChunkStream(chunks, recipe.Writer(recipe_file) if recipe_file is not None else None)
         try:
             with confined(directory, lowers) as below:
                 sizes.append(_Layer(stream, below).unpack())
@@ -90,7 +87,7 @@ def unpack(
     thread.start()
     digest, length = hashlib.sha256(), 0
     try:
-        while not failure and (chunk := tar.read(_CHUNK)):
+        while not failure and (chunk := tar.read(CHUNK)):
             digest.update(chunk)
             length += len(chunk)
             chunks.put(chunk)
@@ -118,80 +115,10 @@ def total_size(directory: Path | str) -> int:
     return total
 
 
-class _Stream:
-    """Chunks from a queue as a file that goes forwards only: what tarfile needs of one, and copying without copies."""
-
-    def __init__(self, chunks: "Queue[bytes | None]", writer: recipe.Writer | None) -> None:
-        self._chunks = chunks
-        self._writer = writer
-        self._now = memoryview(b"")
-        self._at = 0
-        self._before = 0
-        self._ended = False
-        # What was read last.
-        self.last = b""
-
-    def tell(self) -> int:
-        return self._before + self._at
-
-    def seek(self, position: int) -> None:
-        count = position - self.tell()
-        if count < 0:
-            raise BadLayer("its entries overlap")
-        while count > 0 and (part := self._part(count)):
-            count -= len(part)
-            if self._writer is not None:
-                self._writer.data(part)
-
-    def read(self, size: int) -> bytes:
-        self.last = bytes(self._part(size))
-        while len(self.last) < size and (more := self._part(size - len(self.last))):
-            self.last += more
-        if self._writer is not None:
-            self._writer.data(self.last)
-        return self.last
-
-    def copy(self, target: int, path: str, offset: int, size: int) -> None:
-        """Write the next bytes to a file, opened as `target`; what it is called, and where in it they are."""
-        if self._writer is not None:
-            self._writer.content(path, offset, size)
-        while size:
-            part = self._part(size)
-            if not part:
-                raise BadLayer("the archive ends too early")
-            size -= len(part)
-            while part:
-                part = part[os.write(target, part) :]
-
-    def finish(self) -> None:
-        """Whatever is behind the last entry. Raises OSError."""
-        while part := self._part(_CHUNK):
-            if self._writer is not None:
-                self._writer.data(part)
-        if self._writer is not None:
-            self._writer.close()
-
-    def skip_all(self) -> None:
-        """Read to the end: the other side must not be kept waiting."""
-        while self._part(_CHUNK):
-            pass
-
-    def _part(self, size: int) -> memoryview:
-        """Up to so many bytes of what is at hand; none at the end."""
-        if self._at == len(self._now) and not self._ended:
-            chunk = self._chunks.get()
-            self._ended = chunk is None
-            self._before += self._at
-            self._now, self._at = memoryview(chunk or b""), 0
-        part = self._now[self._at : self._at + size]
-        self._at += len(part)
-        return part
-
-
 class _Layer:
     """The layer in the making. All paths are relative to the current directory, which is the thread's root."""
 
-    def __init__(self, stream: _Stream, below: list[int]) -> None:
+    def __init__(self, stream: ChunkStream, below: list[int]) -> None:
         self._stream = stream
         self._below = below
         # Directories that are there, whether made by us or reached through a link.
@@ -221,7 +148,7 @@ class _Layer:
             for path in self._implied:
                 self._inherit(path)
             for path, time in self._times.items():
-                _set_time(path or ".", time)
+                set_time(path or ".", time)
         except OSError as error:
             raise BadLayer(f"directory {path!r}: {error.strerror}") from None
         return total_size(".") if self._replaced else self._size
@@ -312,14 +239,14 @@ class _Layer:
 
     def _dress(self, place: str | int, entry: tarfile.TarInfo) -> None:
         """Owner, mode, extended attributes and time, in this order: a new owner costs set-id bits and capabilities."""
-        _chown(place, entry.uid, entry.gid)
+        chown(place, entry.uid, entry.gid)
         if entry.mode & 0o7000 and not entry.issym():
             os.chmod(place, entry.mode & 0o7777)
         for key, value in entry.pax_headers.items():
             if key.startswith(_XATTR):
-                _set_xattr(place, key.removeprefix(_XATTR), value.encode("utf-8", "surrogateescape"))
+                set_xattr(place, key.removeprefix(_XATTR), value.encode("utf-8", "surrogateescape"))
         if not entry.isdir():
-            _set_time(place, _time(entry))
+            set_time(place, _time(entry))
 
     def _white_out(self, folder: str, base: str) -> None:
         if base == _OPAQUE:
@@ -340,7 +267,7 @@ class _Layer:
                 self._make_opaque(path)
 
     def _make_opaque(self, path: str) -> None:
-        os.setxattr(path or ".", _OPAQUE_ATTRIBUTE, b"y", follow_symlinks=False)
+        os.setxattr(path or ".", OPAQUE_ATTRIBUTE, b"y", follow_symlinks=False)
         self._opaque.add(path)
 
     # Room for entries.
@@ -390,7 +317,7 @@ class _Layer:
 
     def _inherit(self, path: str) -> None:
         """Give a directory without an entry the attributes it has below."""
-        found = self._find_below(path)
+        found = find_below(self._below, path, self._opaque)
         if found is None:
             return
         folder, name = found
@@ -401,13 +328,13 @@ class _Layer:
         finally:
             os.close(folder)
         try:
-            self._times[path] = _copy_attributes(below, path)
+            self._times[path] = copy_attributes(below, path)
         finally:
             os.close(below)
 
     def _copy_from_below(self, target: str, path: str) -> None:
         """A hard link to a file of a lower layer is a copy of it, as it is when overlayfs copies up."""
-        found = self._find_below(target)
+        found = find_below(self._below, target, self._opaque)
         if found is None:
             raise ValueError(f"a hard link to {target!r}, which is not there")
         folder, name = found
@@ -420,41 +347,13 @@ class _Layer:
         try:
             made = self._place(path, lambda: os.open(path, _NEW_FILE, 0o600))
             try:
-                while count := os.copy_file_range(below, made, _CHUNK):
+                while count := os.copy_file_range(below, made, CHUNK):
                     self._size += count
-                _set_time(made, _copy_attributes(below, made))
+                set_time(made, copy_attributes(below, made))
             finally:
                 os.close(made)
         finally:
             os.close(below)
-
-    def _find_below(self, path: str) -> tuple[int, str] | None:
-        """What the layers below show at `path`: a directory, opened for the caller to close, and a name in it."""
-        *folders, base = path.split("/")
-        if any("/".join(folders[:count]) in self._opaque for count in range(len(folders) + 1)) or path in self._opaque:
-            return None
-        for layer in self._below:
-            here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=layer)
-            try:
-                hidden = False
-                for folder in folders:
-                    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-                    os.close(here)
-                    here = inside
-                    hidden = hidden or _is_opaque(here)
-                status = os.lstat(base, dir_fd=here)
-                if _is_whiteout(status):
-                    return None
-                return os.dup(here), base
-            except FileNotFoundError:
-                if hidden:
-                    return None
-            except NotADirectoryError:
-                # A file, a link or a whiteout: it hides whatever is further below.
-                return None
-            finally:
-                os.close(here)
-        return None
 
 
 def _clean(name: str) -> str:
@@ -473,56 +372,6 @@ def _time(entry: tarfile.TarInfo) -> int:
     except (ArithmeticError, ValueError):
         return 0
     return max(-_LAST_TIME, min(time, _LAST_TIME))
-
-
-def _chown(place: str | int, uid: int, gid: int) -> None:
-    if isinstance(place, int):
-        os.fchown(place, uid, gid)
-    else:
-        os.lchown(place, uid, gid)
-
-
-def _set_time(place: str | int, time: int) -> None:
-    if isinstance(place, int):
-        os.utime(place, ns=(time, time))
-    else:
-        os.utime(place, ns=(time, time), follow_symlinks=False)
-
-
-def _set_xattr(place: str | int, name: str, value: bytes) -> None:
-    # overlayfs would take these for its own.
-    if name.startswith(_OVERLAY_ATTRIBUTES):
-        return
-    try:
-        if isinstance(place, int):
-            os.setxattr(place, name, value)
-        else:
-            os.setxattr(place, name, value, follow_symlinks=False)
-    except OSError as error:
-        # A name no file system here knows, or a user's attribute where only files and directories have them.
-        if error.errno != errno.EOPNOTSUPP and not (error.errno == errno.EPERM and name.startswith("user.")):
-            raise
-
-
-def _copy_attributes(source: int, target: str | int) -> int:
-    """All but the time, which is the result."""
-    status = os.fstat(source)
-    _chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        _set_xattr(target, name, os.getxattr(source, name))
-    return status.st_mtime_ns
-
-
-def _is_opaque(directory: int) -> bool:
-    try:
-        return os.getxattr(directory, _OPAQUE_ATTRIBUTE) == b"y"
-    except OSError:
-        return False
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _forget(names: set[str] | dict[str, Any], name: str) -> None:

@@ -97,7 +97,7 @@ NAMES = st.sampled_from(["a", "b", "a/c", "a/d", "b/c", "a/c/e"])
 def test_any_layer_is_made_again_or_refused(entries: list[tuple[str, bytes, bool]]) -> None:
     import tempfile
 
-    from flota.worker.images.unpack import BadLayer
+    from flota.worker.images.errors import BadLayer
 
     data = tar([directory(name) if folder else (name, content) for name, content, folder in entries])
     with tempfile.TemporaryDirectory() as place:

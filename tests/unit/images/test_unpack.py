@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flota.worker.images.unpack import BadLayer, Unpacked, total_size, unpack
+from flota.worker.images.errors import BadLayer
+from flota.worker.images.unpack import Unpacked, total_size, unpack
 from tests.unit.images.making import Entries, directory, entry, link, sha256, tar
 
 
