@@ -140,6 +140,11 @@ class Node:
         done = self.inside(where, f"busybox ping -c 1 -W 1 {target} >/dev/null && echo yes || echo no")
         return done.strip() == "yes"
 
+    def is_idle(self, where: Task) -> bool:
+        """Whether a task has no TCP connection, not even one that its program has not accepted yet."""
+        states = " ".join(f"state {one}" for one in ("established", "syn-recv", "close-wait", "fin-wait-1", "last-ack"))
+        return not self.inside(where, f"ss -Htn {states}")
+
     def resolve(self, where: Task, name: str, kind: str = "A", tcp: bool = False) -> list[str]:
         """Data of the answer's records, sorted; or the name of the error."""
         script = (

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
 from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
+from tests.cluster.waiting import wait_until
 
 INGRESS, APP = network(0, "ingress", ingress=True), network(1, "app")
 # web.1 and web.2 are on ingress and app, and run on b and c; nothing runs on a.
@@ -21,7 +21,7 @@ WEBS = [
     task(f"web{number}", "web", number, (APP, f"10.90.1.{10 + number}/24"), (INGRESS, f"10.90.0.{10 + number}/24"))
     for number in (1, 2, 3)
 ]
-TCP, UDP = PortConfig.PROTOCOL_TCP, PortConfig.PROTOCOL_UDP
+TCP, UDP, SCTP = PortConfig.PROTOCOL_TCP, PortConfig.PROTOCOL_UDP, PortConfig.PROTOCOL_SCTP
 WEB = NetworkService(
     network_id=INGRESS.id,
     service_id="svcweb",
@@ -29,6 +29,7 @@ WEB = NetworkService(
     ports=[
         PortConfig(protocol=TCP, target_port=80, published_port=8080),
         PortConfig(protocol=UDP, target_port=53, published_port=5353),
+        PortConfig(protocol=SCTP, target_port=80, published_port=9000),
     ],
 )
 
@@ -64,6 +65,33 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3)
 u.connect(("{address}", {port})); u.send(b"hello")
 try: print(u.recv(99).decode())
 except OSError as error: print(type(error).__name__)
+"""
+# Beginnings of SCTP associations (RFC 9260), by hand: kernels may have no sockets for it. The checksum is CRC-32c.
+SCTP_PACKETS = """
+import socket, struct
+def checksum(data):
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8): value = value >> 1 ^ 0x82F63B78 * (value & 1)
+    return value ^ 0xFFFFFFFF
+def packet(source, target, tag, kind):
+    body = struct.pack("!BBHIIHHI", kind, 0, 20, 7, 9999, 1, 1, 1)
+    head = struct.pack("!HHI", source, target, tag)
+    return head + struct.pack("<I", checksum(head + bytes(4) + body)) + body
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132); raw.settimeout(10)
+"""
+SCTP_SERVER = """
+print("ready")
+while True:
+    data, client = raw.recvfrom(999)
+    source, target, _, _, kind = struct.unpack_from("!HHIIB", data, 20)
+    if kind == 1: raw.sendto(packet(target, source, 7, 2), (client[0], 0))
+"""
+SCTP_ASK = """
+raw.sendto(packet(40000, 9000, 0, 1), ("{address}", 0))
+data, server = raw.recvfrom(999)
+print(server[0], *struct.unpack_from("!HHIIB", data, 20)[::4], *struct.unpack_from("!HH", data, 20))
 """
 # The bridge between the machines: a client outside of the cluster.
 CLIENT = "192.0.2.254"
@@ -167,6 +195,41 @@ def test_every_node_answers_and_tasks_see_the_clients_own_address(cluster: Clust
         assert cluster.answers(node) == {f"web.1 {CLIENT}": 2, f"web.2 {CLIENT}": 2}, node.name
         [answer] = cluster.outside(ASK_UDP.format(address=node.address, port=5353))
         assert answer in {f"web.1 {CLIENT}", f"web.2 {CLIENT}"}
+
+
+def test_sctp(cluster: Cluster) -> None:
+    """An association begins through a node without the task, and the answer comes from where it was asked."""
+    cluster.b.attach(WEBS[0])
+    cluster.servers[WEBS[0].id] = cluster.b.background(WEBS[0], SCTP_PACKETS + SCTP_SERVER)
+    cluster.ready(WEBS[0], cluster.b, True)
+    [answer] = cluster.outside(SCTP_PACKETS + SCTP_ASK.format(address=cluster.a.address))
+    who, source, kind, _, target = answer.split()
+    assert (who, source, kind, target) == (cluster.a.address, "9000", "2", "40000")
+    tracked = run("nsenter", f"--net={cluster.b.run_directory}/netns/net-{INGRESS.id}", "cat", "/proc/net/nf_conntrack")
+    assert f"src={CLIENT} dst=10.90.0.11" in next(line for line in tracked.splitlines() if "sctp" in line)
+
+
+def test_idle_connections_are_kept_for_days(cluster: Cluster) -> None:
+    """Not for 900 s, as by IPVS (moby#31208): as the entry, the way through and the task's node have it."""
+    cluster.start(WEBS[0], cluster.b)
+    script = (
+        "import socket, sys\n"
+        f"c = socket.create_connection(('{cluster.a.address}', 8080), 3); c.recv(99); print('ready', flush=True)\n"
+        "for line in sys.stdin: c.sendall(b'there?'); print(c.recv(99).decode(), flush=True)\n"
+    )
+    with cluster.talking(script) as say:
+        assert say("go on") == "there?"
+        places = [f"/run/netns/{cluster.a.name}"]
+        places += [f"{node.run_directory}/netns/net-{INGRESS.id}" for node in (cluster.a, cluster.b)]
+
+        def left(place: str) -> int:
+            tracked = run("nsenter", f"--net={place}", "cat", "/proc/net/nf_conntrack").splitlines()
+            [seconds] = [line.split()[4] for line in tracked if "ESTABLISHED" in line and CLIENT in line]
+            return int(seconds)
+
+        # While the last data is not acknowledged, they are kept for minutes.
+        for place in places:
+            wait_until(lambda place=place: left(place) > 24 * 3600, f"{place} keeps it for days")
 
 
 def test_a_node_reaches_published_ports_itself(cluster: Cluster) -> None:
@@ -289,32 +352,22 @@ def test_no_request_fails_while_tasks_are_replaced(cluster: Cluster) -> None:
     addresses = [node.address for node in cluster.machines.nodes]
     cluster.start(WEBS[0], cluster.b)
     script = (
-        "import itertools, socket, sys, time\n"
-        "print('started', flush=True); sys.stdin.close(); done = failed = 0; said = set(); end = time.monotonic() + 5\n"
+        "import itertools, select, socket, sys, time\n"
+        "print('started', flush=True); errors = []; said = set()\n"
         f"for address in itertools.cycle({addresses!r}):\n"
-        "    if time.monotonic() > end: break\n"
-        "    try:\n"
-        "        c = socket.create_connection((address, 8080), 2); said.add(c.recv(99)); c.close(); done += 1\n"
-        "    except OSError as error: failed += 1; print(error, file=sys.stderr)\n"
-        "    time.sleep(0.002)\n"
-        "print(failed, done > 300, len(said))\n"
+        "    if select.select([sys.stdin], [], [], 0.002)[0]: break\n"
+        "    try: c = socket.create_connection((address, 8080), 20); said.add(c.recv(99)); c.close()\n"
+        "    except OSError as error: errors.append(str(error))\n"
+        "print(len(said), *errors, flush=True)\n"
     )
-    load = subprocess.Popen(
-        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c", script],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert load.stdout is not None
-        load.stdout.readline()
+    with cluster.talking(script) as say:
         for old, new, before, after in ((0, 1, cluster.b, cluster.c), (1, 2, cluster.c, cluster.a)):
             cluster.start(WEBS[new], after)
             cluster.ready(WEBS[old], before, False)
-            time.sleep(0.2)
+            wait_until(lambda before=before, old=old: before.is_idle(WEBS[old]), "it has finished what it had")
             cluster.stop(WEBS[old], before)
-        assert load.stdout.readline().split() == ["0", "True", "3"]
-    finally:
-        load.kill()
-        load.wait()
+        wait_until(lambda: not cluster.a.is_idle(WEBS[2]), "the last one is asked")
+        assert say("enough") == "3"
 
 
 def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster: Cluster) -> None:
@@ -324,7 +377,7 @@ def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster:
         "import socket, sys\n"
         "held = {}\n"
         "while len(held) < 2:\n"
-        f"    c = socket.create_connection(('{cluster.a.address}', 8080), 3); c.settimeout(8)\n"
+        f"    c = socket.create_connection(('{cluster.a.address}', 8080), 3); c.settimeout(30)\n"
         "    held[c.recv(99).split()[0].decode()] = c\n"
         "print('holding', flush=True)\n"
         "for line in sys.stdin:\n"
@@ -338,9 +391,7 @@ def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster:
         cluster.b.detach(WEBS[0])
         cluster.kill(WEBS[0])
         cluster.machines.apply(*(removal(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)))
-        begin = time.monotonic()
         assert say("web.1") == "ConnectionResetError"
-        assert time.monotonic() - begin < 3
         assert say("web.2") == "there?"
 
 
