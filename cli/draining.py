@@ -6,17 +6,17 @@ One Watch stream of the node's tasks and the services' new ones; Ctrl-C ends the
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from flota.cli.failures import CommandFailed
+from flota.cli.watching import until_true
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
     from flota.v1.objects_pb2 import Node, Task
-
-_RECONNECT_SECONDS = 30.0
 
 
 async def wait_until_empty(session: Session, node: Node, limit: float | None) -> None:
@@ -24,29 +24,13 @@ async def wait_until_empty(session: Session, node: Node, limit: float | None) ->
     left: dict[str, Task] = {}
     try:
         async with asyncio.timeout(limit):
-            await _follow(session, node, left)
+            await until_true(lambda hear: _read(session, node, left, hear))
     except TimeoutError:
         raise CommandFailed(f"not drained within {limit:g} s: {await _why(session, left)}") from None
     click.echo(f"Node {node.description.hostname or node.id} runs no tasks.")
 
 
-async def _follow(session: Session, node: Node, left: dict[str, Task]) -> None:
-    import grpc
-
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _RECONNECT_SECONDS
-    while True:
-        try:
-            if await _read(session, node, left):
-                return
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or loop.time() > deadline:
-                raise
-        # The leader went; another one takes over.
-        await asyncio.sleep(0.2)
-
-
-async def _read(session: Session, node: Node, left: dict[str, Task]) -> bool:
+async def _read(session: Session, node: Node, left: dict[str, Task], hear: Callable[[], None]) -> bool:
     from flota.v1.control_pb2 import WatchRequest
     from flota.v1.store_pb2 import StoreAction
     from flota.v1.types_pb2 import TaskState
@@ -60,6 +44,7 @@ async def _read(session: Session, node: Node, left: dict[str, Task]) -> bool:
     shown = -1
     try:
         async for message in stream:
+            hear()
             task = message.object.task
             if message.kind == StoreAction.KIND_UNSPECIFIED:
                 complete = True

@@ -6,12 +6,13 @@ A change of the leader is bridged: the next manager is asked for what has happen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flota.cli.failures import BadFlag
+from flota.cli.watching import until_true
 from flota.v1.control_pb2 import EventsRequest
 from flota.v1.store_pb2 import SwarmEvent
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from flota.cli.filters import Filters
     from flota.cli.session import Session
 
-# Without a leader the stream breaks; another manager takes over well within this time.
-_RECONNECT_SECONDS = 30.0
-_RETRY_SECONDS = 0.2
 # What Docker calls them.
 _DOCKERS_KINDS = {"container": "task", "daemon": "node"}
 # Clocks of two leaders may differ by so much.
@@ -129,28 +127,26 @@ async def follow(session: Session, request: EventsRequest, printer: EventPrinter
 
 
 async def _follow(session: Session, request: EventsRequest, printer: EventPrinter) -> None:
-    import grpc
+    last, told = 0, set[str]()
 
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _RECONNECT_SECONDS
-    last = 0
-    while True:
+    async def read(hear: Callable[[], None]) -> bool:
+        nonlocal last, told
         try:
             async for event in session.control.Events(request):
-                deadline = loop.time() + _RECONNECT_SECONDS
+                hear()
                 if event.version.index < last:
                     continue
                 if event.version.index > last:
-                    last, told = event.version.index, set[str]()
+                    last, told = event.version.index, set()
                 if event.id in told:
                     continue
                 told.add(event.id)
                 printer.print(event)
                 request.since.FromSeconds(max(0, event.at.seconds - _OVERLAP_SECONDS))
-            return
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or loop.time() > deadline:
-                raise
+            return True
+        finally:
+            # Whoever is asked next begins where this stream broke.
             if not request.HasField("since"):
                 request.since.GetCurrentTime()
-            await asyncio.sleep(_RETRY_SECONDS)
+
+    await until_true(read)

@@ -10,12 +10,13 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flota.cli.convergence import Convergence, Goal, Progress, TaskLine, update_mark
 from flota.cli.failures import CommandFailed
+from flota.cli.watching import until_true
 from flota.stacks.units import NANO, format_duration
 from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.objects_pb2 import Service, Task
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 _MOST_BARS = 20
 _BAR = 30
-# Without a leader the stream breaks; another manager takes over well within this time.
-_RECONNECT_SECONDS = 30.0
 _REDRAW_SECONDS = 0.1
 # A global service without any task by then has no node that fits.
 _NO_NODE_SECONDS = 3.0
@@ -85,27 +84,17 @@ class Waiter:
     async def run(self) -> None:
         """Return when all services are stable. Raises NotConverged."""
         try:
-            while not await self._follow():
-                pass
+            await until_true(self._follow)
         finally:
             self._display.close()
 
-    async def _follow(self) -> bool:
-        """Follow one stream; False when it broke and another one is worth a try."""
-        import grpc
-
-        deadline = time.monotonic() + _RECONNECT_SECONDS
-        while True:
-            try:
-                async for _ in self._messages():
-                    deadline = time.monotonic() + _RECONNECT_SECONDS
-                    if self._look():
-                        return True
-                return False
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.2)
+    async def _follow(self, hear: Callable[[], None]) -> bool:
+        """Follow one stream; False when it ended before all was stable."""
+        async for _ in self._messages():
+            hear()
+            if self._look():
+                return True
+        return False
 
     async def _messages(self) -> AsyncIterator[None]:
         """Yields after every change that matters, and whenever a look at the clock is due."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flota.cli.stack.deploying import ignoring_missing
 from flota.cli.stack.inventory import Inventory
+from flota.cli.watching import until_true
 from flota.v1.control_pb2 import WatchMessage, WatchRequest
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import is_terminal
@@ -17,8 +18,6 @@ from flota.v1.types_pb2 import NodeState
 if TYPE_CHECKING:
     from flota.cli.session import Session
     from flota.v1.objects_pb2 import Task
-
-_RECONNECT_SECONDS = 30.0
 
 
 async def remove_stack(session: Session, there: Inventory, say: Callable[[str], None], detach: bool) -> list[str]:
@@ -87,21 +86,12 @@ async def wait_until_gone(session: Session, service_ids: list[str], stopped_is_e
 
     Tasks on nodes that are down are not waited for: nobody knows when those come back.
     """
-    import grpc
-
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _RECONNECT_SECONDS
-    while True:
-        try:
-            if await _follow(session, service_ids, stopped_is_enough):
-                return
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or loop.time() > deadline:
-                raise
-        await asyncio.sleep(0.2)
+    await until_true(lambda hear: _follow(session, service_ids, stopped_is_enough, hear))
 
 
-async def _follow(session: Session, service_ids: Iterable[str], stopped_is_enough: bool) -> bool:
+async def _follow(
+    session: Session, service_ids: Iterable[str], stopped_is_enough: bool, hear: Callable[[], None]
+) -> bool:
     """Follow one stream; False when it ended before the tasks did."""
     selectors = [
         WatchRequest.Selector(kind="task", service_ids=service_ids),
@@ -118,6 +108,7 @@ async def _follow(session: Session, service_ids: Iterable[str], stopped_is_enoug
     try:
         async for message in stream:
             assert isinstance(message, WatchMessage)
+            hear()
             thing, removed = message.object, message.kind == StoreAction.KIND_REMOVE
             match thing.WhichOneof("kind"):
                 case "task":

@@ -29,7 +29,8 @@ _BEAT = "flota.stack.beat"
 BEAT_SECONDS = 3.0
 # A holder that has not been heard of for so long has gone. Longer than the managers need for a new leader.
 DEAD_SECONDS = 20.0
-_LOOK_SECONDS = 0.3
+# A manager went: another one takes over.
+_RETRY_SECONDS = 0.2
 
 
 def who() -> str:
@@ -37,6 +38,10 @@ def who() -> str:
     with suppress(OSError, KeyError):
         return f"{getpass.getuser()}@{socket.gethostname()}"
     return f"uid {os.getuid()}@{socket.gethostname()}"
+
+
+def _holder(turn: Config) -> str:
+    return turn.spec.annotations.labels.get(_HOLDER, "somebody")
 
 
 class Turn:
@@ -58,24 +63,47 @@ class Turn:
 
     async def take(self, say: Callable[[str], None]) -> None:
         """Wait until this process holds the turn."""
-        loop = asyncio.get_running_loop()
-        seen: tuple[str, int] | None = None
-        since, told = loop.time(), False
+        told = False
         while not await self._create():
             other = await self._look()
             if other is None:
                 continue
-            mark = other.id, other.meta.version.index
-            if mark != seen:
-                seen, since = mark, loop.time()
             if not told:
                 told = True
-                holder = other.spec.annotations.labels.get(_HOLDER, "somebody")
-                say(f"Waiting: {holder} is deploying stack {self._stack}")
-            if loop.time() - since > DEAD_SECONDS and await self._update(other):
+                say(f"Waiting: {_holder(other)} is deploying stack {self._stack}")
+            silent = await self._watch(other)
+            if silent is not None and await self._update(silent):
                 say(f"Nothing was heard of that deploy for {DEAD_SECONDS:g} seconds: going on without it")
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _watch(self, other: Config) -> Config | None:
+        """Follow another one's turn: None once it is given back, its last state when that is DEAD_SECONDS old."""
+        import grpc
+
+        from flota.v1.control_pb2 import WatchRequest
+        from flota.v1.store_pb2 import StoreAction
+
+        request = WatchRequest(selectors=[WatchRequest.Selector(kind="config", ids=[other.id])], include_existing=True)
+        loop = asyncio.get_running_loop()
+        newest, due = other, loop.time() + DEAD_SECONDS
+        while True:
+            there = False
+            try:
+                async with asyncio.timeout_at(due) as limit:
+                    async for message in self._session.control.Watch(request):
+                        there = there or message.object.HasField("config")
+                        if message.kind == StoreAction.KIND_REMOVE or not there:
+                            return None
+                        now = message.object.config
+                        if message.object.HasField("config") and now.meta.version != newest.meta.version:
+                            newest, due = now, loop.time() + DEAD_SECONDS
+                            limit.reschedule(due)
+            except TimeoutError:
+                return newest
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _create(self) -> bool:
         import grpc
@@ -152,7 +180,7 @@ class Turn:
         with suppress(grpc.aio.AioRpcError):
             other = await self._look()
             if other is not None:
-                return other.spec.annotations.labels.get(_HOLDER, "somebody")
+                return _holder(other)
         return "somebody, who has finished already,"
 
     async def give_back(self) -> None:
