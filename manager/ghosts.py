@@ -1,8 +1,9 @@
 """Removes nodes that nobody is: a machine that lost power while it joined knows nothing of it afterwards.
 
-A node describes itself when it opens its first session. One that did not within twice the time that a join may take
-is a leftover: its certificate is refused, and it is taken out of the Raft group if it got that far. A member of that
-group that answers is somebody, whatever has become of its worker; one that does not answer gets as long again.
+A node describes itself when it opens its first session. One that did not within twice the time that a join may take is
+a leftover: its certificate is refused, and it is taken out of the Raft group if it was a learner there. A voter never
+is: its machine knows what it is before it becomes one (node/record.py), and takes up where it was whenever it comes
+back. To give up on one is for people to decide (`flota node rm --force`).
 """
 
 import asyncio
@@ -48,18 +49,13 @@ class GhostHunter:
         self._membership = membership
         self._clock = clock
         self._members = members
-        # Members that do not answer, and since when.
-        self._silent: dict[str, float] = {}
 
     async def run(self) -> None:
         """Runs until cancelled."""
         while True:
-            now = self._clock.now()
-            found = ghosts(self._store.nodes, now)
-            answers = {member.node_id: member.reachable for member in self._members()}
-            self._silent = {node.id: self._silent.get(node.id, now) for node in found if answers.get(node.id) is False}
-            for node in found:
-                if node.id not in answers or now - self._silent.get(node.id, now) > GHOST_AFTER:
+            voters = {member.node_id for member in self._members() if member.voter}
+            for node in ghosts(self._store.nodes, self._clock.now()):
+                if node.id not in voters:
                     await self._remove(node.id)
             await asyncio.sleep(_EVERY)
 

@@ -120,6 +120,8 @@ async def _enrol(node: Node, request: JoinRequest, record: NodeRecord) -> Issued
     await node.take_identity(issued)
     record.data_path_port = issued.data_path_port
     node.record = record
+    # Before our manager can become a voter: one that knew nothing of it after a loss of power would be missed.
+    await asyncio.to_thread(records.store_joining, node.places.record, record)
     return issued
 
 

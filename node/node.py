@@ -18,6 +18,7 @@ import structlog
 from flota.manager.ca.join import IssuedIdentity
 from flota.manager.raft.interface import StorageCorrupt, StorageLocked
 from flota.manager.raft.sealing import KeyRing
+from flota.manager.raft.storage import Storage
 from flota.node import addresses
 from flota.node import record as records
 from flota.node.child import Child, program
@@ -117,6 +118,9 @@ class Node:
         for child in (self.worker, self.manager):
             await predecessor_gone(child.name, self.places.child_file(child.name))
         self.record = records.load(self.places.record)
+        if self.record is None and Storage.is_of_a_member(self.places.raft):
+            # Power went while we joined, and the others may count on us already.
+            self.record = records.take_up(self.places.record)
         if self.record is None:
             # Left behind by an init, join or leave that did not come to its end.
             await self.forget_files()

@@ -1,4 +1,7 @@
-"""STATE/node.json on disk: read, replaced at once, removed. What stands in it: NodeRecord in process.proto."""
+"""STATE/node.json on disk: read, replaced at once, removed. What stands in it: NodeRecord in process.proto.
+
+Who joins keeps its record as node.joining until it is a member for certain.
+"""
 
 import os
 from pathlib import Path
@@ -21,6 +24,16 @@ def load(path: Path) -> NodeRecord | None:
 
 def store(path: Path, record: NodeRecord) -> None:
     """Replace the file; whoever loses power in between keeps the old one."""
+    _write(path, record)
+    _joining(path).unlink(missing_ok=True)
+
+
+def store_joining(path: Path, record: NodeRecord) -> None:
+    """Keep the record of a join that is under way."""
+    _write(_joining(path), record)
+
+
+def _write(path: Path, record: NodeRecord) -> None:
     unfinished = path.with_suffix(".new")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -31,9 +44,24 @@ def store(path: Path, record: NodeRecord) -> None:
     sync_directory(path.parent)
 
 
+def take_up(path: Path) -> NodeRecord | None:
+    """Make the record of a join that was under way the one that counts; None when there is none."""
+    try:
+        _joining(path).rename(path)
+    except FileNotFoundError:
+        return None
+    sync_directory(path.parent)
+    return load(path)
+
+
+def _joining(path: Path) -> Path:
+    return path.with_suffix(".joining")
+
+
 def remove(path: Path) -> None:
     """This machine is in no cluster any longer."""
     path.unlink(missing_ok=True)
+    _joining(path).unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

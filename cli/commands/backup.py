@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -48,8 +49,11 @@ async def create(session: Session, file: Path) -> None:
         made = _read(draft)
         draft.replace(file)
         _sync(file.parent)
+    except OSError as error:
+        raise CommandFailed(f"cannot write the backup {file}: {error.strerror}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
     click.echo(f"Backup of swarm {made.header.cluster_id} written to {file} ({_words(made)}).")
     if made.header.stale:
         click.echo(f"flota: warning: the backup may lack the newest changes: {made.header.stale}", err=True)

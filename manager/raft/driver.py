@@ -16,7 +16,7 @@ import structlog
 
 from flota.manager.raft import core
 from flota.manager.raft.core import Ready, Role
-from flota.manager.raft.interface import LONGEST_LEASE, NoQuorum, NotLeader, ProposalDropped, TooMuchInFlight
+from flota.manager.raft.interface import LONGEST_LEASE, NotLeader, ProposalDropped, TooMuchInFlight
 from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.standing import Standing
 from flota.v1.raft_pb2 import Entry, HardState, Member, RaftMessage, SnapshotMeta
@@ -170,24 +170,31 @@ class Driver(Standing):
             try:
                 await self._on_disk(lambda: self._storage.persist(state, entries, restored))
             except OSError as error:
-                self._writing_since = None
-                self._metrics.sync_failures.inc()
-                if not self._disk_trouble:
-                    _log.error("the log cannot be written: not taking part until it can", reason=str(error))
-                self._disk_trouble = str(error)
-                self._fail_waiting(NoQuorum(f"this manager cannot write to its disk: {error}"))
-                self._notify()
-                await asyncio.sleep(_DISK_PAUSE)
+                await self._disk_refuses(error)
                 continue
-            self._writing_since = None
+            self._disk_takes()
             self._metrics.sync_seconds.observe(time.monotonic() - start)
-            if self._disk_trouble:
-                _log.info("the log can be written again")
-                self._disk_trouble = ""
-                self._notify()
             if state is not None:
                 self._promised = state
             return
+
+    async def _disk_refuses(self, error: OSError) -> None:
+        """Say so, fail whoever waits, and let some time pass before the next attempt."""
+        self._writing_since = None
+        self._metrics.sync_failures.inc()
+        if not self._disk_trouble:
+            _log.error("the disk cannot be written: not taking part until it can", reason=str(error))
+        self._disk_trouble = str(error)
+        self._fail_waiting(self._stuck())
+        self._notify()
+        await asyncio.sleep(_DISK_PAUSE)
+
+    def _disk_takes(self) -> None:
+        self._writing_since = None
+        if self._disk_trouble:
+            _log.info("the disk can be written again")
+            self._disk_trouble = ""
+            self._notify()
 
     def _send_urgent(self) -> None:
         """While the disk is at work; one that takes for ever, or refuses, must not keep us in office."""
@@ -220,14 +227,15 @@ class Driver(Standing):
     async def _install(self, meta: SnapshotMeta) -> None:
         data = self._snapshot_data.pop((meta.index, meta.term))
         keep = self.config.max_snapshots
-        self._writing_since = time.monotonic()
         while True:
+            self._writing_since = time.monotonic()
             try:
                 await self._on_disk(lambda: self._storage.save_snapshot(meta, data, keep))
                 break
             except OSError as error:
-                _log.error("a snapshot cannot be saved", reason=str(error))
-                await asyncio.sleep(_DISK_PAUSE)
+                await self._disk_refuses(error)
+        self._disk_takes()
+        self._writing_since = time.monotonic()
         # Reading it takes a second for 50,000 tasks, and others wait for our heartbeats.
         replace = await self._on_disk(lambda: self._state_machine.reader(data, meta.index))
         replace()

@@ -21,6 +21,8 @@ from flota.manager.raft.segment import CURE, SegmentEnd, SegmentWriter, key_of, 
 from flota.manager.raft.snapshots import SnapshotFiles
 from flota.v1.raft_pb2 import Entry, HardState, LogRecord, Member, SnapshotMeta
 
+MEMBER = "member.json"
+
 
 @dataclass
 class Loaded:
@@ -79,9 +81,14 @@ class Storage:
 
     # Who we are.
 
+    @staticmethod
+    def is_of_a_member(directory: Path) -> bool:
+        """Whether a group has taken in the member that this directory belongs to."""
+        return (directory / MEMBER).exists()
+
     def member(self) -> Member | None:
         """The member this directory belongs to, if it has joined a group."""
-        path = self._directory / "member.json"
+        path = self._directory / MEMBER
         if not path.exists():
             return None
         try:
@@ -93,7 +100,7 @@ class Storage:
     def save_member(self, member: Member) -> None:
         """Remember who we are."""
         text = json.dumps({"raft_id": str(member.raft_id), "node_id": member.node_id, "address": member.address})
-        write_durably(self._directory / "member.json", text.encode())
+        write_durably(self._directory / MEMBER, text.encode())
 
     # Reading.
 

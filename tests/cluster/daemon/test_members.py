@@ -20,6 +20,7 @@ from tests.cluster.daemon.daemons import (
     mute_address,
     refusal,
 )
+from tests.cluster.daemon.test_backup import create_service
 
 
 async def test_a_swarm_begins_and_is_joined(daemons: list[Daemon]) -> None:
@@ -320,3 +321,22 @@ async def test_a_manager_with_another_address_is_found_by_the_others(daemons: li
         return await knows_managers(third, {first.address, moved, third.address})
 
     await eventually(is_known)
+
+
+async def test_a_manager_that_loses_power_while_it_joins_goes_on_joining_when_it_boots(daemons: list[Daemon]) -> None:
+    first, second, _ = daemons
+    begun = await first.init()
+    joining = asyncio.create_task(second.join(begun.tokens.manager, begun.address))
+    # From here on the others may count on it.
+    while not (second.state / "raft/member.json").exists():  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.005)
+    await second.kill()
+    await asyncio.gather(joining, return_exceptions=True)
+    await second.start()
+
+    async def two_voters() -> bool:
+        nodes = await first.nodes()
+        return len(nodes) == 2 and all(is_voter(node) for node in nodes.values())
+
+    await eventually(two_voters, 60)
+    await create_service(second, "web")

@@ -9,12 +9,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from flota.rpc.channels import node_channel
-from flota.rpc.identity import Identity
 from flota.v1.control_pb2 import CreateConfigRequest, ListConfigsRequest
-from flota.v1.dispatcher_pb2 import SessionRequest
-from flota.v1.dispatcher_pb2_grpc import DispatcherStub
-from flota.v1.objects_pb2 import NodeDescription
 from flota.v1.specs_pb2 import ConfigSpec
 from tests.cluster.manager.processes import ManagerProcess
 
@@ -73,22 +68,11 @@ async def names(manager: ManagerProcess) -> list[str]:
             await asyncio.sleep(0.05)
 
 
-async def introduce(manager: ManagerProcess) -> None:
-    """Describe its node, as its worker would; a node that never did is taken for a join that was cut short."""
-    channel = node_channel(Identity(manager.directory / "identity"), manager.address)
-    async with channel:
-        request = SessionRequest(description=NodeDescription(hostname=manager.name))
-        async for _ in DispatcherStub(channel).Session(request):
-            break
-
-
 async def kill_in_turn(managers: list[ManagerProcess], rounds: int) -> None:
     first, *rest = managers
     assert await first.init() == "ready"
     for other in rest:
         assert await other.join(first) == "ready"
-    for manager in managers:
-        await introduce(manager)
     load = Load(managers)
     async with asyncio.TaskGroup() as group:
         clients = [group.create_task(load.client(number)) for number in range(CLIENTS)]

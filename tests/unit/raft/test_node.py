@@ -71,6 +71,26 @@ async def test_a_manager_that_was_away_for_long_gets_a_snapshot(machines: Machin
     assert third.node.raft.log.snapshot.index >= 50
 
 
+async def test_a_snapshot_that_the_disk_refuses_is_told_and_taken_when_it_can_be(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = await machines.up(3)
+    await machines.crash(third)
+    for number in range(200):
+        await first.node.propose(b"%d" % number)
+    await eventually(lambda: first.node.raft.log.first_index > 100)
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flota.manager.raft.storage.SnapshotFiles.save", is_full)
+        await machines.start(third)
+        await eventually(lambda: "No space left" in third.node.disk_trouble)
+    await eventually(lambda: third.state.applied == first.state.applied)
+    assert third.node.disk_trouble == ""
+
+
 async def test_without_a_quorum_a_write_fails_in_a_second_and_names_who_is_missing(
     machines: Machines,
 ) -> None:
