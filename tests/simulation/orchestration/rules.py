@@ -3,9 +3,10 @@
 1. Never more running than asked: a slot of a service that stops first has one container, but while a task moves.
 2. What runs on a node that lives is known to the managers.
 3. No task is put where its constraints fail; where they fail later, it does not stay.
-4. CPU, memory, generic resources and host ports are never given away twice; no node has more tasks of a service than
+4. What is on a node that is down is given up.
+5. CPU, memory, generic resources and host ports are never given away twice; no node has more tasks of a service than
    `max_replicas` says.
-5. No two addresses are the same.
+6. No two addresses are the same.
 
 How many have to run (the budget) depends on the story: test_budget.py.
 """
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from tests.simulation.orchestration.world import World
 
 _RUNNING = TaskState.TASK_STATE_RUNNING
-# Seconds in which a leader has to tell a task to stop that must not stay where it is.
+# Seconds in which a leader has to tell a task to stop that must not stay where it is, or is lost there.
 _EVICTED_WITHIN = 3.0
+# A successor that was still waiting for its restart delay is given up after that.
+_GIVEN_UP_WITHIN = 8.0
 
 
 class BrokenRule(AssertionError):
@@ -38,8 +41,8 @@ class Rules:
     def __init__(self, world: World) -> None:
         self._world = world
         self.most_running: Counter[str] = Counter()
-        # Tasks that are where their constraints fail, and since when.
-        self._misplaced: dict[str, float] = {}
+        # Rules that tasks break for the moment, and since when.
+        self._breaking: dict[tuple[str, str], float] = {}
         self._rejected: set[str] = set()
 
     def check(self) -> None:
@@ -51,7 +54,8 @@ class Rules:
                 for task in self._world.store.tasks.by("node", node.id)
                 if TaskState.TASK_STATE_ASSIGNED <= task.status.state <= _RUNNING
             ]
-            self._check_constraints(node, tasks)
+            for task in tasks:
+                self._check_place(node, task)
             self._check_reservations(node, tasks)
             self._check_most(node, tasks)
         self._check_addresses()
@@ -87,24 +91,29 @@ class Rules:
         """Whether it runs beside the one it takes the place of: that is what a move is."""
         return task.moves and any(task.replaces in other.running for other in self._world.agents.values())
 
-    def _check_constraints(self, node: Node, tasks: list[Task]) -> None:
-        now, leader_since = self._world.clock.now(), self._world.leader_since
+    def _check_place(self, node: Node, task: Task) -> None:
+        wanted = task.desired_state <= TaskState.TASK_STATE_COMPLETE
+        fits = node_fits(task.spec.placement.constraints, node)
+        if not fits and task.status.state == TaskState.TASK_STATE_ASSIGNED and _version(task) > _version(node):
+            raise self._broken(f"task {task.id} was put where its constraints fail")
         takes_tasks = (
             node.spec.availability == NodeAvailability.NODE_AVAILABILITY_ACTIVE
             and node.status.state == NodeState.NODE_STATE_READY
         )
-        for task in tasks:
-            if node_fits(task.spec.placement.constraints, node):
-                self._misplaced.pop(task.id, None)
-                continue
-            if task.status.state == TaskState.TASK_STATE_ASSIGNED and _version(task) > _version(node):
-                raise self._broken(f"task {task.id} was put where its constraints fail")
-            if task.desired_state > TaskState.TASK_STATE_COMPLETE or not takes_tasks:
-                self._misplaced.pop(task.id, None)
-                continue
-            since = self._misplaced.setdefault(task.id, now)
-            if leader_since is not None and now - max(since, leader_since) > _EVICTED_WITHIN:
-                raise self._broken(f"task {task.id} stays where its constraints fail")
+        misplaced = wanted and takes_tasks and not fits
+        self._check_for_how_long(task, misplaced, "stays where its constraints fail", _EVICTED_WITHIN)
+        lost = wanted and node.status.state == NodeState.NODE_STATE_DOWN
+        self._check_for_how_long(task, lost, "is wanted on a node that is down", _GIVEN_UP_WITHIN)
+
+    def _check_for_how_long(self, task: Task, breaking: bool, what: str, most: float) -> None:
+        """Break the rule `what` when the task has been `breaking` it for more than `most` seconds with a leader."""
+        if not breaking:
+            self._breaking.pop((task.id, what), None)
+            return
+        now, leader_since = self._world.clock.now(), self._world.leader_since
+        since = self._breaking.setdefault((task.id, what), now)
+        if leader_since is not None and now - max(since, leader_since) > most:
+            raise self._broken(f"task {task.id} {what}")
 
     def _check_reservations(self, node: Node, tasks: list[Task]) -> None:
         offered = node.description.resources
