@@ -7,5 +7,6 @@ the wire to what is mounted:
     archives    OCI layout, docker save ──► images for this machine (platforms) and where their layers begin (contents)
     importing   a root file system and instructions (changes) ──► an image
     layers      what is not there yet, once ──► unpack (chunks, attributes, lowers) ──► a directory
-    index       what there is ──► index.json;  catalogue: by name, digest, id;  removal: what goes with a name
+    keeping     what there is (index ──► index.json; catalogue: by name, digest, id)
+    needs       who holds what, and what goes (removal: with a name; collection: by itself)
 """

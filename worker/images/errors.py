@@ -1,6 +1,22 @@
 """What can be wrong about images, as it goes over the wire (flota.rpc.errors)."""
 
-from flota.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flota.rpc.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+from flota.worker.images.compression import Damaged
+
+# What an OSError has when the disk is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ImageNotFound(NotFound):
@@ -33,3 +49,16 @@ class RegistryUnavailable(Unavailable):
 
 class RegistryUnreachable(RegistryUnavailable):
     """There is no way to the registry. The message is for people."""
+
+
+@contextmanager
+def said_in_words() -> Iterator[None]:
+    """Errors of files and archives, as callers have them."""
+    try:
+        yield
+    except Damaged as error:
+        raise BadImage(str(error)) from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise ResourceExhausted(f"no space is left for images on this node: {error}") from None
+        raise Internal(f"the image store: {error}") from None

@@ -11,7 +11,6 @@ that have no entry of their own, and the files that its hard links name.
 Nothing here looks at what is done with the directory; who calls throws it away when unpacking fails.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -30,7 +29,7 @@ from flota.worker.images.attributes import chown, copy_attributes, set_time, set
 from flota.worker.images.chunks import CHUNK, ChunkStream
 from flota.worker.images.compression import Damaged, Readable
 from flota.worker.images.confining import confined
-from flota.worker.images.errors import BadLayer
+from flota.worker.images.errors import FULL, BadLayer
 from flota.worker.images.lowers import OPAQUE_ATTRIBUTE, find_below
 
 _CHUNKS_AHEAD = 4
@@ -42,7 +41,6 @@ _OTHERS_OWN = ".wh..wh."
 _XATTR = "SCHILY.xattr."
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-FULL = (errno.ENOSPC, errno.EDQUOT)
 # About what a signed 64-bit count of nanoseconds holds.
 _LAST_TIME = 1 << 62
 

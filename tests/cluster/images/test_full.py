@@ -26,15 +26,6 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """On another disk."""
-    made = Registry(tmp_path_factory.mktemp("registry") / "open")
-    made.start()
-    yield made
-    made.stop()
-
-
 def image(size: int) -> MadeImage:
     return MadeImage([tar([("data", os.urandom(size))])])
 

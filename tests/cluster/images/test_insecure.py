@@ -9,6 +9,7 @@ import pytest
 
 from flota.worker.images.errors import RegistryUnavailable
 from flota.worker.images.store import ImageStore
+from tests.cluster.images.conftest import serving
 from tests.cluster.images.registry import Registry
 from tests.cluster.runtime.world import private_mounts
 from tests.unit.images.making import MadeImage, tar
@@ -24,10 +25,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     hosts.write_text("127.0.0.1 localhost registry.test\n")
     with private_mounts():
         subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
-        made = Registry(directory / "plain")
-        made.start()
-        yield made
-        made.stop()
+        with serving(Registry(directory / "plain")) as made:
+            yield made
         subprocess.run(["umount", "/etc/hosts"], check=True)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,32 +24,6 @@ BASE = tar([directory("etc"), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("data
 ONE = MadeImage([BASE], {"Cmd": ["one"]}, compression="gzip")
 TWO = MadeImage([BASE, tar([("two", b"2" * 1000)])], {"Cmd": ["two"]}, compression="gzip")
 OTHER = MadeImage([BASE], {"Cmd": ["other"]}, architecture="s390x", compression="gzip")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    made = Registry(tmp_path_factory.mktemp("registry") / "open")
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    made = Registry(tmp_path_factory.mktemp("registry") / "guarded", auth=True)
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
-    made = ImageStore(tmp_path / "images", pull_limit=20)
-    await made.start()
-    yield made
-    await made.stop()
-    # Nothing of any pull is left, but what the next try needs.
-    assert {one.name for one in (tmp_path / "images/incoming").iterdir()} <= {"kept"}
 
 
 async def test_by_tag(store: ImageStore, registry: Registry) -> None:

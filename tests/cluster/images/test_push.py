@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,37 +18,21 @@ BASE = tar([("data", os.urandom(300_000))])
 TWO = MadeImage([BASE, tar([("two", b"2" * 1000)])], {"Cmd": ["two"]}, compression="gzip")
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    made = Registry(tmp_path_factory.mktemp("registry") / "guarded", auth=True)
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
-    made = ImageStore(tmp_path / "images", pull_limit=20)
-    await made.start()
-    yield made
-    await made.stop()
-
-
 async def test_what_was_pushed_is_pulled_as_the_same_image(
-    store: ImageStore, registry: Registry, tmp_path: Path
+    store: ImageStore, guarded: Registry, tmp_path: Path
 ) -> None:
-    name = f"{registry.address}/shop/web:1"
+    name = f"{guarded.address}/shop/web:1"
     await store.load(parts(docker_save([(TWO, ["web:1"])])))
     await store.tag("web:1", name)
     words: list[Word] = []
     digest = await store.push(name, registry_auth(), words.append)
-    assert [word.line for word in words] == [f"Pushing to {registry.address}/shop/web", f"1: digest: {digest}"]
-    assert (await store.find(f"{registry.address}/shop/web@{digest}")).id == TWO.id
+    assert [word.line for word in words] == [f"Pushing to {guarded.address}/shop/web", f"1: digest: {digest}"]
+    assert (await store.find(f"{guarded.address}/shop/web@{digest}")).id == TWO.id
     other = ImageStore(tmp_path / "other")
     await other.start()
     try:
         pulled = await other.pull(name, registry_auth())
-        assert (pulled.id, pulled.references) == (TWO.id, (name, f"{registry.address}/shop/web@{digest}"))
+        assert (pulled.id, pulled.references) == (TWO.id, (name, f"{guarded.address}/shop/web@{digest}"))
         assert (other.layers_directory / pulled.layers[0] / "data").stat().st_size == 300_000
         # Once more: layers that are there are not made again, and the digest is what it was.
         assert await store.push(name, registry_auth()) == digest
@@ -58,11 +41,11 @@ async def test_what_was_pushed_is_pulled_as_the_same_image(
     assert list((tmp_path / "images/incoming").iterdir()) == []
 
 
-async def test_pushes_that_come_to_nothing(store: ImageStore, registry: Registry) -> None:
-    name = f"{registry.address}/shop/api:1"
+async def test_pushes_that_come_to_nothing(store: ImageStore, guarded: Registry) -> None:
+    name = f"{guarded.address}/shop/api:1"
     await store.load(parts(docker_save([(TWO, [name, "127.0.0.1:1/none:1"])])))
     for auth in ("", registry_auth(password="wrong")):
-        with pytest.raises(PullRefused, match=f"registry {registry.address} refuses {name}"):
+        with pytest.raises(PullRefused, match=f"registry {guarded.address} refuses {name}"):
             await store.push(name, auth)
     with pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1:1 cannot be reached"):
         await store.push("127.0.0.1:1/none:1", "")
@@ -72,63 +55,53 @@ async def test_pushes_that_come_to_nothing(store: ImageStore, registry: Registry
         await store.push(TWO.id, "")
 
 
-async def test_credentials_are_tried(store: ImageStore, registry: Registry) -> None:
-    await store.check(registry.address, registry_auth())
+async def test_credentials_are_tried(store: ImageStore, guarded: Registry) -> None:
+    await store.check(guarded.address, registry_auth())
     with pytest.raises(PullRefused, match="does not take these credentials"):
-        await store.check(registry.address, registry_auth(password="wrong"))
+        await store.check(guarded.address, registry_auth(password="wrong"))
     with pytest.raises(RegistryUnreachable):
         await store.check("127.0.0.1:1", registry_auth())
     with pytest.raises(InvalidArgument, match="username and password are needed"):
-        await store.check(registry.address, registry_auth(password=""))
+        await store.check(guarded.address, registry_auth(password=""))
 
 
-async def test_a_pull_goes_on_where_another_one_failed(store: ImageStore, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "registry")
-    registry.start()
-    try:
-        registry.push(TWO, "resumed:1")
-        base, top = (one["digest"] for one in json.loads(TWO.manifest)["layers"])
-        with proxy(registry.address) as between:
-            name = f"{between.address}/resumed:1"
-            # The upper layer comes, the lower one, without which nothing can be unpacked, does not.
-            between.held = {base}
+async def test_a_pull_goes_on_where_another_one_failed(store: ImageStore, registry: Registry) -> None:
+    registry.push(TWO, "resumed/lower:1")
+    base, top = (one["digest"] for one in json.loads(TWO.manifest)["layers"])
+    with proxy(registry.address) as between:
+        name = f"{between.address}/resumed/lower:1"
+        # The upper layer comes, the lower one, without which nothing can be unpacked, does not.
+        between.held = {base}
 
-            def say(word: Word) -> None:
-                if word.line == f"{top[7:19]}: Download complete":
-                    between.give_up.set()
+        def say(word: Word) -> None:
+            if word.line == f"{top[7:19]}: Download complete":
+                between.give_up.set()
 
-            with pytest.raises(RegistryUnavailable):
-                await store.pull(name, say=say)
-            assert store.images() == []
-            between.held = set()
-            before = len(between.paths)
-            assert (await store.pull(name)).id == TWO.id
-            again = between.paths[before:]
-            assert any(path.endswith(base) for path in again)
-            assert not any(path.endswith(top) for path in again)
-    finally:
-        registry.stop()
+        with pytest.raises(RegistryUnavailable):
+            await store.pull(name, say=say)
+        assert store.images() == []
+        between.held = set()
+        before = len(between.paths)
+        assert (await store.pull(name)).id == TWO.id
+        again = between.paths[before:]
+        assert any(path.endswith(base) for path in again)
+        assert not any(path.endswith(top) for path in again)
 
 
-async def test_layers_that_were_unpacked_stay_for_the_next_try(store: ImageStore, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "registry")
-    registry.start()
-    try:
-        registry.push(TWO, "resumed:1")
-        base, top = (one["digest"] for one in json.loads(TWO.manifest)["layers"])
-        with proxy(registry.address) as between:
-            name = f"{between.address}/resumed:1"
-            between.held = {top}
+async def test_layers_that_were_unpacked_stay_for_the_next_try(store: ImageStore, registry: Registry) -> None:
+    registry.push(TWO, "resumed/upper:1")
+    base, top = (one["digest"] for one in json.loads(TWO.manifest)["layers"])
+    with proxy(registry.address) as between:
+        name = f"{between.address}/resumed/upper:1"
+        between.held = {top}
 
-            def say(word: Word) -> None:
-                if word.line == f"{base[7:19]}: Download complete":
-                    between.give_up.set()
+        def say(word: Word) -> None:
+            if word.line == f"{base[7:19]}: Download complete":
+                between.give_up.set()
 
-            with pytest.raises(RegistryUnavailable):
-                await store.pull(name, say=say)
-            between.held = set()
-            before = len(between.paths)
-            assert (await store.pull(name)).id == TWO.id
-            assert not any(path.endswith(base) for path in between.paths[before:])
-    finally:
-        registry.stop()
+        with pytest.raises(RegistryUnavailable):
+            await store.pull(name, say=say)
+        between.held = set()
+        before = len(between.paths)
+        assert (await store.pull(name)).id == TWO.id
+        assert not any(path.endswith(base) for path in between.paths[before:])

@@ -1,8 +1,5 @@
 """What a real registry has under a name, without pulling it."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 
 from flota.worker.images.errors import ImageNotFound, PullRefused
@@ -15,40 +12,24 @@ HERE = MadeImage([LAYER], {"Cmd": ["here"]}, compression="gzip")
 THERE = MadeImage([LAYER], {"Cmd": ["there"]}, architecture="s390x", compression="gzip")
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    made = Registry(tmp_path_factory.mktemp("registry") / "guarded", auth=True)
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
-    made = ImageStore(tmp_path / "images", pull_limit=20)
-    await made.start()
-    yield made
-    await made.stop()
-
-
-async def test_one_image_by_tag_and_by_digest(store: ImageStore, registry: Registry) -> None:
-    digest = registry.push(HERE, "one:1")
-    found = await store.resolve(f"{registry.address}/one:1", registry_auth())
+async def test_one_image_by_tag_and_by_digest(store: ImageStore, guarded: Registry) -> None:
+    digest = guarded.push(HERE, "one:1")
+    found = await store.resolve(f"{guarded.address}/one:1", registry_auth())
     assert found.digest == digest
     assert [(each.os, each.architecture) for each in found.platforms] == [("linux", "amd64")]
-    assert await store.resolve(f"{registry.address}/one@{digest}", registry_auth()) == found
+    assert await store.resolve(f"{guarded.address}/one@{digest}", registry_auth()) == found
     assert store.images() == []
 
 
-async def test_an_index_is_for_several_platforms(store: ImageStore, registry: Registry) -> None:
-    digest = registry.push_index([HERE, THERE], "many:1")
-    found = await store.resolve(f"{registry.address}/many:1", registry_auth())
+async def test_an_index_is_for_several_platforms(store: ImageStore, guarded: Registry) -> None:
+    digest = guarded.push_index([HERE, THERE], "many:1")
+    found = await store.resolve(f"{guarded.address}/many:1", registry_auth())
     assert (found.digest, found.media_type) == (digest, INDEX)
     assert {each.architecture for each in found.platforms} == {"amd64", "s390x"}
 
 
-async def test_who_may_not_and_what_is_not_there(store: ImageStore, registry: Registry) -> None:
+async def test_who_may_not_and_what_is_not_there(store: ImageStore, guarded: Registry) -> None:
     with pytest.raises(PullRefused):
-        await store.resolve(f"{registry.address}/one:1")
+        await store.resolve(f"{guarded.address}/one:1")
     with pytest.raises(ImageNotFound):
-        await store.resolve(f"{registry.address}/nothing:1", registry_auth())
+        await store.resolve(f"{guarded.address}/nothing:1", registry_auth())

@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from flota.worker.images.errors import PullRefused, RegistryUnavailable
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.authority import Authority, token_server
+from tests.cluster.images.conftest import serving
 from tests.cluster.images.registry import PASSWORD, USER, Registry, registry_auth
 from tests.cluster.runtime.world import private_mounts
 from tests.unit.images.making import MadeImage, docker_save, parts, tar
@@ -39,19 +40,10 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def registry(named: Path) -> Iterator[Registry]:
-    made = Registry(named / "tls", auth=True, tls=Authority(named / "authority", HOST))
-    made.start()
-    made.push(ONE, "one:1")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
-    made = ImageStore(tmp_path / "images", pull_limit=20)
-    await made.start()
-    yield made
-    await made.stop()
+    """Over TLS, with a certificate that nobody vouches for yet."""
+    with serving(Registry(named / "tls", auth=True, tls=Authority(named / "authority", HOST))) as made:
+        made.push(ONE, "one:1")
+        yield made
 
 
 def named_address(registry: Registry) -> str:

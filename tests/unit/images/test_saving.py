@@ -118,11 +118,14 @@ async def test_pruning_leaves_what_tasks_need(store: ImageStore) -> None:
     assert store.images() == []
 
 
-async def test_when_an_image_was_needed_is_known_after_a_restart(store: ImageStore) -> None:
-    store._catalogue.index.images[ONE.id]  # it is there
+async def test_when_an_image_was_needed_is_known_after_a_restart(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = time.time() + 5000
+    monkeypatch.setattr(time, "time", lambda: later)
     store.hold("task", ONE.id)
-    store._used[ONE.id] = time.time() + 5000
-    await store._collect(Rules())
+    monkeypatch.undo()
+    await store._needs.collect(Rules())
     await store.stop()
     again = ImageStore(store.layers_directory.parent)
     await again.start()
@@ -134,7 +137,7 @@ async def test_when_an_image_was_needed_is_known_after_a_restart(store: ImageSto
 
 
 async def test_what_is_loaded_stays_however_full_the_disk_is(store: ImageStore) -> None:
-    assert await store._collect(Rules(max_age=0.001, high=1, low=0)) == []
+    assert await store._needs.collect(Rules(max_age=0.001, high=1, low=0)) == []
     assert len(store) == 2
 
 

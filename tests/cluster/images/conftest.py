@@ -1,0 +1,45 @@
+"""Registries on loopback, one of each kind for a module, and a store for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flota.worker.images.store import ImageStore
+from tests.cluster.images.registry import Registry
+
+
+@contextmanager
+def serving(registry: Registry) -> Iterator[Registry]:
+    """As long as the block lasts."""
+    registry.start()
+    try:
+        yield registry
+    finally:
+        registry.stop()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Gives everything to everybody."""
+    with serving(Registry(tmp_path_factory.mktemp("registry") / "open")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Wants to know who asks."""
+    with serving(Registry(tmp_path_factory.mktemp("guarded") / "registry", auth=True)) as made:
+        yield made
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
+    """An empty one."""
+    made = ImageStore(tmp_path / "images", pull_limit=20)
+    await made.start()
+    yield made
+    await made.stop()
+    # Nothing of any pull is left, but what the next try needs.
+    assert {one.name for one in (tmp_path / "images/incoming").iterdir()} <= {"kept"}
