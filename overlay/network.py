@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Iterable, Set
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 
 from flota.overlay import attachments, balance, namespaces, publish
 from flota.overlay.addresses import task_namespace
@@ -75,7 +75,7 @@ class Network:
         self._host = HostConfiguration(host_resolv_conf)
         self._model = Model()
         self.encryption = Encryption(self._model, key_life, key_settle)
-        self._resolver = Resolver(self._model, SystemRandom())
+        self._resolver = Resolver(self._model, Random())
         self._tasks: dict[str, Task] = {}
         self._servers: dict[str, Server] = {}
         self._locks: dict[str, asyncio.Lock] = {}

@@ -17,11 +17,23 @@ T = TypeVar("T")
 
 # Seconds. Clients that cache must follow a change soon.
 TTL = 2
+# Names whose records are remembered; then it begins anew.
+_REMEMBERED = 4096
 
 
 @lru_cache(maxsize=65536)
 def _record(address: str) -> bytes:
     return wire.address_record(address, TTL)
+
+
+def _records(kind: int, addresses: Iterable[str]) -> list[bytes]:
+    if kind == wire.A:
+        return [_record(address) for address in addresses if ":" not in address]
+    if kind == wire.AAAA:
+        return [_record(address) for address in addresses if ":" in address]
+    if kind == wire.ANY:
+        return [_record(address) for address in addresses]
+    return []
 
 
 class Resolver:
@@ -30,6 +42,9 @@ class Resolver:
     def __init__(self, model: Model, random: Random) -> None:
         self._model = model
         self._shuffle: Callable[[list[bytes]], None] = random.shuffle
+        # What names led to when the model had this revision.
+        self._revision = -1
+        self._records: dict[tuple[int, str, tuple[str, ...]], list[bytes] | None] = {}
 
     def answer(self, question: wire.Question, networks: Sequence[str], limit: int | None) -> bytes | None:
         """The answer for a task on `networks`, of at most `limit` bytes (None: any); None if it is not ours to give."""
@@ -42,26 +57,30 @@ class Resolver:
             records = [wire.service_record(target, port, TTL) for target, port in places]
             self._shuffle(records)
             return wire.reply(question, wire.NOERROR, records, limit)
-        addresses = self._find(question.name, networks, NameTable.lookup)
-        if addresses is None:
+        known = self._known(question.kind, question.name, networks)
+        if known is None:
             # Before the first complete set nobody can say that a name of ours does not exist.
             if not self._model.complete and "." not in question.name:
                 return wire.reply(question, wire.SERVFAIL)
             return None
-        records = self._records(question.kind, addresses)
-        if len(records) > 1:
-            self._shuffle(records)
-        return wire.reply(question, wire.NOERROR, records, limit)
+        if len(known) > 1:
+            known = known.copy()
+            self._shuffle(known)
+        return wire.reply(question, wire.NOERROR, known, limit)
 
-    @staticmethod
-    def _records(kind: int, addresses: Iterable[str]) -> list[bytes]:
-        if kind == wire.A:
-            return [_record(address) for address in addresses if ":" not in address]
-        if kind == wire.AAAA:
-            return [_record(address) for address in addresses if ":" in address]
-        if kind == wire.ANY:
-            return [_record(address) for address in addresses]
-        return []
+    def _known(self, kind: int, name: str, networks: Sequence[str]) -> list[bytes] | None:
+        """The addresses of a name as records (not to be changed), None if it is not ours; until a name changes."""
+        if self._revision != self._model.revision or len(self._records) >= _REMEMBERED:
+            self._records.clear()
+            self._revision = self._model.revision
+        key = (kind, name, tuple(networks))
+        try:
+            return self._records[key]
+        except KeyError:
+            addresses = self._find(name, networks, NameTable.lookup)
+            records = None if addresses is None else _records(kind, addresses)
+            self._records[key] = records
+            return records
 
     def _find(self, name: str, networks: Sequence[str], look: Callable[[NameTable, str], T | None]) -> T | None:
         for network_id in networks:
