@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.manager.clock import Clock, SystemClock
@@ -24,6 +25,7 @@ from flota.v1.objects_pb2 import Cluster, Config, Network, Node, Secret, Service
 from flota.v1.store_pb2 import StoreAction, StoreSnapshot, StoreTransaction, SwarmEvent
 
 R = TypeVar("R")
+S = TypeVar("S", bound=Message)
 _Action = tuple["StoreAction.Kind.ValueType", str, StoreObject]
 
 # SwarmKit's MaxTransactionBytes: larger ones must be split by their makers.
@@ -243,12 +245,13 @@ class Store:
         for envelope in snapshot.objects:
             thing = _detached(unwrap(envelope))
             tables[word_of(thing)].put(thing)
+        told = [_detached(event) for event in snapshot.events]
 
         def replace() -> None:
             self._use_tables(tables)
             self._index = index
             self._hub.reset(index)
-            self._memory.replace(snapshot.events, index)
+            self._memory.replace(told, index)
 
         return replace
 
@@ -257,10 +260,10 @@ def _new_tables() -> dict[str, Table[Any]]:
     return {word: Table(kind) for word, kind in KINDS.items()}
 
 
-def _detached(thing: StoreObject) -> StoreObject:
-    """A copy that stands alone."""
+def _detached(thing: S) -> S:
+    """A copy that stands alone: a part of a message keeps all of that message in memory."""
     copy = type(thing)()
-    copy.CopyFrom(thing)  # type: ignore[arg-type]
+    copy.CopyFrom(thing)
     return copy
 
 
