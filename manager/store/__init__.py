@@ -1,8 +1,8 @@
 """The replicated object store: tables in memory, transactions as Raft entries, watches.
 
 Theory of operation: `schema` says what is kept and how it is found, `tables` keeps it, `transaction` collects a change,
-`store` commits and applies it, `watch` tells everybody, `memory` keeps what people were told over restarts. A message that the store gave you is shared and immutable:
-copy it before you change it.
+`store` commits and applies it, `watch` tells everybody, `memory` keeps what people were told over restarts. A message
+that the store gave you is shared and immutable: copy it before you change it.
 """
 
 from flota.manager.store.schema import StoreObject
