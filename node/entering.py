@@ -12,7 +12,7 @@ import structlog
 from flota.manager.allocator.networks import IPV6_LENGTH
 from flota.manager.bootstrap import DEFAULT_DATA_PATH_PORT, DEFAULT_SUBNET_LENGTH, first_identity
 from flota.manager.ca.join import IssuedIdentity, request_certificate, with_port
-from flota.manager.control.cluster import check_cluster_spec
+from flota.manager.control.cluster_rules import check_cluster_spec
 from flota.node import addresses
 from flota.node import record as records
 from flota.node.node import Founding, Node

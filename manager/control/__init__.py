@@ -4,7 +4,3 @@
 decided by pure functions (`*_rules`, `names`, `image_names`), `flota.v1.service_defaults` writes out what the user left
 to us, `references` turns names into ids, `shown` withholds what is confidential.
 """
-
-from flota.manager.control.servicer import Control
-
-__all__ = ["Control"]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import structlog
 from grpc import StatusCode
 
-from flota.manager.control import Control as RealControl
+from flota.manager.control.servicer import Control as RealControl
 from flota.manager.logbroker.broker import LogBroker
 from flota.manager.orchestrator.leader import leader_loops
 from flota.rpc.errors import FailedPrecondition, FlotaError, InvalidArgument, NotFound, PermissionDenied, Unavailable

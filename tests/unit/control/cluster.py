@@ -8,8 +8,8 @@ from random import Random
 
 from flota.manager.bootstrap import create_cluster, first_identity
 from flota.manager.clock import Clock, SystemClock, timestamp
-from flota.manager.control import Control
 from flota.manager.control.happenings import told
+from flota.manager.control.servicer import Control
 from flota.manager.raft.interface import MemberStatus
 from flota.manager.store import LocalProposer, Store, Transaction
 from flota.manager.store.schema import StoreObject

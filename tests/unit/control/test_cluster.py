@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import text_format
 
-from flota.manager.control.cluster import check_cluster_spec
+from flota.manager.control.cluster_rules import check_cluster_spec
 from flota.manager.raft.interface import MemberStatus
 from flota.rpc.errors import FailedPrecondition, InvalidArgument, OutOfSequence, Unsupported
 from flota.rpc.tokens import JoinToken
