@@ -80,14 +80,12 @@ def _network(given: Json, here: Mapping[str, set[str]]) -> Step:
         return Step("network", name, None, there=True)
     notes = []
     options = {key: value for key, value in (given.get("Options") or {}).items() if "vxlanid" not in key}
-    if given.get("Attachable"):
-        notes.append("not attachable: flota runs containers of services only")
     if (given.get("IPAM") or {}).get("Config"):
         notes.append("its subnet is given anew")
     return _step(
         "network",
         name,
-        lambda: asked.network_spec(Fields(given | {"Options": options, "Attachable": False, "IPAM": None})),
+        lambda: asked.network_spec(Fields(given | {"Options": options, "IPAM": None})),
         notes,
     )
 

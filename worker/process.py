@@ -16,11 +16,12 @@ from random import SystemRandom
 import structlog
 
 from flota.overlay import Network
+from flota.rpc.errors import FailedPrecondition
 from flota.rpc.identity import Identity
 from flota.rpc.servers import local_server
 from flota.v1 import types_pb2 as types
 from flota.v1.containers_pb2_grpc import add_ContainersServicer_to_server
-from flota.v1.dispatcher_pb2 import SessionMessage
+from flota.v1.dispatcher_pb2 import AttachNetworkRequest, SessionMessage
 from flota.v1.local_pb2 import AgentStatusResponse
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
 from flota.v1.objects_pb2 import Task
@@ -40,6 +41,7 @@ from flota.worker.calls.tasks import TaskServicer
 from flota.worker.containers.bridges import Bridges
 from flota.worker.containers.calls import ContainerCalls, Everything
 from flota.worker.containers.containers import Containers
+from flota.worker.containers.places import Places
 from flota.worker.images.calls import ImageCalls
 from flota.worker.images.collection import Rules
 from flota.worker.images.store import ImageStore
@@ -163,13 +165,14 @@ class Worker:
             reporter.put(task_id, status)
             logs.changed()
 
-        self._tasks = tasks = await self._take_up(network, payloads, report, stack)
+        places = Places(self._attach_network, report)
+        self._tasks = tasks = await self._take_up(network, payloads, places, report, stack)
         stack.callback(metrics.follow(tasks.by_state))
         self._membership = Membership(
             identity,
             Managers(config.managers, SystemRandom()),
             description,
-            (network, payloads, tasks),
+            (network, payloads, places, tasks),
             reporter,
             self._words,
             (logs.run, self._answering.run),
@@ -184,7 +187,9 @@ class Worker:
             if session is not None:
                 session.cancel()
 
-    async def _take_up(self, network: Network, payloads: Payloads, report: Report, stack: AsyncExitStack) -> Tasks:
+    async def _take_up(
+        self, network: Network, payloads: Payloads, places: Places, report: Report, stack: AsyncExitStack
+    ) -> Tasks:
         """The tasks that earlier workers left, on a network that serves them again."""
         await network.start()
         stack.push_async_callback(network.stop)
@@ -192,7 +197,7 @@ class Worker:
         remembered = journal.open()
         stack.callback(journal.close)
         containers = Containers(self._state / "containers", self.config.node_id)
-        bridges = Bridges(self._state / "networks", network, self.config.node_id)
+        bridges = Bridges(self._state / "networks", network, places, self.config.node_id)
         bridges.start()
         found = await self._runtime.adopt(containers.ids)
         await network.adopt({task_id for task_id, one in found.items() if one.phase != Phase.ENDED})
@@ -213,13 +218,20 @@ class Worker:
         """The machine is in no cluster (any longer): take away what tasks left."""
         async with AsyncExitStack() as stack:
             network = Network(self._run, _NOWHERE, _VXLAN_PORT, "")
-            tasks = await self._take_up(network, Payloads(), Reporter().put, stack)
+            report = Reporter().put
+            places = Places(self._attach_network, report)
+            tasks = await self._take_up(network, Payloads(), places, report, stack)
             if count := await tasks.remove_all(kill=True):
                 _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
             await network.leave()
 
     async def _credentials(self, task_id: str) -> str:
         return await self._membership.registry_auth(task_id) if self._membership is not None else ""
+
+    async def _attach_network(self, request: AttachNetworkRequest) -> str:
+        if self._membership is None:
+            raise FailedPrecondition("this node is in no swarm, and on none of its networks")
+        return await self._membership.attach_network(request)
 
     def _volumes(self) -> list[types.Volume]:
         return [described(volume) for volume in self._runtime.volumes.all()]

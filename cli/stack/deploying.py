@@ -23,6 +23,7 @@ from flota.cli.stack.objects import Objects
 from flota.cli.stack.turns import Turn, turn
 from flota.stacks.translation.adapting import adapted
 from flota.stacks.versions import unwanted, with_versions
+from flota.v1.network_options import PREDEFINED
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
@@ -117,6 +118,8 @@ class Deployment:
         hints = {"network": "flota network create NAME", "secret": "flota secret create NAME FILE"}
         hints["config"] = "flota config create NAME FILE"
         for kind, name in self._stack.external:
+            if kind == "network" and name in PREDEFINED:
+                continue
             try:
                 await finders[kind](self._session, name)
             except lookup.Missing:

@@ -91,7 +91,8 @@ async def ls(call: Call) -> web.StreamResponse:
 async def inspect(call: Call) -> web.StreamResponse:
     """One network by id or name, with the containers of this node that are on it."""
     scope = call.query("scope")
-    if scope in ("", "local") and (local := await _local(call, call.name())) is not None:
+    # Services ask for the predefined ones as for networks of the swarm.
+    if (scope in ("", "local") or call.name() in PREDEFINED) and (local := await _local(call, call.name())) is not None:
         tasks = [one.task for one in await local_containers.all_of(call) if container.status(one) == "running"]
         return answer(shown.network(local) | {"Containers": shown.endpoints(local, tasks)})
     if scope not in ("", "swarm", "global"):

@@ -13,8 +13,9 @@ from flota.gateway import local_containers
 from flota.gateway.endpoints.containers import stop_request
 from flota.gateway.failures import HttpFailure, failure_of
 from flota.gateway.http import Call, Route, answer, nothing
-from flota.gateway.translation import container
+from flota.gateway.translation import container, shown
 from flota.gateway.translation.events import container_labels
+from flota.gateway.translation.machine import is_manager
 from flota.gateway.translation.plain import plain_container
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument, Unsupported
@@ -25,7 +26,7 @@ from flota.v1.containers_pb2 import (
     RenameContainerRequest,
     StartContainerRequest,
 )
-from flota.v1.local_pb2 import InspectImageRequest
+from flota.v1.local_pb2 import InfoRequest, InspectImageRequest
 from flota.v1.types_pb2 import NetworkAttachmentConfig
 
 # What the command line makes exit status 127 of.
@@ -59,10 +60,16 @@ async def _image(call: Call, name: str) -> dict[str, Any]:
 async def resolve(call: Call, wanted: NetworkAttachmentConfig) -> None:
     """Put the network's id into the place of its name. Raises 400: to 404 clients would answer with a pull."""
     name = wanted.target
-    for network in await local_containers.bridges(call):
+    for network in (await local_containers.networks(call)).values():
         if name in (network.id, network.spec.annotations.name):
+            if shown.network_scope(network) == "swarm" and not network.spec.attachable:
+                raise HttpFailure(403, f"Could not attach to network {name}: network {name} not manually attachable")
             wanted.target = network.id
             return
+    info = await call.backend.local.Info(InfoRequest())
+    if info.node_id and not is_manager(info):
+        # Only managers know the swarm's networks: they say whether there is one of that name.
+        return
     raise HttpFailure(400, f"network {name} not found")
 
 

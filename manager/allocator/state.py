@@ -10,7 +10,9 @@ from flota.manager.allocator.ports import Ports
 from flota.manager.allocator.slots import KeptAddresses
 from flota.manager.clock import timestamp
 from flota.manager.store import ReadTables
+from flota.v1.network_options import PREDEFINED
 from flota.v1.objects_pb2 import Network, Service, Task
+from flota.v1.specs_pb2 import TaskSpec
 from flota.v1.task_states import is_terminal
 from flota.v1.types_pb2 import Endpoint, EndpointSpec, PortConfig, TaskState
 
@@ -71,8 +73,7 @@ class Allocation:
         """
         if self._is_current(service):
             return None
-        for attachment in service.spec.task.networks:
-            self._must_have(attachment.target)
+        self._must_have(service.spec.task)
         allocated = Service()
         allocated.CopyFrom(service)
         del allocated.slot_addresses[:]
@@ -125,11 +126,13 @@ class Allocation:
     # Tasks.
 
     def allocate_task(self, task: Task, service: Service | None, now: float) -> Task:
-        """A copy with its addresses, PENDING. `service` as it will be. Raises Exhausted, Taken, NotYet."""
+        """A copy with its addresses, PENDING; a container's place is ASSIGNED. `service` as it will be.
+
+        Raises Exhausted, Taken, NotYet.
+        """
         if service is not None and not self._is_current(service):
             raise NotYet("waits for its service's endpoint")
-        for attachment in task.spec.networks:
-            self._must_have(attachment.target)
+        self._must_have(task.spec)
         holder = self._kept.holder(task)
         if holder is not None:
             raise NotYet(f"waits until task {holder.id} has ended, which has the addresses of slot {task.slot}")
@@ -141,6 +144,10 @@ class Allocation:
         addresses: Addresses = []
         try:
             for attachment in task.spec.networks:
+                if attachment.target in PREDEFINED:
+                    # Its node knows what to make of that.
+                    pending.networks.add(network_id=attachment.target, aliases=attachment.aliases)
+                    continue
                 given = self._kept.of(task, attachment.target)
                 if given is None:
                     given = self._networks.give(attachment.target, attachment.addresses)
@@ -160,6 +167,9 @@ class Allocation:
         status = pending.status
         status.state = TaskState.TASK_STATE_PENDING
         status.message = "pending task scheduling"
+        if task.attachment_of:
+            # It is where its container is: there is nothing to schedule.
+            status.state, status.message = TaskState.TASK_STATE_ASSIGNED, "assigned to the node of its container"
         status.error = ""
         status.timestamp.CopyFrom(timestamp(now))
         status.applied_at.CopyFrom(timestamp(now))
@@ -209,6 +219,8 @@ class Allocation:
         if not modes:
             return None
         if PortConfig.PUBLISH_MODE_INGRESS not in modes:
+            if any(attachment.target in PREDEFINED for attachment in task.spec.networks):
+                return None
             networks = (self._tables.networks.get(attachment.target) for attachment in task.spec.networks)
             if any(network is not None and not network.spec.internal for network in networks):
                 return None
@@ -218,9 +230,10 @@ class Allocation:
             raise NotYet("waits for the ingress network")
         return self._ingress
 
-    def _must_have(self, network_id: str) -> None:
-        if network_id not in self._networks:
-            raise NotYet(f"waits for network {network_id}")
+    def _must_have(self, spec: TaskSpec) -> None:
+        for attachment in spec.networks:
+            if attachment.target not in self._networks and attachment.target not in PREDEFINED:
+                raise NotYet(f"waits for network {attachment.target}")
 
     def _give_back(self, addresses: Addresses) -> None:
         for network_id, given in addresses:
@@ -252,7 +265,8 @@ class Allocation:
 def _virtual_networks(service: Service) -> list[str]:
     if service.spec.endpoint.mode != EndpointSpec.MODE_VIP:
         return []
-    return list(dict.fromkeys(attachment.target for attachment in service.spec.task.networks))
+    targets = (attachment.target for attachment in service.spec.task.networks)
+    return list(dict.fromkeys(target for target in targets if target not in PREDEFINED))
 
 
 def _virtual_addresses(service: Service) -> dict[_Place, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from flota.manager.control.names import check_annotations, check_network_name
 from flota.rpc.errors import InvalidArgument, Unsupported
-from flota.v1.network_options import ENCRYPTED_OPTION, FALSE, MTU_OPTION, TRUE
+from flota.v1.network_options import ENCRYPTED_OPTION, FALSE, MTU_OPTION, PREDEFINED, TRUE
 from flota.v1.objects_pb2 import Network
 from flota.v1.specs_pb2 import NetworkSpec
 from flota.v1.types_pb2 import IpamConfig
@@ -22,6 +22,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def check_network(spec: NetworkSpec) -> None:
     """A network by itself."""
     check_network_name(spec.annotations.name)
+    if spec.annotations.name in PREDEFINED:
+        raise InvalidArgument.of("network name", spec.annotations.name, "every node has that one by itself")
     check_annotations(spec.annotations)
     if spec.driver.name not in ("", "overlay"):
         raise Unsupported(f"network driver {spec.driver.name!r} is not supported: only overlay is")
@@ -36,8 +38,6 @@ def check_network(spec: NetworkSpec) -> None:
             )
         if not value.isascii() or not value.isdigit() or int(value) not in _MTU_RANGE:
             raise InvalidArgument.of(f"network option {option}", value, "a number from 68 to 65535 is needed")
-    if spec.attachable:
-        raise Unsupported("attachable networks are not supported: flota runs no containers but those of services")
     if not spec.ipv6_enabled:
         for config in spec.ipam:
             if ":" in config.subnet:

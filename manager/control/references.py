@@ -11,22 +11,22 @@ from flota.manager.control.claims import Claim
 from flota.manager.control.container_rules import check_file
 from flota.manager.control.names import check_unique
 from flota.manager.store import Transaction, View
-from flota.rpc.errors import InvalidArgument, NotFound, Unsupported
+from flota.rpc.errors import InvalidArgument, NotFound
+from flota.v1.network_options import BRIDGE, PREDEFINED
 from flota.v1.objects_pb2 import Config, Network, Secret
 from flota.v1.specs_pb2 import ServiceSpec, TaskSpec
-from flota.v1.types_pb2 import FileTarget
+from flota.v1.types_pb2 import FileTarget, PortConfig
 
 M = TypeVar("M", Network, Secret, Config)
 # Docker's mode of secrets and configs: everybody in the container may read them.
 _FILE_MODE = 0o444
-# Docker's networks of one machine, which a service may be on there.
-_MACHINE_NETWORKS = frozenset({"host", "none", "bridge"})
 
 
 def resolve(tx: Transaction, spec: ServiceSpec, claim: Claim) -> None:
     """Fill ids (and names) into `spec`. Raises NotFound, InvalidArgument, Unsupported; then `spec` is half filled."""
     _resolve_files(tx, spec.task, claim)
     _resolve_networks(tx, spec.task, claim)
+    _check_predefined(spec)
 
 
 def _find(tx: Transaction, view: View[M], word: str, id: str, name: str, claim: Claim) -> M:
@@ -74,8 +74,11 @@ def _resolve_networks(tx: Transaction, task: TaskSpec, claim: Claim) -> None:
             task.networks.add(target=default.id)
     seen: set[str] = set()
     for attachment in task.networks:
-        if attachment.target in _MACHINE_NETWORKS and tx.networks.by_name(attachment.target) is None:
-            raise Unsupported(f"network {attachment.target} is not supported: tasks run on overlay networks only")
+        if attachment.target in PREDEFINED:
+            if attachment.target in seen:
+                raise InvalidArgument.of("network", attachment.target, "it is given twice")
+            seen.add(attachment.target)
+            continue
         network = _find(tx, tx.networks, "network", attachment.target, "", claim)
         if network.spec.ingress:
             raise InvalidArgument.of(
@@ -85,3 +88,20 @@ def _resolve_networks(tx: Transaction, task: TaskSpec, claim: Claim) -> None:
             raise InvalidArgument.of("network", network.spec.annotations.name, "it is given twice")
         seen.add(network.id)
         attachment.target = network.id
+
+
+def _check_predefined(spec: ServiceSpec) -> None:
+    """Networks that every node has by itself: who is on the node's own, or on none, is on no other."""
+    targets = [attachment.target for attachment in spec.task.networks]
+    predefined = next((target for target in targets if target in PREDEFINED), "")
+    if not predefined:
+        return
+    if predefined != BRIDGE and len(targets) > 1:
+        raise InvalidArgument.of("network", predefined, "who is on it can be on no other network")
+    for port in spec.endpoint.ports:
+        if port.publish_mode == PortConfig.PUBLISH_MODE_INGRESS:
+            raise InvalidArgument.of(
+                "published port",
+                port.published_port or port.target_port,
+                f"mode=host is needed on network {predefined}: the mesh does not lead there",
+            )

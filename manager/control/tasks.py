@@ -46,4 +46,5 @@ def _select(store: Store, filters: ListFilters) -> list[Task]:
     if filters.desired_states:
         desired = set(filters.desired_states)
         tasks = [task for task in tasks if task.desired_state in desired]
-    return matching(tasks, filters)
+    # Places on networks that containers without a service have are no tasks to people.
+    return matching([task for task in tasks if not task.attachment_of], filters)

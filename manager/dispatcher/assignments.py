@@ -31,7 +31,7 @@ from flota.manager.dispatcher.peers import (
 )
 from flota.manager.store import Event, ReadTables
 from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer, NetworkService
-from flota.v1.network_options import is_encrypted
+from flota.v1.network_options import PREDEFINED, is_encrypted
 from flota.v1.objects_pb2 import Config, Network, Node, Secret, Service, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeState, TaskState
@@ -358,7 +358,7 @@ def _placement(task: Task) -> _Placement | None:
         return None
     container = task.spec.container
     needs = [
-        *(("network", attachment.network_id) for attachment in task.networks),
+        *(("network", one.network_id) for one in task.networks if one.network_id not in PREDEFINED),
         *(("secret", reference.secret_id) for reference in container.secrets),
         *(("config", reference.config_id) for reference in container.configs),
     ]

@@ -17,6 +17,8 @@ from flota.v1 import dispatcher_pb2_grpc
 from flota.v1.dispatcher_pb2 import (
     AssignmentsMessage,
     AssignmentsRequest,
+    AttachNetworkRequest,
+    AttachNetworkResponse,
     ConfirmAssignmentsRequest,
     ConfirmAssignmentsResponse,
     EndSessionRequest,
@@ -114,6 +116,11 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         """Raises Unavailable, FailedPrecondition (the session is over)."""
         self._now().confirm_assignments(current_caller().node_id, request.session_id, request.sequence)
         return ConfirmAssignmentsResponse()
+
+    async def AttachNetwork(self, request: AttachNetworkRequest, context: Any) -> AttachNetworkResponse:
+        """Raises Unavailable, FailedPrecondition (the session is over, not attachable), NotFound (no such network)."""
+        task = await self._now().take_place(current_caller().node_id, request)
+        return AttachNetworkResponse(task_id=task.id)
 
     async def GetRegistryAuth(self, request: GetRegistryAuthRequest, context: Any) -> GetRegistryAuthResponse:
         """Raises Unavailable, FailedPrecondition (the session is over), NotFound (no such task of this node)."""

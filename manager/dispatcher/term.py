@@ -19,6 +19,7 @@ from flota.manager.dispatcher.metrics import REGISTRATIONS, SESSIONS
 from flota.manager.dispatcher.node_writer import NodeWriter, State, Wish
 from flota.manager.dispatcher.outbox import Outbox, gap
 from flota.manager.dispatcher.pace import Pace
+from flota.manager.dispatcher.places import take_place
 from flota.manager.dispatcher.presence import Presence
 from flota.manager.dispatcher.session import Session
 from flota.manager.dispatcher.status import StatusWriter, Update
@@ -26,7 +27,7 @@ from flota.manager.dispatcher.withdrawals import Withdrawals
 from flota.manager.store import Event, Store, WatchClosed, Watcher
 from flota.rpc.callers import Caller
 from flota.rpc.errors import FailedPrecondition, FlotaError, NotFound, Unavailable
-from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionMessage, SessionRequest
+from flota.v1.dispatcher_pb2 import AssignmentsMessage, AttachNetworkRequest, SessionMessage, SessionRequest
 from flota.v1.objects_pb2 import Cluster, Node, NodeDescription, NodeUsage, Task
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.types_pb2 import NodeState, Peer
@@ -170,6 +171,11 @@ class Term:
         if task is None or task.node_id != node_id:
             raise NotFound(f"node {node_id} has no task {task_id}")
         return task
+
+    async def take_place(self, node_id: str, request: AttachNetworkRequest) -> Task:
+        """A place on a network for a container of the node. Raises FailedPrecondition, NotFound, Unavailable."""
+        self._presence.session(node_id, request.session_id)
+        return await self._store.update(lambda tx: take_place(tx, request, node_id, self._clock.now()))
 
     async def assignment_messages(self, node_id: str, session_id: str) -> AsyncIterator[AssignmentsMessage]:
         """The assignments' stream. Raises FailedPrecondition, and what the session is ended with."""

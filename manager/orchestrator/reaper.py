@@ -93,7 +93,9 @@ class TaskReaper(WatchLoop):
                 self._begin()
 
     def _note_task(self, task: Task) -> None:
-        if task.desired_state == TaskState.TASK_STATE_REMOVE:
+        # A place on a network that its container has left is of no use to anybody.
+        is_left = bool(task.attachment_of) and is_terminal(task)
+        if task.desired_state == TaskState.TASK_STATE_REMOVE or is_left:
             self._to_remove.add(task.id)
 
     def _is_due(self) -> bool:

@@ -113,8 +113,6 @@ def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield f"network {name}", "enable_ipv4: false", "networks have IPv4"
         if network.get("ipam", {}).get("options"):
             yield f"network {name}", "ipam.options", "addresses are the allocator's"
-        if network.get("attachable"):
-            yield f"network {name}", "attachable", "only tasks of services are on networks"
     for name, secret in tree.get("secrets", {}).items():
         if "driver_opts" in secret:
             yield f"secret {name}", "driver_opts", "secrets have no drivers"

@@ -24,9 +24,10 @@ from flota.rpc.errors import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    Unavailable,
 )
 from flota.rpc.identity import Identity
-from flota.v1.dispatcher_pb2 import AssignmentChange, SessionMessage
+from flota.v1.dispatcher_pb2 import AssignmentChange, AttachNetworkRequest, SessionMessage
 from flota.worker import metrics
 from flota.worker.agent.assignments import Assigned
 from flota.worker.agent.description import Description
@@ -156,6 +157,12 @@ class Membership:
         except FlotaError as error:
             _log.warning("managers give no credentials for a registry", task=task_id, reason=str(error))
             return ""
+
+    async def attach_network(self, request: AttachNetworkRequest) -> str:
+        """A place on a network for a container of this node: its task's id. Raises FlotaError."""
+        if self._session is None or not self._connected:
+            raise Unavailable(f"no manager can be reached: {self._error or 'there is no session yet'}")
+        return await self._session.attach_network(request)
 
     def heard(self, message: SessionMessage) -> None:
         """A manager speaks to this node."""

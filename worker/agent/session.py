@@ -16,6 +16,7 @@ import structlog
 from flota.rpc.errors import DeadlineExceeded, FlotaError, Unavailable, error_from
 from flota.v1.dispatcher_pb2 import (
     AssignmentsRequest,
+    AttachNetworkRequest,
     ConfirmAssignmentsRequest,
     EndSessionRequest,
     GetRegistryAuthRequest,
@@ -122,6 +123,11 @@ class Session:
         """What managers' helpers say for the registry of a task's image; empty if nothing. Raises FlotaError."""
         request = GetRegistryAuthRequest(session_id=self.id, task_id=task_id)
         return (await _answer(self._stub.GetRegistryAuth(request, timeout=_HELPER_LIMIT))).registry_auth
+
+    async def attach_network(self, request: AttachNetworkRequest) -> str:
+        """A place on a network for a container of this node: its task's id. Raises FlotaError."""
+        request.session_id = self.id
+        return (await _answer(self._stub.AttachNetwork(request, timeout=_REPORT_LIMIT))).task_id
 
     async def _listen(self, words: AsyncIterator[SessionMessage]) -> None:
         async for message in words:

@@ -1,8 +1,9 @@
 """Networks of this node alone: the predefined `bridge`, and those that people make with that driver.
 
 Each is a network like any other to the overlay, but without VXLAN. Subnets and addresses are given here. Which are in
-use the overlay remembers: what is attached. Stands before the overlay for everything that attaches containers: a task
-on such a network has no address from the managers, and gets one on its way through.
+use the overlay remembers: what is attached. Stands before the overlay for all that attaches containers: who is on
+such a network has no address from the managers, and gets one on its way through. So does a container without a service
+that goes to a network of the swarm (places.py).
 """
 
 import ipaddress
@@ -14,11 +15,12 @@ from typing import Protocol
 from flota.overlay import Sandbox
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer
-from flota.v1.network_options import BRIDGE, NONE, PREDEFINED
+from flota.v1.network_options import BRIDGE, HOST, NONE, PREDEFINED
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.specs_pb2 import NetworkSpec
 from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import IpamConfig, NetworkAttachment
+from flota.worker.containers.places import Places
 from flota.worker.containers.records import Records
 
 # Docker's own: a /16 each, the first for the predefined one.
@@ -39,13 +41,14 @@ class Overlay(Protocol):
 class Bridges:
     """`start` it before the overlay adopts what is there, `adopted` after that."""
 
-    def __init__(self, directory: Path, overlay: Overlay, node_id: str) -> None:
+    def __init__(self, directory: Path, overlay: Overlay, places: Places, node_id: str) -> None:
         """The networks that people made are kept in `directory`. Raises OSError."""
         self._records = Records(directory, Network)
         self._overlay = overlay
+        self._places = places
         self._node_id = node_id
         self._networks: dict[str, Network] = {}
-        # What tasks have been given, by task.
+        # What has been given here or by way of here, by task.
         self._given: dict[str, list[NetworkAttachment]] = {}
 
     def start(self) -> None:
@@ -58,10 +61,12 @@ class Bridges:
     def adopted(self) -> None:
         """Know again who has which address."""
         for task in self._overlay.attached():
-            given = [one for one in task.networks if one.network_id in self._networks]
+            given = [one for one in task.networks if not task.service_id or one.network_id in self._networks]
             if given:
                 self._given[task.id] = given
                 self._tell(task, given)
+            if not task.service_id:
+                self._places.hold(task.id)
 
     # What there is.
 
@@ -70,7 +75,7 @@ class Bridges:
         return list(self._networks.values())
 
     def given(self, task_id: str) -> list[NetworkAttachment]:
-        """A task's places on them."""
+        """A task's places that are known here."""
         return self._given.get(task_id, [])
 
     def create(self, spec: NetworkSpec) -> Network:
@@ -136,33 +141,45 @@ class Bridges:
             for wanted in task.networks:
                 if wanted.network_id == NONE:
                     continue
-                if wanted.network_id not in self._networks:
-                    placed.networks.append(wanted)
-                    continue
-                known = next((one for one in given if one.network_id == wanted.network_id), None)
-                if known is None:
-                    known = self._place(wanted)
-                    given.append(known)
-                placed.networks.append(known)
+                placed.networks.append(await self._placed(task, wanted, given))
             sandbox = await self._overlay.attach(placed)
         except BaseException:
             self._given.pop(task.id, None)
+            self._places.leave(task.id)
             raise
         self._tell(task, given)
+        self._places.use(task.id)
         return sandbox
+
+    async def _placed(self, task: Task, wanted: NetworkAttachment, given: list[NetworkAttachment]) -> NetworkAttachment:
+        """The task's place on one network, from managers or from here."""
+        is_local = wanted.network_id in self._networks
+        if wanted.network_id == HOST or (task.service_id and not is_local):
+            return wanted
+        known = next((one for one in given if one.network_id == wanted.network_id), None)
+        if known is None:
+            known = self._place(wanted) if is_local else await self._places.take(task.id, task_name(task), wanted)
+            given.append(known)
+        return known
 
     async def detach(self, task_id: str) -> None:
         """As the overlay does. Raises OverlayError."""
-        gone = [NetworkPeer(network_id=one.network_id, task_id=task_id) for one in self._given.get(task_id, ())]
+        gone = [
+            NetworkPeer(network_id=one.network_id, task_id=task_id)
+            for one in self._given.get(task_id, ())
+            if one.network_id in self._networks
+        ]
         self._overlay.apply([AssignmentChange(action=_REMOVE, peer=peer) for peer in gone], complete=False)
         await self._overlay.detach(task_id)
         self._given.pop(task_id, None)
+        self._places.leave(task_id)
 
     def _place(self, wanted: NetworkAttachment) -> NetworkAttachment:
         network = self._networks[wanted.network_id]
         ipam = network.ipam[0]
         subnet = ipaddress.IPv4Network(ipam.subnet)
-        taken = set(_addresses(one for given in self._given.values() for one in given))
+        there = (one for given in self._given.values() for one in given if one.network_id == network.id)
+        taken = set(_addresses(there))
         taken |= {ipam.gateway, *ipam.reserved.values()}
         if wanted.addresses:
             address = wanted.addresses[0].partition("/")[0]
@@ -196,6 +213,7 @@ class Bridges:
                 ready=True,
             )
             for one in given
+            if one.network_id in self._networks
         )
         self._overlay.apply([AssignmentChange(action=_UPDATE, peer=peer) for peer in peers], complete=False)
 

@@ -112,7 +112,7 @@ class Containers:
         task.status.state = ASSIGNED
         task.meta.created_at.GetCurrentTime()
         task.status.timestamp.CopyFrom(task.meta.created_at)
-        self._check_networks(task)
+        _check_networks(task)
         record.image_id = self._parts.images.here(task.spec.container.image)
         self._parts.images.hold(task.id, record.image_id)
         life = self._add(record)
@@ -145,17 +145,6 @@ class Containers:
     def _is_taken(self, name: str) -> bool:
         return any(life.name == name for life in self._lives.values())
 
-    def _check_networks(self, task: Task) -> None:
-        if not task.spec.networks:
-            task.spec.networks.add(target=BRIDGE)
-        targets = [wanted.target for wanted in task.spec.networks]
-        if len(targets) > 1 and any(target in PREDEFINED and target != BRIDGE for target in targets):
-            raise InvalidArgument("a container on the network host or none can be on no other network")
-        here = {network.id for network in self.bridges.all()} | set(PREDEFINED)
-        for target in targets:
-            if target not in here:
-                raise NotFound(f"network {target} not found")
-
     def _add(self, record: PlainContainer) -> Life:
         life = Life(record, self._parts, self._records, self._told, self._remove)
         self._lives[life.id] = life
@@ -170,3 +159,15 @@ class Containers:
         event = ContainerEvent(action=action, container=record)
         for queue in self._listeners:
             queue.put_nowait(event)
+
+
+def _check_networks(task: Task) -> None:
+    if not task.spec.networks:
+        task.spec.networks.add(target=BRIDGE)
+    targets = [wanted.target for wanted in task.spec.networks]
+    if len(targets) > 1 and any(target in PREDEFINED and target != BRIDGE for target in targets):
+        raise InvalidArgument("a container on the network host or none can be on no other network")
+    for wanted in task.spec.networks:
+        if wanted.target not in PREDEFINED:
+            # As Docker has it: there its id is a name, too.
+            wanted.aliases.append(task.id[:12])

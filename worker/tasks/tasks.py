@@ -84,7 +84,7 @@ class Tasks:
             return
         seen = set()
         for change in changes:
-            if change.WhichOneof("item") != "task":
+            if change.WhichOneof("item") != "task" or change.task.attachment_of:
                 continue
             if change.action == AssignmentChange.ACTION_REMOVE:
                 self._remove(change.task.id)

@@ -496,6 +496,56 @@ class GetRegistryAuthResponse(_message.Message):
 Global___GetRegistryAuthResponse: _TypeAlias = GetRegistryAuthResponse  # noqa: Y015
 
 @_typing.final
+class AttachNetworkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_NAME_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    container_id: _builtins.str
+    """A container of the calling node that belongs to no service, and what it is called there."""
+    container_name: _builtins.str
+    @_builtins.property
+    def attachment(self) -> _types_pb2.NetworkAttachmentConfig: ...
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        container_name: _builtins.str = ...,
+        attachment: _types_pb2.NetworkAttachmentConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "container_id", b"container_id", "container_name", b"container_name", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachNetworkRequest: _TypeAlias = AttachNetworkRequest  # noqa: Y015
+
+@_typing.final
+class AttachNetworkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """Comes with the node's assignments once it has its addresses. It is over when the node reports so."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachNetworkResponse: _TypeAlias = AttachNetworkResponse  # noqa: Y015
+
+@_typing.final
 class AssignmentsMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -64,6 +64,11 @@ class DispatcherStub:
                 request_serializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.FromString,
                 _registered_method=True)
+        self.AttachNetwork = channel.unary_unary(
+                '/flota.v1.Dispatcher/AttachNetwork',
+                request_serializer=flota_dot_v1_dot_dispatcher__pb2.AttachNetworkRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_dispatcher__pb2.AttachNetworkResponse.FromString,
+                _registered_method=True)
         self.GetRegistryAuth = channel.unary_unary(
                 '/flota.v1.Dispatcher/GetRegistryAuth',
                 request_serializer=flota_dot_v1_dot_dispatcher__pb2.GetRegistryAuthRequest.SerializeToString,
@@ -119,10 +124,17 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetRegistryAuth(self, request, context):
+    def AttachNetwork(self, request, context):
         """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
         out, those in a spec do so too). NOT_FOUND: no such task of this node.
+        A place on an attachable network. NOT_FOUND: no such network. FAILED_PRECONDITION: it is not attachable.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRegistryAuth(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -159,6 +171,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.ConfirmAssignments,
                     request_deserializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.FromString,
                     response_serializer=flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.SerializeToString,
+            ),
+            'AttachNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachNetwork,
+                    request_deserializer=flota_dot_v1_dot_dispatcher__pb2.AttachNetworkRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_dispatcher__pb2.AttachNetworkResponse.SerializeToString,
             ),
             'GetRegistryAuth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRegistryAuth,
@@ -328,6 +345,33 @@ class Dispatcher:
             '/flota.v1.Dispatcher/ConfirmAssignments',
             flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsRequest.SerializeToString,
             flota_dot_v1_dot_dispatcher__pb2.ConfirmAssignmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Dispatcher/AttachNetwork',
+            flota_dot_v1_dot_dispatcher__pb2.AttachNetworkRequest.SerializeToString,
+            flota_dot_v1_dot_dispatcher__pb2.AttachNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

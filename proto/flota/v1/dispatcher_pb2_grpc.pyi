@@ -58,10 +58,12 @@ class DispatcherStub:
     """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
     when all nodes that could send to it have said so (or have had a second for it).
     """
-    GetRegistryAuth: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GetRegistryAuthRequest, _dispatcher_pb2.GetRegistryAuthResponse]
+    AttachNetwork: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.AttachNetworkRequest, _dispatcher_pb2.AttachNetworkResponse]
     """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
     out, those in a spec do so too). NOT_FOUND: no such task of this node.
+    A place on an attachable network. NOT_FOUND: no such network. FAILED_PRECONDITION: it is not attachable.
     """
+    GetRegistryAuth: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GetRegistryAuthRequest, _dispatcher_pb2.GetRegistryAuthResponse]
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
@@ -85,10 +87,12 @@ class DispatcherAsyncStub(DispatcherStub):
     """Messages up to this one that asked to be confirmed are in force on the node. A task that is told to stop hears of it
     when all nodes that could send to it have said so (or have had a second for it).
     """
-    GetRegistryAuth: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GetRegistryAuthRequest, _dispatcher_pb2.GetRegistryAuthResponse]  # type: ignore[assignment]
+    AttachNetwork: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.AttachNetworkRequest, _dispatcher_pb2.AttachNetworkResponse]  # type: ignore[assignment]
     """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
     out, those in a spec do so too). NOT_FOUND: no such task of this node.
+    A place on an attachable network. NOT_FOUND: no such network. FAILED_PRECONDITION: it is not attachable.
     """
+    GetRegistryAuth: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GetRegistryAuthRequest, _dispatcher_pb2.GetRegistryAuthResponse]  # type: ignore[assignment]
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -147,13 +151,21 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def AttachNetwork(
+        self,
+        request: _dispatcher_pb2.AttachNetworkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatcher_pb2.AttachNetworkResponse, _abc.Awaitable[_dispatcher_pb2.AttachNetworkResponse]]:
+        """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
+        out, those in a spec do so too). NOT_FOUND: no such task of this node.
+        A place on an attachable network. NOT_FOUND: no such network. FAILED_PRECONDITION: it is not attachable.
+        """
+
+    @_abc_1.abstractmethod
     def GetRegistryAuth(
         self,
         request: _dispatcher_pb2.GetRegistryAuthRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_dispatcher_pb2.GetRegistryAuthResponse, _abc.Awaitable[_dispatcher_pb2.GetRegistryAuthResponse]]:
-        """Credentials for the registry of a task's image that are good now, from a helper on the leader (registry tokens run
-        out, those in a spec do so too). NOT_FOUND: no such task of this node.
-        """
+    ) -> _typing.Union[_dispatcher_pb2.GetRegistryAuthResponse, _abc.Awaitable[_dispatcher_pb2.GetRegistryAuthResponse]]: ...
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -640,6 +640,7 @@ class Task(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     MOVES_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     service_id: _builtins.str
     slot: _builtins.int
@@ -652,6 +653,8 @@ class Task(_message.Message):
     """The task whose place in the slot it takes. While it is wanted READY it waits for that one to stop."""
     moves: _builtins.bool
     """The task it replaces is to run until this one does (a move: a drain that starts first, a rebalance)."""
+    attachment_of: _builtins.str
+    """The task runs nothing: it is the place on networks of this container of its node, which belongs to no service."""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     @_builtins.property
@@ -708,10 +711,11 @@ class Task(_message.Message):
         not_before: _timestamp_pb2.Timestamp | None = ...,
         moves: _builtins.bool = ...,
         decisions: _abc.Iterable[_types_pb2.Decision] | None = ...,
+        attachment_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "not_before", b"not_before", "service_annotations", b"service_annotations", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_generic", b"assigned_generic", "decisions", b"decisions", "desired_state", b"desired_state", "endpoint", b"endpoint", "id", b"id", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "moves", b"moves", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "replaces", b"replaces", "service_annotations", b"service_annotations", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_generic", b"assigned_generic", "attachment_of", b"attachment_of", "decisions", b"decisions", "desired_state", b"desired_state", "endpoint", b"endpoint", "id", b"id", "job_iteration", b"job_iteration", "log_driver", b"log_driver", "meta", b"meta", "moves", b"moves", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "replaces", b"replaces", "service_annotations", b"service_annotations", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

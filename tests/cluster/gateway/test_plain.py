@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,43 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
 def test_containers_answer_as_docker_s_do(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     """Each answer is the one that Docker 20.10.24 gave."""
-    lab = make_lab(managers=1, workers=0, swarm=False)
+    lab = make_lab(managers=1, workers=1, swarm=False)
     play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path), PLAIN)
+
+
+def test_a_container_and_services_share_an_attachable_network(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(managers=1, workers=1)
+
+    def client_of(node: str) -> Any:
+        return docker.DockerClient(base_url=f"unix://{lab.nodes[node].run_directory}/flota/docker.sock", timeout=60)
+
+    with closing(client_of("m1")) as manager, closing(client_of("w1")) as worker:
+        network = manager.networks.create("span", driver="overlay", attachable=True)
+        where: dict[str, Any] = {"networks": ["span"], "constraints": ["node.hostname==m1"]}
+        manager.services.create("busybox", ["httpd", "-f", "-p", "80"], name="web", **where)
+        asking = worker.containers.run("busybox", ["sleep", "1000"], detach=True, name="asking", network="span")
+
+        def web_answers() -> bool:
+            done = asking.exec_run(["wget", "-q", "-O", "-", "http://web"])
+            return b"404" in done.output
+
+        wait_until(web_answers, "the service answers the container, by its virtual address")
+        with pytest.raises(APIError, match="in use by"):
+            network.remove()
+        asking.restart(timeout=0)
+        wait_until(web_answers, "with its next place")
+        asking.remove(force=True)
+        for service in manager.services.list():
+            service.remove()
+
+        def network_goes() -> bool:
+            try:
+                network.remove()
+            except APIError:
+                return False
+            return True
+
+        wait_until(network_goes, "nothing is left on the network")
 
 
 @pytest.fixture(scope="module")

@@ -88,3 +88,23 @@ async def test_a_service_has_no_virtual_address_there() -> None:
     assert allocated is not None
     assert [one.network_id for one in allocated.endpoint.virtual_ips] == ["app"]
     assert allocated.endpoint.ports[0].published_port == 30000
+
+
+async def test_networks_that_every_node_has_by_itself_need_nothing_from_here() -> None:
+    made = await allocation(network("app"), network("ingress", ingress=True))
+    for targets in (("host",), ("none",), ("bridge", "app")):
+        pending = made.allocate_task(a_task(*targets, ports=(HOST,)), None, NOW)
+        assert [one.network_id for one in pending.networks] == list(targets), "nor is it on the ingress network"
+        assert [bool(one.addresses) for one in pending.networks] == [target == "app" for target in targets]
+    service = Service(id="web")
+    service.spec.task.networks.add(target="host")
+    assert not made.allocate_service(service).endpoint.virtual_ips  # type: ignore[union-attr]
+
+
+async def test_a_containers_place_is_at_once_where_its_container_is() -> None:
+    made = await allocation(network("app"))
+    place = Task(id="p1", node_id="w1", attachment_of="c1")
+    place.spec.networks.add(target="app")
+    given = made.allocate_task(place, None, NOW)
+    assert given.status.state == TaskState.TASK_STATE_ASSIGNED
+    assert len(given.networks[0].addresses) == 1

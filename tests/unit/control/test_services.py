@@ -120,8 +120,10 @@ async def test_references_become_ids_and_must_be_there(cluster: Cluster) -> None
         await create_service(cluster, "x", on_network("back"), on_network(network.id))
     with refused(InvalidArgument, "invalid network 'ingress': the ingress network is for published ports…"):
         await create_service(cluster, "x", on_network("ingress"))
-    with refused(Unsupported, "network host is not supported…"):
-        await create_service(cluster, "x", on_network("host"))
+    with refused(InvalidArgument, "invalid network 'host'…"):
+        await create_service(cluster, "x", on_network("host"), on_network("back"))
+    with refused(InvalidArgument, "invalid published port 80: mode=host is needed on network host…"):
+        await create_service(cluster, "x", on_network("host"), publishing(80, PortConfig.PUBLISH_MODE_INGRESS))
     with refused(InvalidArgument, "invalid secret target 'key': it is given twice"):
         await create_service(cluster, "x", with_secret("key"), with_secret("key"))
 

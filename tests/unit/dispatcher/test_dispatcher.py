@@ -19,9 +19,10 @@ from flota.rpc.errors import (
 )
 from flota.rpc.forward import CALLER_KEY
 from flota.v1.auth_pb2 import Caller as Kind
-from flota.v1.dispatcher_pb2 import AssignmentsMessage, SessionRequest, UpdateTaskStatusRequest
+from flota.v1.dispatcher_pb2 import AssignmentsMessage, AttachNetworkRequest, SessionRequest, UpdateTaskStatusRequest
 from flota.v1.dispatcher_pb2_grpc import DispatcherStub
 from flota.v1.objects_pb2 import Certificate, Config, NodeDescription, Secret
+from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus, TunnelKey, Volume
 from tests.unit.dispatcher.swarm import (
     DISCONNECTED,
@@ -109,6 +110,29 @@ async def test_registry_credentials_are_for_the_nodes_own_tasks(swarm: Swarm) ->
     for asking, task_id in ((other, "t1"), (agent, "none")):
         with pytest.raises(NotFound, match=f"has no task {task_id}"):
             await asking.registry_auth(task_id)
+
+
+async def test_a_container_without_a_service_gets_a_place_on_an_attachable_network_only(swarm: Swarm) -> None:
+    agent = await swarm.node("w1")
+    await agent.connect()
+    open_to_all, closed = network("open"), network("closed")
+    open_to_all.spec.attachable = True
+    await swarm.create(open_to_all, closed)
+
+    async def attach(target: str) -> str:
+        request = AttachNetworkRequest(session_id=agent.session_id, container_id="c1", container_name="db")
+        request.attachment.target = target
+        request.attachment.aliases.append("store")
+        return (await agent.call(agent.stub.AttachNetwork(request))).task_id
+
+    place = swarm.store.tasks.get(await attach("open"))
+    assert place is not None
+    assert (place.node_id, place.attachment_of, task_name(place), place.service_id) == ("w1", "c1", "db", "")
+    assert [(one.target, list(one.aliases)) for one in place.spec.networks] == [("open", ["store"])]
+    with pytest.raises(FailedPrecondition, match="not manually attachable"):
+        await attach("closed")
+    with pytest.raises(NotFound, match="network missing not found"):
+        await attach("missing")
 
 
 async def test_what_matters_to_the_worker_is_pushed_and_nothing_else(swarm: Swarm) -> None:

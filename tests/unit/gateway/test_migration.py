@@ -50,7 +50,7 @@ def test_everything_is_made_by_name_and_in_order() -> None:
     assert made.blocked == []
     network, config, secret, service = (step.spec for step in made.steps)
     assert isinstance(network, NetworkSpec)
-    assert (network.attachable, list(network.ipam), dict(network.driver.options)) == (False, [], {})
+    assert (network.attachable, list(network.ipam), dict(network.driver.options)) == (True, [], {})
     assert isinstance(config, ConfigSpec)
     assert config.data == b"shown"
     assert isinstance(secret, SecretSpec)

@@ -125,7 +125,7 @@ def test_a_network_with_everything() -> None:
         "internal: true, attachable: true, enable_ipv6: true, labels: [a=b], ipam: {config: [{subnet: 10.1.0.0/24, "
         "ip_range: 10.1.0.128/25, gateway: 10.1.0.1, aux_addresses: {r: 10.1.0.2}}]}}}"
     )
-    assert whole.warnings == ["attachable (network n) is ignored: only tasks of services are on networks"]
+    assert whole.warnings == []
     assert fields(whole.networks[0]) == {
         "annotations": {"name": "s_n", "labels": {"a": "b", NAMESPACE: "s"}},
         "driver": {"name": "overlay", "options": {"encrypted": ""}},
