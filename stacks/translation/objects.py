@@ -20,6 +20,7 @@ def network_spec(stack: str, name: str, entry: Map, spot: Spot) -> NetworkSpec:
         annotations=Annotations(name=object_name(stack, name, entry, spot), labels=labels(stack, entry.get("labels"))),
         ipv6_enabled=entry.get("enable_ipv6", False),
         internal=entry.get("internal", False),
+        attachable=entry.get("attachable", False),
     )
     spec.driver.name = entry.get("driver") or "overlay"
     if spec.driver.name != "overlay":

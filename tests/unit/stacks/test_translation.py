@@ -129,7 +129,7 @@ def test_a_network_with_everything() -> None:
     assert fields(whole.networks[0]) == {
         "annotations": {"name": "s_n", "labels": {"a": "b", NAMESPACE: "s"}},
         "driver": {"name": "overlay", "options": {"encrypted": ""}},
-        "internal": True, "ipv6_enabled": True,
+        "attachable": True, "internal": True, "ipv6_enabled": True,
         "ipam": [{"subnet": "10.1.0.0/24", "range": "10.1.0.128/25",
                   "gateway": "10.1.0.1", "reserved": {"r": "10.1.0.2"}}],
     }  # fmt: skip
