@@ -43,6 +43,8 @@ class Step:
     changes: tuple[Change, ...] = ()
     # Its tasks are replaced by new ones.
     restarts: bool = False
+    # How many tasks that makes: those that are replaced, or, of a service that is removed, those that stop.
+    tasks: int = 0
     note: str = ""
 
 
@@ -55,6 +57,8 @@ class There:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     configs: Mapping[str, Config] = field(default_factory=dict)
     all_networks: Mapping[str, Network] = field(default_factory=dict)
+    # How many tasks each service has, by its name.
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def plan(
         ("secret", set(unwanted(there.secrets, wanted(stack.secrets)))),
         ("config", set(unwanted(there.configs, wanted(stack.configs)))),
     )
-    steps += [_left(kind, name, prune) for kind, names in left for name in sorted(names)]
+    steps += [_left(kind, name, prune, there) for kind, names in left for name in sorted(names)]
     return Plan(stack.name, tuple(steps))
 
 
@@ -119,9 +123,9 @@ def differences(old: ServiceSpec, new: ServiceSpec, networks: Mapping[str, str])
     return _compared(told(with_defaults(old)), told(with_defaults(new)))
 
 
-def _left(kind: str, name: str, prune: bool) -> Step:
+def _left(kind: str, name: str, prune: bool, there: There) -> Step:
     if prune:
-        return Step(kind, name, "remove")
+        return Step(kind, name, "remove", tasks=there.tasks.get(name, 0) if kind == "service" else 0)
     return Step(kind, name, "keep", note="the files do not have it any longer; --prune removes it")
 
 
@@ -183,7 +187,12 @@ def _service(asked: ServiceSpec, there: There, stack: str, resolve_image: str) -
     if old == new:
         return Step("service", name, "same")
     changes = _compared(_told(old, stack), _told(new, stack))
-    return Step("service", name, "change", changes, restarts=_restarts(old, new))
+    if not _restarts(old, new):
+        return Step("service", name, "change", changes)
+    tasks = there.tasks.get(name, 0)
+    # What is scaled down besides is not replaced.
+    tasks = min(tasks, new.replicated.replicas) if new.HasField("replicated") else tasks
+    return Step("service", name, "change", changes, restarts=True, tasks=tasks)
 
 
 def _mode(spec: ServiceSpec) -> str:

@@ -14,7 +14,7 @@ from flota.cli.colours import wanted
 from flota.cli.image_pins import pin_all
 from flota.cli.output.objects import print_data
 from flota.cli.stack.fingerprint import same_secret
-from flota.cli.stack.inventory import inventory
+from flota.cli.stack.inventory import inventory, tasks_of
 
 if TYPE_CHECKING:
     from flota.cli.session import Session
@@ -53,13 +53,21 @@ async def plan_of(session: Session, stack: Stack, prune: bool, resolve_image: st
     """The plan, from what there is in the cluster."""
     from flota.stacks.plan import There, plan
     from flota.v1.control_pb2 import ListNetworksRequest
+    from flota.v1.task_states import is_wanted
 
     there = await inventory(session, stack.name)
+    tasks = await tasks_of(session, [service.id for service in there.services.values()])
+    wanted_of = Counter(task.service_id for task in tasks if is_wanted(task))
     for warning in await pin_all(session, stack.services, there.services, resolve_image):
         click.echo(f"Warning: {warning}", err=True)
     networks = (await session.control.ListNetworks(ListNetworksRequest())).networks
     everything = There(
-        there.services, there.networks, there.secrets, there.configs, {network.id: network for network in networks}
+        there.services,
+        there.networks,
+        there.secrets,
+        there.configs,
+        {network.id: network for network in networks},
+        {name: wanted_of[service.id] for name, service in there.services.items()},
     )
     return await asyncio.to_thread(
         plan, stack, everything, prune=prune, resolve_image=resolve_image, same_secret=same_secret
@@ -76,7 +84,7 @@ def lines(plan: Plan) -> Iterable[str]:
     for step in shown:
         colour = _COLOURS[step.action]
         head = f"{_SIGNS[step.action]} {step.kind} {step.name}"
-        notes = ["its tasks are replaced"] if step.restarts else []
+        notes = [_of_tasks(step)] if step.restarts or step.tasks else []
         notes += [step.note] if step.note else []
         yield click.style(head, fg=colour) + (f"  ({'; '.join(notes)})" if notes else "")
         if step.action != "create" or step.kind == "service":
@@ -91,11 +99,22 @@ def _summary(plan: Plan) -> str:
         ("remove", "to remove"),
         ("refuse", "refused"),
     )
-    restarts = sum(1 for step in plan.changes if step.restarts)
     text = ", ".join(f"{counts[action]} {word}" for action, word in words if counts[action])
-    return text + (
-        f"; tasks of {restarts} {'service' if restarts == 1 else 'services'} are replaced" if restarts else ""
-    )
+    replaced = [step for step in plan.changes if step.restarts]
+    if not replaced:
+        return text
+    services = f"{len(replaced)} {'service' if len(replaced) == 1 else 'services'}"
+    return f"{text}; {_tasks(sum(step.tasks for step in replaced))} of {services} are replaced"
+
+
+def _of_tasks(step: Step) -> str:
+    if step.action == "remove":
+        return f"its {_tasks(step.tasks)} {'stops' if step.tasks == 1 else 'stop'}"
+    return f"its {_tasks(step.tasks)} {'is' if step.tasks == 1 else 'are'} replaced"
+
+
+def _tasks(count: int) -> str:
+    return f"{count or ''} {'task' if count == 1 else 'tasks'}".lstrip()
 
 
 def _change(change: Change) -> str:
@@ -122,6 +141,7 @@ def _step(step: Step) -> dict[str, object]:
         "name": step.name,
         "action": step.action,
         "restarts": step.restarts,
+        "tasks": step.tasks,
         "note": step.note,
         "changes": [{"key": each.key, "old": each.old, "new": each.new} for each in step.changes],
     }

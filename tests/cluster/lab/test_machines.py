@@ -86,7 +86,7 @@ def test_killing_a_node_kills_everything_on_it(plain: Lab) -> None:
 
     plain.start("m2")
     assert victim.running
-    assert reaches(witness, "m2")
+    assert wait_until(lambda: reaches(witness, "m2"), "an answer of m2 within a second")
     assert sh(victim, "cat /sys/class/net/eth0/address") == address
     assert (victim.disk / "kept").read_text() == "kept\n"
     assert "lost" not in sh(victim, "ls -A /run")

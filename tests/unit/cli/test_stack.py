@@ -415,11 +415,11 @@ def test_plan_shows_what_a_deploy_would_do_and_does_nothing(
     done = flota("stack", "diff", "-c", str(shop), "shop")
     assert (done.status, done.err) == (2, "")
     assert done.lines == [
-        "Stack shop: 3 to change; tasks of 2 services are replaced",
+        "Stack shop: 3 to change; 3 tasks of 2 services are replaced",
         "~ secret shop_password  (its content differs: shop_password.2 is made of it)",
-        "~ service shop_db  (its tasks are replaced)",
+        "~ service shop_db  (its 1 task is replaced)",
         "    ~ secrets[password].source: shop_password → shop_password.2",
-        "~ service shop_web  (its tasks are replaced)",
+        "~ service shop_web  (its 2 tasks are replaced)",
         "    ~ deploy.replicas: 2 → 5",
         "    ~ image: web:1 → web:2",
     ]
@@ -428,6 +428,7 @@ def test_plan_shows_what_a_deploy_would_do_and_does_nothing(
     steps = {step["name"]: step for step in json.loads(done.out)["steps"]}
     assert steps["shop_web"]["changes"][0] == {"key": "deploy.replicas", "old": "2", "new": "5"}
     assert (steps["shop_web"]["restarts"], steps["shop_db"]["action"]) == (True, "change")
+    assert (steps["shop_web"]["tasks"], steps["shop_db"]["tasks"]) == (2, 1)
     assert flota("stack", "diff", "--format", "toml", "-c", str(shop), "shop").status == 125
     assert "changes: 3\n" in flota("stack", "diff", "--format", "yaml", "-c", str(shop), "shop").out
     assert deploy(flota, shop, "--format", "json").err == "flota: --format goes with --plan\n"
@@ -437,7 +438,7 @@ def test_plan_with_prune(working: Daemon, flota: Flota, shop: Path, tmp_path: Pa
     deploy(flota, shop, "-q")
     small = write(tmp_path, SHOP.replace("  db:\n", "  db2:\n"), "small.yml")
     lines = flota("stack", "diff", "-c", str(small), "--prune", "shop").lines
-    assert {"+ service shop_db2", "- service shop_db"} <= set(lines)
+    assert {"+ service shop_db2", "- service shop_db  (its 1 task stops)"} <= set(lines)
     lines = flota("stack", "diff", "-c", str(small), "shop").lines
     assert "· service shop_db  (the files do not have it any longer; --prune removes it)" in lines
 

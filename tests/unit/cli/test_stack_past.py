@@ -128,7 +128,7 @@ def test_history_says_what_was_deployed_and_rollback_brings_it_back(
 
     plan = flota("stack", "rollback", "--plan", "shop")
     assert plan.status == 2
-    assert "- service shop_late" in plan.lines
+    assert "- service shop_late  (its 1 task stops)" in plan.lines
     assert "    ~ image: web:2 → web:1" in plan.lines
 
     done = flota("stack", "rollback", "-q", "shop")
