@@ -17,6 +17,7 @@ from flota.overlay.addresses import interface, mac_of, task_namespace
 from flota.overlay.dns.server import Sockets, open_sockets
 from flota.overlay.errors import BadAddress, UnknownNetwork
 from flota.overlay.links import address_on, default_route, link_up
+from flota.overlay.proxy_protocol import proxied
 from flota.overlay.segment import Segment
 from flota.overlay.underlay import Underlay, gateways, network_mtu, versions
 from flota.v1.objects_pb2 import Network, Task
@@ -124,11 +125,14 @@ def demolish(task_id: str, segments: Sequence[Segment], run_directory: Path, *, 
 
 
 def memory(task: Task, ports: Iterable[PortConfig]) -> Task:
-    """What is remembered of a task. `ports` are those it has on this node, in host mode."""
+    """What is remembered of a task. `ports` are those it has on this node, in host mode; those of its spec
+    are those with a PROXY header.
+    """
     kept = Task(id=task.id, service_id=task.service_id, slot=task.slot, networks=task.networks)
     kept.service_annotations.name = task.service_annotations.name
     kept.spec.container.dns.CopyFrom(task.spec.container.dns)
     kept.endpoint.ports.extend(ports)
+    kept.endpoint.spec.ports.extend(proxied(task.endpoint.ports))
     return kept
 
 

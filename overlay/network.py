@@ -33,6 +33,7 @@ from flota.overlay.host import host_sandbox, is_on_host
 from flota.overlay.kernel import KernelThread, NamespaceThreads, open_home
 from flota.overlay.model import Model
 from flota.overlay.netlink import RouteSocket
+from flota.overlay.proxies import Proxies
 from flota.overlay.publisher import Publisher
 from flota.overlay.sandbox import Sandbox
 from flota.overlay.segments import Segments
@@ -102,6 +103,7 @@ class Network:
         self._threads = NamespaceThreads(self._underlay.home)
         self._balancer = Balancer(self._run_directory, self._threads, SystemRandom())
         self._publisher = Publisher(self._run_directory, self._threads, SystemRandom())
+        self._proxies = Proxies(self._run_directory, self._underlay.home)
         self._programmer = asyncio.create_task(self._program(), name="overlay-programmer")
         self._tidying = asyncio.create_task(self._tidy(), name="overlay-tidying")
 
@@ -113,6 +115,7 @@ class Network:
             self._paced.cancel()
         await asyncio.gather(self._programmer, self._tidying, return_exceptions=True)
         await self.encryption.stop()
+        await self._proxies.stop()
         for server in self._servers.values():
             await server.close()
         self._servers.clear()
@@ -185,6 +188,7 @@ class Network:
             task = self._tasks.pop(task_id, None)
             self._balancer.forget(task_id)
             self._publisher.release_ports(task_id)
+            await self._proxies.remove(task_id)
             if server is not None:
                 await server.close()
             await self._kernel.call(self._segments.detach, task_id)
@@ -213,8 +217,9 @@ class Network:
             self._publisher.hold_again(keep[task_id])
             try:
                 await self._balancer.adopt(task_id)
+                await self._proxies.add(keep[task_id])
             except (OverlayError, OSError) as error:
-                log.warning("task %s: virtual addresses cannot be served again: %s", task_id, error)
+                log.warning("task %s: its addresses and ports cannot be served again: %s", task_id, error)
         self._touch(self._in_use())
 
     async def leave(self) -> None:
@@ -244,7 +249,9 @@ class Network:
             sockets = await self._kernel.call(self._segments.attach, kept, plans, networks, forwardings)
             try:
                 await self._balancer.add(task.id, self._balance(networks))
+                await self._proxies.add(kept)
             except BaseException:
+                await self._proxies.remove(task.id)
                 sockets.close()
                 await self._kernel.call(self._segments.detach, task.id)
                 raise

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from flota.overlay.addresses import version_of
+from flota.overlay.proxy_protocol import leads_to
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.types_pb2 import PortConfig
 
@@ -44,7 +45,7 @@ def ingress_ports(services: Iterable[NetworkService], peers: Iterable[NetworkPee
         if peer.ready:
             ready.setdefault(peer.service_id, []).extend(address.partition("/")[0] for address in peer.addresses)
     return {
-        port_of(config): Target(tuple(sorted(ready.get(service.service_id, ()))), config.target_port)
+        port_of(config): Target(tuple(sorted(ready.get(service.service_id, ()))), leads_to(config))
         for service in services
         for config in service.ports
         if config.publish_mode == PortConfig.PUBLISH_MODE_INGRESS and config.published_port

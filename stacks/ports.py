@@ -6,7 +6,9 @@ from flota.stacks.errors import BadValue, did_you_mean
 from flota.v1.types_pb2 import PortConfig
 
 SHORT_FORM = "[PUBLISHED:]TARGET[/tcp|udp|sctp] is needed, such as 8080:80 or 53:53/udp"
-_LONG_KEYS = ("target", "published", "protocol", "mode", "name")
+_LONG_KEYS = ("target", "published", "protocol", "mode", "name", "proxy-protocol")
+# Compose files have no word of their own for it.
+PROXY_PROTOCOL = "x-proxy-protocol"
 PROTOCOLS = {
     "tcp": PortConfig.PROTOCOL_TCP,
     "udp": PortConfig.PROTOCOL_UDP,
@@ -41,6 +43,13 @@ def mode_of(text: str, whole: object) -> PortConfig.PublishMode.ValueType:
     if text.lower() not in MODES:
         raise BadValue(whole, f"the mode {text!r} is not one of ingress, host")
     return MODES[text.lower()]
+
+
+def proxy_protocol_of(text: str, whole: object) -> PortConfig.ProxyProtocol.ValueType:
+    """v2."""
+    if text.lower() != "v2":
+        raise BadValue(whole, f"the PROXY protocol {text!r} is not known: v2 is")
+    return PortConfig.PROXY_PROTOCOL_V2
 
 
 def _short(text: str) -> tuple[list[PortConfig], list[str]]:
@@ -91,6 +100,8 @@ def _long(text: str) -> PortConfig:
                 port.publish_mode = mode_of(value, text)
             case "name":
                 port.name = value
+            case "proxy-protocol":
+                port.proxy_protocol = proxy_protocol_of(value, text)
             case _:
                 raise BadValue(text, f"the key {key!r} is not known{did_you_mean(key, _LONG_KEYS)}")
     if not port.target_port:

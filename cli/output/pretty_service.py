@@ -178,6 +178,8 @@ def _ports(lines: Lines, service: Service) -> None:
         lines.text(f"  Protocol = {protocol_word(port)}")
         lines.text(f"  TargetPort = {port.target_port}")
         lines.text(f"  PublishMode = {word(PortConfig.PublishMode.Name(port.publish_mode), 'PUBLISH_MODE_')}")
+        if port.proxy_protocol:
+            lines.text("  ProxyProtocol = v2")
 
 
 def _health(lines: Lines, check: HealthConfig) -> None:

@@ -178,6 +178,7 @@ def port(given: Fields) -> types.PortConfig:
         target_port=given.number("TargetPort", PORTS),
         published_port=given.number("PublishedPort", PORTS),
         publish_mode=given.choice("PublishMode", config.PublishMode, "PUBLISH_MODE_"),
+        proxy_protocol=given.choice("ProxyProtocol", config.ProxyProtocol, "PROXY_PROTOCOL_"),
     )
 
 

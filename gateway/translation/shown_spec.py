@@ -238,4 +238,5 @@ def port(port: types.PortConfig) -> Json:
         TargetPort=port.target_port,
         PublishedPort=port.published_port or None,
         PublishMode=word(types.PortConfig.PublishMode.Name(port.publish_mode), "PUBLISH_MODE_"),
+        ProxyProtocol="v2" if port.proxy_protocol else None,
     )

@@ -131,9 +131,20 @@ def check_endpoint(endpoint: EndpointSpec) -> None:
                 )  # fmt: skip
 
 
+def _check_proxy_protocol(port: PortConfig) -> None:
+    if port.proxy_protocol == PortConfig.PROXY_PROTOCOL_NONE:
+        return
+    if port.proxy_protocol not in PortConfig.ProxyProtocol.values():
+        raise InvalidArgument.of("PROXY protocol", port.proxy_protocol, "allowed is v2")
+    if port.protocol != PortConfig.PROTOCOL_TCP or port.publish_mode != PortConfig.PUBLISH_MODE_INGRESS:
+        shown = f"{port.published_port or port.target_port}"
+        raise InvalidArgument.of("PROXY protocol of port", shown, "it is for TCP in ingress mode")
+
+
 def _check_ports(ports: Iterable[PortConfig]) -> None:
     published: set[tuple[int, int, int]] = set()
     whole: set[bytes] = set()
+    proxied: dict[int, int] = {}
     for port in ports:
         if port.protocol not in PortConfig.Protocol.values():
             raise InvalidArgument.of("port protocol", port.protocol, "allowed are tcp, udp and sctp")
@@ -143,6 +154,11 @@ def _check_ports(ports: Iterable[PortConfig]) -> None:
             raise InvalidArgument.of("target port", port.target_port, "allowed is 1 to 65535")
         if port.published_port > 65535:
             raise InvalidArgument.of("published port", port.published_port, "allowed is 0 (any) to 65535")
+        _check_proxy_protocol(port)
+        if port.proxy_protocol and proxied.setdefault(port.target_port % 4096, port.target_port) != port.target_port:
+            # Each has a listener beside it in the task, on one of 4,096 ports (overlay/proxy_protocol.py).
+            allowed = "with PROXY protocol, two of a service must not differ by a multiple of 4096"
+            raise InvalidArgument.of("target port", port.target_port, allowed)
         text = port.SerializeToString(deterministic=True)
         key = (port.publish_mode, port.protocol, port.published_port)
         if text in whole or (port.published_port and key in published):

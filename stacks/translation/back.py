@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from flota.stacks.devices import format_device
 from flota.stacks.extension import EXTENSION, extension_tree
 from flota.stacks.mounts import AFFINITY, PROPAGATIONS
-from flota.stacks.ports import MODES, PROTOCOLS
+from flota.stacks.ports import MODES, PROTOCOLS, PROXY_PROTOCOL
 from flota.stacks.translation.names import IMAGE, NAMESPACE
 from flota.stacks.translation.ordering import CONDITIONS
 from flota.stacks.units import format_cpus, format_duration, nanoseconds_of
@@ -211,7 +211,7 @@ def _port(port: PortConfig) -> Tree:
         "target": port.target_port,
         "protocol": _PROTOCOL_WORDS[port.protocol],
         "mode": _MODE_WORDS[port.publish_mode],
-    } | some(published=str(port.published_port or ""), name=port.name)
+    } | some(published=str(port.published_port or ""), name=port.name, **{PROXY_PROTOCOL: "v2" * port.proxy_protocol})
 
 
 def _deploy(spec: ServiceSpec) -> Tree:

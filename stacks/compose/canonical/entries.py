@@ -31,7 +31,16 @@ from flota.stacks.mounts import (
     parse_short_tmpfs,
     parse_short_volume,
 )
-from flota.stacks.ports import MODES, PROTOCOLS, mode_of, parse_port, port_number, protocol_of
+from flota.stacks.ports import (
+    MODES,
+    PROTOCOLS,
+    PROXY_PROTOCOL,
+    mode_of,
+    parse_port,
+    port_number,
+    protocol_of,
+    proxy_protocol_of,
+)
 from flota.v1.types_pb2 import Mount, PortConfig
 
 _PROTOCOL_WORDS = {number: word for word, number in PROTOCOLS.items()}
@@ -98,6 +107,8 @@ def _long_port(entry: Map) -> Map:
         protocol=protocol_of(entry.get("protocol", "tcp"), shown),
         publish_mode=mode_of(entry.get("mode", "ingress"), shown),
     )
+    if PROXY_PROTOCOL in entry:
+        proxy_protocol_of(text_of(entry[PROXY_PROTOCOL]), shown)
     if entry.get("host_ip"):
         entry["host_ip"] = _address(entry["host_ip"].strip("[]"), shown)
     entry.drop("published")

@@ -181,6 +181,14 @@ MISTAKES: list[tuple[str, str]] = [
         "invalid published port '1/tcp': it is given twice",
     ),
     (
+        "endpoint { ports { target_port: 80 published_port: 80 protocol: PROTOCOL_UDP proxy_protocol: 1 } }",
+        "invalid PROXY protocol of port '80': it is for TCP in ingress mode",
+    ),
+    (
+        "endpoint { ports { target_port: 80 proxy_protocol: 1 } ports { target_port: 4176 proxy_protocol: 1 } }",
+        "invalid target port 4176: with PROXY protocol, two of a service must not differ by a multiple of 4096",
+    ),
+    (
         "endpoint { mode: MODE_DNSRR ports { target_port: 80 published_port: 8080 } }",
         "invalid published port 8080: endpoint mode dnsrr has no address to publish in ingress mode; …",
     ),

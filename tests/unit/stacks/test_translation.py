@@ -66,6 +66,8 @@ SPEC = [
     ("deploy: {endpoint_mode: dnsrr}", "endpoint", {"mode": "MODE_DNSRR"}),
     ("ports: ['8080:80', 53/udp]", "endpoint",
      {"ports": [{"protocol": "PROTOCOL_UDP", "target_port": 53}, {"target_port": 80, "published_port": 8080}]}),
+    ("ports: [{target: 80, x-proxy-protocol: v2}]", "endpoint",
+     {"ports": [{"target_port": 80, "proxy_protocol": "PROXY_PROTOCOL_V2"}]}),
     ("ports: [{target: 80, mode: host, name: n}]", "endpoint",
      {"ports": [{"name": "n", "target_port": 80, "publish_mode": "PUBLISH_MODE_HOST"}]}),
 ]  # fmt: skip
