@@ -10,6 +10,7 @@ import pytest
 
 from flota.rpc.errors import ResourceExhausted
 from flota.v1.local_pb2 import ImportImageRequest
+from flota.worker.images import collection
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.registry import Registry
 from tests.cluster.runtime.world import private_mounts
@@ -71,3 +72,27 @@ async def nothing_incoming(store: ImageStore) -> None:
     async with asyncio.timeout(20):
         while os.listdir(store.layers_directory.parent / "incoming"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def test_a_pull_that_finds_the_disk_full_makes_room_and_tries_again(
+    small_disk: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a task pulls takes the place of what no task needs any longer, never of what one needs."""
+    monkeypatch.setattr(collection, "MOMENT", -1.0)
+    store = ImageStore(small_disk / "collected", pull_limit=20)
+    await store.start()
+    try:
+        names = [f"{registry.address}/room/{number}:1" for number in range(2)]
+        for name in names:
+            registry.push(image(1_200_000), name.partition("/")[2])
+        first = await store.provide(names[0])
+        store.hold("task", first.id)
+        with pytest.raises(ResourceExhausted):
+            # As it comes and as a layer, beside the first.
+            await store.provide(names[1])
+        assert [one.id for one in store.images()] == [first.id]
+        store.release("task")
+        second = await store.provide(names[1])
+        assert [one.id for one in store.images()] == [second.id]
+    finally:
+        await store.stop()

@@ -151,6 +151,35 @@ async def test_limits(cluster: Cluster) -> None:
     assert value("cpu", "cpu.cfs_quota_us") == "25000"
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "error", "oom_killed"),
+    [
+        ("exit 3", 3, "task: non-zero exit (3)", False),
+        ("kill -TERM $$; sleep 10", 143, "task: non-zero exit (143): SIGTERM", False),
+        ("kill -KILL $$; sleep 10", 137, "task: non-zero exit (137): SIGKILL", False),
+        ("x=x; while true; do x=$x$x; done", 137, "task: non-zero exit (137): out of memory", True),
+    ],
+    ids=["code", "signal", "kill", "memory"],
+)
+async def test_ends_are_told_with_dockers_code_and_their_cause(
+    cluster: Cluster, line: str, code: int, error: str, oom_killed: bool
+) -> None:
+    task = cluster.task(new_id(), "sh", "-c", line, init=code != 3 and not oom_killed)
+    task.spec.resources.limits.memory_bytes = 16 << 20
+    await cluster.swarm.create(task)
+    status = await cluster.until(task, FAILED, COMPLETE)
+    assert (status.state, status.container.exit_code, status.error) == (FAILED, code, error)
+    assert status.container.oom_killed == oom_killed
+
+
+async def test_a_memory_limit_that_is_too_low_is_refused(cluster: Cluster) -> None:
+    task = cluster.task(new_id(), "true")
+    task.spec.resources.limits.memory_bytes = 1 << 20
+    await cluster.swarm.create(task)
+    status = await cluster.until(task, REJECTED, COMPLETE)
+    assert "invalid memory limit 1048576: at least 4194304 bytes (4 MiB)" in status.error
+
+
 async def test_without_a_log(cluster: Cluster) -> None:
     task = cluster.task(new_id(), "echo hello")
     task.log_driver.CopyFrom(Driver(name="none"))
