@@ -196,10 +196,10 @@ class Machine:
     def pump(self) -> None:
         """Take what there is to do, unless the disk is at work: then send what need not wait for it."""
         if self.up and self.busy:
-            self.world.check(self)
+            self.world.invariants.check(self)
             self._send(self.core.urgent())
         while self.up and not self.busy:
-            self.world.check(self)
+            self.world.invariants.check(self)
             ready = self.core.ready()
             if not ready:
                 self.snapshot_data.clear()
@@ -207,7 +207,7 @@ class Machine:
             self._handle(ready)
 
     def _handle(self, ready: Ready) -> None:
-        self.world.note_entries(self, ready.entries)
+        self.world.invariants.note_entries(self, ready.entries)
         self._send(ready.messages)
         if ready.snapshot is not None:
             meta = ready.snapshot
@@ -221,7 +221,7 @@ class Machine:
     def _installed(self, ready: Ready, data: bytes) -> None:
         assert ready.snapshot is not None
         self.registers.load(data)
-        self.world.note_restored(self, ready.snapshot)
+        self.world.invariants.note_restored(self, ready.snapshot)
         self._persist(ready)
 
     def _persist(self, ready: Ready) -> None:
@@ -248,7 +248,7 @@ class Machine:
 
     def _finish(self, ready: Ready) -> None:
         self.core.advance(ready)
-        self.world.check(self)
+        self.world.invariants.check(self)
         self._send(ready.messages_after)
         for entry in ready.committed:
             self._apply(entry)
@@ -257,10 +257,10 @@ class Machine:
         self.ready_reads += [(read.index, read.context) for read in ready.reads]
         self._answer_reads()
         self._maybe_snapshot()
-        self.world.check(self)
+        self.world.invariants.check(self)
 
     def _apply(self, entry: Entry) -> None:
-        self.world.note_applied(self, entry)
+        self.world.invariants.note_applied(self, entry)
         result: Any = None
         if entry.type == Entry.TYPE_CONF_CHANGE:
             self.core.apply_conf_change(entry)
@@ -352,13 +352,8 @@ class Machine:
             if message.type == RaftMessage.TYPE_SNAPSHOT:
                 meta, data = self.storage.snapshots.load(self.storage.snapshots.paths()[-1])
                 message.snapshot.CopyFrom(meta)
-            self.world.note_promise(self, message)
+            self.world.invariants.note_promise(self, message)
             self.world.send(self, message, data)
-
-    def has_on_disk(self, index: int, term: int) -> bool:
-        """Whether an entry outlives a crash at this moment; after a crash, too."""
-        log = self.core.log
-        return self.durable_index >= index and (log.matches(index, term) or index <= log.snapshot.index)
 
     @property
     def leads(self) -> bool:

@@ -1,16 +1,8 @@
 """The world around simulated managers: time, network, faults, clients, and what must never happen.
 
 Everything follows from one seed. `World(seed, size, directory).run()` lives through a stormy time, then a calm one in
-which everybody must agree again; what clients saw is checked for linearizability (history.py). Invariants, checked at
-every step (Ongaro's dissertation, figure 3.2):
-
-* election safety: at most one leader a term, and one vote of each member, over all its lives;
-* log matching: an index and a term name one entry, with one predecessor, everywhere;
-* leader completeness: a new leader has every entry that was committed in an earlier term than its own;
-* state machine safety: all members apply the same entry at an index, once, in order;
-* a leader counts entries of its own term only, and a majority of each half of its configuration has them on disk;
-* every promise that leaves is on the disk of whoever makes it;
-* term and commit index of a member only grow; at most one change of the membership is on its way.
+which everybody must agree again. At every step invariants.py looks; what clients saw is checked for linearizability
+(history.py).
 """
 
 from __future__ import annotations
@@ -24,9 +16,10 @@ from pathlib import Path
 from random import Random
 
 from flota.manager.raft import membership
-from flota.manager.raft.core import Raft, Role
-from flota.v1.raft_pb2 import ConfChange, Entry, Member, RaftMessage, SnapshotMeta
+from flota.manager.raft.core import Raft
+from flota.v1.raft_pb2 import ConfChange, Member, RaftMessage
 from tests.simulation.raft.history import INFINITY, Operation, check
+from tests.simulation.raft.invariants import Invariants
 from tests.simulation.raft.machine import LEASE_TICKS, Machine
 
 STORM, CALM = 12.0, 15.0
@@ -64,24 +57,12 @@ class World:
         self._loss = self._duplication = 0.0
         self._delay = (0.001, 0.01)
         self._slow_disks: set[int] = set()
-        # What was seen, for the invariants.
-        self._leaders: dict[int, int] = {}
-        self._entries: dict[tuple[int, int], tuple[int | None, bytes]] = {}
-        self._applied: dict[int, tuple[int, bytes]] = {}
-        # In which term an entry was first seen to be committed; its own may be an earlier one.
-        self._committed_in: dict[int, int] = {}
-        self._applied_by: dict[int, int] = {}
-        self._highest: dict[int, tuple[int, int, int]] = {}
-        self._votes: dict[tuple[int, int], int] = {}
-        # Of whoever leads: term and life, and how far it had committed.
-        self._reigns: dict[int, tuple[tuple[int, int], int]] = {}
-        self._elected: set[tuple[int, int, int]] = set()
+        self.invariants = Invariants(self.machines, self._on_election)
         for id in range(1, size + 1):
             self._add_machine(id).bootstrap(list(range(1, size + 1)))
 
     def _add_machine(self, id: int) -> Machine:
         machine = self.machines[id] = Machine(id, self._directory / str(id), self)
-        self._applied_by[id] = 1
         return machine
 
     # Time.
@@ -246,6 +227,11 @@ class World:
             target = leader if leader is not None and self.random.random() < 0.5 else self.random.choice(up)
             target.crash()
 
+    def _on_election(self, machine: Machine) -> None:
+        self.trace(f"{machine.id} leads in term {machine.core.term}")
+        if self._short_reigns and not self._calm and self.random.random() < 0.6:
+            self._end_reign(machine)
+
     def _end_reign(self, machine: Machine) -> None:
         """Fail in the middle of the first appends, and come back soon."""
         life = machine.life
@@ -395,97 +381,6 @@ class World:
             next_call()
         else:
             self.after(PATIENCE, next_call)
-
-    # What must never happen.
-
-    def check(self, machine: Machine) -> None:
-        """Of one member, after each step."""
-        raft = machine.core
-        term, commit, life = self._highest.get(machine.id, (0, 0, 0))
-        if life == machine.life:
-            assert raft.term >= term, f"{machine.id}: the term went back from {term} to {raft.term}"
-            assert raft.log.committed >= commit, f"{machine.id}: the commit index went back from {commit}"
-        self._highest[machine.id] = raft.term, raft.log.committed, machine.life
-        self._check_commit(machine)
-        if raft.role is Role.LEADER and (raft.term, machine.id, machine.life) not in self._elected:
-            self._elected.add((raft.term, machine.id, machine.life))
-            self._note_leader(machine)
-
-    def _check_commit(self, machine: Machine) -> None:
-        """A leader commits entries of its own term only (3.6.2), which a majority of each half has on disk (4.3)."""
-        raft = machine.core
-        index, reign = raft.log.committed, (raft.term, machine.life)
-        if raft.role is not Role.LEADER:
-            self._reigns.pop(machine.id, None)
-            return
-        known, before = self._reigns.get(machine.id, (reign, index))
-        self._reigns[machine.id] = reign, index
-        if known != reign or index == before:
-            return
-        assert raft.log.term(index) == raft.term, f"{machine.id} counts entry {index} of an earlier term"
-        for half in (raft.conf.voters, raft.conf.voters_outgoing):
-            there = [id for id in half if self.machines[id].has_on_disk(index, raft.term)]
-            assert not half or 2 * len(there) > len(half), f"{machine.id} commits {index}: of {half} {there} have it"
-
-    def _note_leader(self, machine: Machine) -> None:
-        raft = machine.core
-        self.trace(f"{machine.id} leads in term {raft.term}")
-        if self._short_reigns and not self._calm and self.random.random() < 0.6:
-            self._end_reign(machine)
-        other = self._leaders.setdefault(raft.term, machine.id)
-        assert other == machine.id, f"{other} and {machine.id} both lead in term {raft.term}"
-        for index, (term, _) in self._applied.items():
-            # A candidate of a term between the entry's own and the one that committed it may still win, late (3.6.3).
-            if index > raft.log.snapshot.index and self._committed_in[index] < raft.term:
-                found = raft.log.term(index)
-                assert found == term, f"leader {machine.id} of term {raft.term} lacks entry {index} of term {term}"
-
-    def note_entries(self, machine: Machine, entries: list[Entry]) -> None:
-        """Entries that a member is about to write."""
-        for entry in entries:
-            before = machine.core.log.term(entry.index - 1)
-            seen = (before, entry.data)
-            known = self._entries.setdefault((entry.index, entry.term), seen)
-            assert known[1] == entry.data, f"two entries {entry.index} of term {entry.term}"
-            if None not in (known[0], before):
-                assert known[0] == before, f"entry {entry.index} of term {entry.term} follows two different ones"
-        if machine.core.role is Role.LEADER:
-            decided = max(self._applied, default=1)
-            changes = sum(
-                entry.type == Entry.TYPE_CONF_CHANGE
-                for entry in machine.core.log.slice(
-                    max(decided + 1, machine.core.log.first_index), machine.core.log.last_index
-                )
-            )
-            assert changes <= 1, f"leader {machine.id} has {changes} changes of the membership on their way"
-
-    def note_promise(self, machine: Machine, message: RaftMessage) -> None:
-        """A promise leaves: it is on the disk (3.8), and a vote goes to one member a term, in all the voter's lives."""
-        if message.type == RaftMessage.TYPE_APPEND_RESPONSE and not message.reject:
-            assert message.index <= machine.durable_index, f"{machine.id} promises entry {message.index} too early"
-        elif message.type in (RaftMessage.TYPE_VOTE_RESPONSE, RaftMessage.TYPE_VOTE):
-            assert message.term <= machine.durable_term, f"{machine.id} votes in term {message.term} too early"
-        if message.type == RaftMessage.TYPE_VOTE_RESPONSE and not message.reject:
-            known = self._votes.setdefault((message.term, machine.id), message.to)
-            assert known == message.to, f"{machine.id} votes for {known} and {message.to} in term {message.term}"
-        elif message.type == RaftMessage.TYPE_VOTE:
-            known = self._votes.setdefault((message.term, machine.id), machine.id)
-            assert known == machine.id, f"{machine.id} stands in term {message.term}, and voted for {known}"
-
-    def note_applied(self, machine: Machine, entry: Entry) -> None:
-        """A member applies an entry."""
-        assert entry.index == self._applied_by[machine.id] + 1 or machine.life > 1, f"{machine.id} skips an entry"
-        self._applied_by[machine.id] = entry.index
-        seen = (entry.term, entry.data)
-        self._committed_in.setdefault(entry.index, machine.core.term)
-        known = self._applied.setdefault(entry.index, seen)
-        assert known == seen, f"{machine.id} applies another entry {entry.index} than others did"
-
-    def note_restored(self, machine: Machine, meta: SnapshotMeta) -> None:
-        """A member takes over a snapshot."""
-        self._applied_by[machine.id] = meta.index
-        known = self._applied.get(meta.index)
-        assert known is None or known[0] == meta.term, f"{machine.id} takes a snapshot of another history"
 
 
 def _data(operation: Operation) -> bytes:
