@@ -247,7 +247,8 @@ class Standing:
     def _stuck(self) -> RaftError:
         if self._disk_trouble:
             return NoQuorum(f"this manager cannot write to its disk: {self._disk_trouble}")
-        since = time.monotonic() - self.config.silence
+        # Whoever was just found to be silent is no longer counted, whatever floats make of it.
+        since = time.monotonic() - self.config.silence + 0.001
         here = [member for member in self.members if self._last_heard(member.raft_id) > since]
         gone = [member for member in self.members if member not in here]
         reachable = ", ".join(map(self._words, here)) or "none"
@@ -258,7 +259,7 @@ class Standing:
                 f"Missing: {missing}"
             )
         return NoQuorum(
-            f"the swarm has lost its quorum: {len(here)} of {len(self.members)} managers can be reached. "
+            f"the swarm has lost its quorum: {_voters(here)} of {_voters(self.members)} managers can be reached. "
             f"Reachable: {reachable}. Missing: {missing}. Bring missing managers back, or, if they are gone for good, "
             "run `flota swarm init --force-new-cluster` on one that is left"
         )
@@ -269,3 +270,7 @@ class Standing:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _voters(members: list[MemberStatus]) -> int:
+    return sum(member.voter for member in members)

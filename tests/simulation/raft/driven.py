@@ -2,15 +2,18 @@
 
 world.py drives the core as the driver does; here the driver does it itself, with everything that asyncio can do to it:
 what comes in while the disk is at work, calls that are cancelled, tasks that end in the middle. A call into a thread
-takes a while of virtual time, and then happens at once. What clients saw must be linearizable, and in the end all must
-agree. The same seed gives the same story.
+takes a while of virtual time, and then happens at once; power may go in the middle of it (power.py). Three or five
+members begin, others come, go and are replaced. The invariants (invariants.py) are looked at after each step, what
+clients saw must be linearizable, and in the end all must agree. The same seed gives the same story.
 """
 
 import asyncio
 import json
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -19,15 +22,19 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from flota.manager.raft.core import Raft, Ready
 from flota.manager.raft.interface import NotLeader, RaftConfig, RaftError, TooMuchInFlight
 from flota.manager.raft.metrics import RaftMetrics
 from flota.manager.raft.node import RaftNode
+from flota.manager.raft.storage import Storage
 from flota.manager.raft.transport import Receiver
 from flota.rpc.errors import FlotaError, Unavailable
-from flota.v1.raft_pb2 import Member, RaftJoinResponse, RaftMessage
+from flota.v1.raft_pb2 import Entry, HardState, Member, RaftJoinResponse, RaftMessage, SnapshotMeta
 from tests.simulation import virtual_time
 from tests.simulation.raft.history import Operation, check
+from tests.simulation.raft.invariants import Invariants
 from tests.simulation.raft.machine import Registers
+from tests.simulation.raft.power import Disks
 
 STORM, CALM = 10.0, 12.0
 CLIENTS, KEYS = 4, ("x", "y")
@@ -36,24 +43,53 @@ CONFIG = RaftConfig(snapshot_entries=25, keep_entries=5)
 LEASING = RaftConfig(snapshot_entries=25, keep_entries=5, lease=0.4)
 
 
+@dataclass(eq=False)
+class Job:
+    """A call that a thread is to make."""
+
+    executor: Any
+    call: Callable[[], Any]
+    future: "asyncio.Future[Any]"
+    timer: asyncio.TimerHandle | None = None
+
+
 class Loop(virtual_time.VirtualLoop):
     """Threads are made up too: a call takes a while, then it happens at once, unless nobody waits for it any more."""
 
     takes: Callable[[], float] = staticmethod(lambda: 0.001)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        future = self.create_future()
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobs: list[Job] = []
+        # Executors of one thread: when it is free.
+        self._busy_until: dict[int, float] = {}
 
-        def call() -> None:
-            if future.done():
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        job = Job(executor, lambda: func(*args), self.create_future())
+        begins = self.time() if executor is None else max(self.time(), self._busy_until.get(id(executor), 0.0))
+        ends = self._busy_until[id(executor)] = begins + self.takes()
+        self._jobs.append(job)
+
+        def run() -> None:
+            self._jobs.remove(job)
+            if job.future.done():
                 return
             try:
-                future.set_result(func(*args))
+                job.future.set_result(job.call())
             except Exception as error:  # noqa: BLE001 - as a thread would hand it on
-                future.set_exception(error)
+                job.future.set_exception(error)
 
-        self.call_later(self.takes(), call)
-        return future
+        job.timer = self.call_at(ends, run)
+        return job.future
+
+    def interrupt(self, executor: Any) -> Callable[[], Any] | None:
+        """Stop a thread for good; gives back the call that it is in the middle of."""
+        mine = [job for job in self._jobs if job.executor is executor]
+        for job in mine:
+            self._jobs.remove(job)
+            assert job.timer is not None
+            job.timer.cancel()
+        return mine[0].call if mine else None
 
 
 class State(Registers):
@@ -73,11 +109,62 @@ class State(Registers):
         return lambda: self.load(data)
 
 
+class Watched(RaftNode):
+    """The real node, looked at after each of its steps."""
+
+    def __init__(self, storage: Storage, member: Member, raft: Raft, *others: Any) -> None:
+        super().__init__(storage, member, raft, *others)
+        self._world: DrivenWorld = self.transport.world  # type: ignore[attr-defined]
+        self.life = self._world.born(self)
+        self.durable_index, self.durable_term = raft.log.last_index, raft.term
+
+    @property
+    def id(self) -> int:
+        return self.raft.id
+
+    @property
+    def core(self) -> Raft:
+        return self.raft
+
+    def _send_urgent(self) -> None:
+        # After each tick and each message.
+        self._world.invariants.check(self)
+        super()._send_urgent()
+
+    async def _handle(self, ready: Ready) -> None:
+        self._world.invariants.note_entries(self, ready.entries)
+        await super()._handle(ready)
+        self._world.invariants.check(self)
+
+    async def _persist(self, state: HardState | None, entries: list[Entry], restored: int) -> None:
+        await super()._persist(state, entries, restored)
+        if state is not None:
+            self.durable_term = max(self.durable_term, state.term)
+        if restored:
+            self.durable_index = restored
+        if entries:
+            self.durable_index = entries[-1].index
+
+    async def _install(self, meta: SnapshotMeta) -> None:
+        await super()._install(meta)
+        self._world.invariants.note_restored(self, meta)
+
+    def _send(self, messages: list[RaftMessage]) -> None:
+        for message in messages:
+            self._world.invariants.note_promise(self, message)
+        super()._send(messages)
+
+    def _apply(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self._world.invariants.note_applied(self, entry)
+        super()._apply(entries)
+
+
 class Wire:
     """One member's transport: what RaftTransport promises, without a network."""
 
     def __init__(self, world: "DrivenWorld", name: str) -> None:
-        self._world, self.name = world, name
+        self.world, self.name = world, name
         self.receiver: Receiver | None = None
         self.heard: dict[int, float] = {}
         self._peers: dict[int, str] = {}
@@ -91,7 +178,7 @@ class Wire:
     async def run(self) -> None:
         while True:
             for name in self._peers.values():
-                self._world.pulse(self, name)
+                self.world.pulse(self, name)
             await asyncio.sleep(PULSE)
 
     def set_peers(self, members: Iterable[Member]) -> None:
@@ -99,7 +186,7 @@ class Wire:
 
     def reachable(self, raft_id: int) -> bool:
         name = self._peers.get(raft_id)
-        return name is not None and self._world.connected(self.name, name)
+        return name is not None and self.world.connected(self.name, name)
 
     def last_heard(self, raft_id: int) -> float:
         return self.heard.get(raft_id, float("-inf"))
@@ -114,18 +201,18 @@ class Wire:
         name, sender = self._peers.get(message.to), self.receiver
         assert sender is not None
         if name is not None:
-            self._world.carry(self, sender, name, message.SerializeToString(), data)
+            self.world.carry(self, sender, name, message.SerializeToString(), data)
 
     async def check(self, address: str) -> str:
         await asyncio.sleep(0.002)
-        if not self._world.connected(self.name, address):
+        if not self.world.connected(self.name, address):
             raise Unavailable("no answer")
         return address
 
     async def join(self, through: str, address: str, raft_id: int = 0) -> RaftJoinResponse:
         await asyncio.sleep(0.002)
-        node = self._world.nodes.get(through)
-        if node is None or not self._world.connected(self.name, through):
+        node = self.world.nodes.get(through)
+        if node is None or not self.world.connected(self.name, through):
             raise Unavailable("no answer")
         return await node.changes.join(address, address, raft_id)
 
@@ -137,7 +224,11 @@ class DrivenWorld:
         self.random = Random(seed)
         self._directory = directory
         self._config = LEASING if seed % 3 == 2 else CONFIG
-        self.nodes: dict[str, RaftNode] = {}
+        self.disks = Disks(self.random)
+        self.nodes: dict[str, Watched] = {}
+        # By raft id, also those that are down; and how often each was started.
+        self._members: dict[int, Watched] = {}
+        self.invariants = Invariants(self._members, self._on_election)
         self.states: dict[str, State] = {}
         self._wires: dict[str, Wire] = {}
         self._cut: set[tuple[str, str]] = set()
@@ -148,6 +239,10 @@ class DrivenWorld:
         self.history: list[Operation] = []
         self._numbers = iter(range(1, 1_000_000))
         self.log: list[str] = []
+        self.names = [f"m{number}" for number in range(1, (5 if seed % 2 else 3) + 1)]
+        # A machine whose disk is empty, and that the others have not taken in anew yet. One at a time: the others must
+        # keep a quorum.
+        self._lost = ""
 
     def trace(self, line: str) -> None:
         self.log.append(f"{asyncio.get_running_loop().time():8.3f}  {line}")
@@ -179,7 +274,8 @@ class DrivenWorld:
                 return
             assert receiver is not None
             if receiver.was_removed(sender.raft_id):
-                sender.told_removed("removed")
+                if alive:
+                    sender.told_removed("removed")
                 return
             assert target is not None
             target.heard[sender.raft_id] = asyncio.get_running_loop().time()
@@ -193,31 +289,70 @@ class DrivenWorld:
 
     # Life.
 
+    def born(self, node: Watched) -> int:
+        """A member begins a life: what it kept of the one before must be there. Gives back how many it had."""
+        before = self._members.get(node.id)
+        self._members[node.id] = node
+        if before is None:
+            return 1
+        assert node.raft.term >= before.durable_term, f"{node.member.node_id} forgot a term that was on its disk"
+        there = node.raft.log.last_index
+        assert there >= before.durable_index, (
+            f"{node.member.node_id} forgot entries {there + 1} to {before.durable_index}"
+        )
+        return before.life + 1
+
+    def _on_election(self, node: Watched) -> None:
+        self.trace(f"{node.member.node_id} leads in term {node.raft.term}")
+
     async def start(self, name: str, join: str | None = None) -> None:
         wire, state = Wire(self, name), State()
         self._wires[name] = wire
         self._up.add(name)
-        node = await RaftNode.open(
-            self._directory / name, node_id=name, address=name, state_machine=state, transport=wire,  # type: ignore[arg-type]
-            join=join, config=self._config, random=Random(self.random.getrandbits(32)),
-            metrics=RaftMetrics(CollectorRegistry()),
-        )  # fmt: skip
+        try:
+            node = await Watched.open(
+                self._directory / name, node_id=name, address=name, state_machine=state, transport=wire,  # type: ignore[arg-type]
+                join=join, config=self._config, random=Random(self.random.getrandbits(32)),
+                metrics=RaftMetrics(CollectorRegistry()),
+            )  # fmt: skip
+        except FlotaError:
+            self._up.discard(name)
+            raise
+        assert isinstance(node, Watched)
         self.nodes[name], self.states[name] = node, state
         self.trace(f"{name} starts in term {node.raft.term}")
 
     async def crash(self, name: str) -> None:
+        """Lose power: what is being written may be there, in part, or not at all."""
         self.trace(f"{name} crashes")
         self._up.discard(name)
-        await self.nodes.pop(name).crash()
+        node, loop = self.nodes.pop(name), asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        for executor in (node._disk, node._writer):
+            call = loop.interrupt(executor)
+            if call is not None and self.random.random() < 0.7:
+                self.disks.run_into(call)
+        await node.crash()
+        self.disks.tear(self._directory / name)
+
+    def leader(self) -> Watched | None:
+        """Whoever leads in the newest term."""
+        leading = [node for node in self.nodes.values() if node.is_leader]
+        return max(leading, key=lambda node: node.raft.term, default=None)
+
+    async def found(self) -> None:
+        """A group of voters."""
+        first, *others = self.names
+        await self.start(first)
+        await self.nodes[first].wait_for_leader()
+        for name in others:
+            await self.start(name, join=first)
+            await self.nodes[name].wait_until_voter()
+        self.trace(f"{len(self.names)} voters")
 
     async def run(self) -> None:
         """Raises AssertionError when something happened that never may."""
-        await self.start("m1")
-        await self.nodes["m1"].wait_for_leader()
-        for name in ("m2", "m3"):
-            await self.start(name, join="m1")
-            await self.nodes[name].wait_until_voter()
-        self.trace("three voters")
+        await self.found()
         began = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             clients = [group.create_task(self._client(number)) for number in range(CLIENTS)]
@@ -232,30 +367,45 @@ class DrivenWorld:
         self._cut.clear()
         self._slow.clear()
         self._loss, self._delay = 0.0, (0.001, 0.005)
-        for name in ("m1", "m2", "m3"):
-            if name not in self.nodes:
-                await self.start(name)
+        for name in self._down():
+            await self.start(name)
         async with asyncio.timeout(CALM):
             while not await self._write("x"):  # noqa: ASYNC110 - it tries again
                 await asyncio.sleep(0.1)
-            while len({state.dump() for state in self.states.values()}) > 1:  # noqa: ASYNC110 - three states
+            while not self._agree():  # noqa: ASYNC110 - several states
                 await asyncio.sleep(0.05)
         for node in self.nodes.values():
             await node.crash()
+
+    def _agree(self) -> bool:
+        leader = self.leader()
+        if leader is None:
+            return False
+        # Others asked to join and were not told that they did, or are lost.
+        members = {member.node_id for member in leader.members} & set(self.names) - {self._lost}
+        return members <= set(self.nodes) and len({self.states[name].dump() for name in members}) == 1
+
+    def _down(self) -> list[str]:
+        return [name for name in self.names if name not in self.nodes and name != self._lost]
+
+    def _asked(self) -> list[Watched]:
+        """Whom clients may ask: one that was removed has stopped."""
+        return [node for node in self.nodes.values() if not node.removed.is_set()]
 
     # Clients.
 
     async def _write(self, key: str) -> bool:
         operation = Operation("write", key, asyncio.get_running_loop().time(), value=next(self._numbers))
-        return await self._call(operation, self.random.choice(list(self.nodes.values())))
+        return await self._call(operation, self.random.choice(self._asked()))
 
     async def _client(self, number: int) -> None:
         while True:
             await asyncio.sleep(self.random.uniform(0.0, 0.2))
-            if not self.nodes:
+            asked = self._asked()
+            if not asked:
                 continue
-            leaders = [node for node in self.nodes.values() if node.is_leader]
-            node = self.random.choice(leaders if leaders and self.random.random() < 0.7 else list(self.nodes.values()))
+            leaders = [node for node in asked if node.is_leader]
+            node = self.random.choice(leaders if leaders and self.random.random() < 0.7 else asked)
             kind = self.random.choice(("write", "cas", "read"))
             operation = Operation(kind, self.random.choice(KEYS), asyncio.get_running_loop().time())
             if kind != "read":
@@ -293,14 +443,14 @@ class DrivenWorld:
         loop = asyncio.get_running_loop()
         kinds: list[tuple[Callable[[], Any], int]] = [
             (self._partition, 4), (self._heal, 4), (self._kill, 4), (self._restart, 6), (self._weather, 2),
-            (self._disks, 2), (self._transfer, 2),
+            (self._threads, 2), (self._transfer, 2), (self._join, 2), (self._remove, 1), (self._replace, 1),
         ]  # fmt: skip
         while loop.time() < end:
             await asyncio.sleep(self.random.uniform(0.05, 0.8))
             await self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
 
     async def _partition(self) -> None:
-        names = ["m1", "m2", "m3"]
+        names = self.names
         alone = self.random.choice(names)
         pairs = {(alone, name) for name in names} | {(name, alone) for name in names}
         self._cut = pairs if self.random.random() < 0.6 else {pair for pair in pairs if pair[0] == alone}
@@ -315,7 +465,7 @@ class DrivenWorld:
             await self.crash(self.random.choice(list(self.nodes)))
 
     async def _restart(self) -> None:
-        down = [name for name in ("m1", "m2", "m3") if name not in self.nodes]
+        down = self._down()
         if down:
             await self.start(self.random.choice(down))
 
@@ -324,7 +474,7 @@ class DrivenWorld:
         self._delay = self.random.choice(((0.001, 0.005), (0.001, 0.1), (0.0, 0.5)))
         self.trace(f"loss {self._loss}, delay {self._delay}")
 
-    async def _disks(self) -> None:
+    async def _threads(self) -> None:
         slowest = self.random.choice((0.001, 0.05, 0.6))
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Loop)
@@ -340,10 +490,51 @@ class DrivenWorld:
                 except RaftError:
                     return
 
+    def cut_everybody_off(self) -> None:
+        """Nobody hears anybody."""
+        self._cut = {(one, other) for one in self.names for other in self.names if one != other}
 
-def run_driven(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> DrivenWorld:
-    """Live through one seed. Raises AssertionError with the story."""
-    world = DrivenWorld(seed, directory)
+    async def _join(self) -> None:
+        leader, name = self.leader(), f"m{len(self._wires) + 1}"
+        if leader is not None and len(self.names) < 6:
+            self.trace(f"{name} is to join")
+            if await self._enter(name, leader):
+                self.names.append(name)
+
+    async def _replace(self) -> None:
+        """A machine that is down loses its disk, and joins anew."""
+        leader = self.leader()
+        lost = [self._lost] if self._lost else self._down()
+        if leader is not None and lost:
+            self._lost = self.random.choice(lost)
+            self.trace(f"{self._lost} has an empty disk, and is to join")
+            shutil.rmtree(self._directory / self._lost, ignore_errors=True)
+            if await self._enter(self._lost, leader):
+                self._lost = ""
+
+    async def _enter(self, name: str, leader: Watched) -> bool:
+        try:
+            await self.start(name, join=leader.member.node_id)
+        except FlotaError as error:
+            self.trace(f"{name} is not taken in: {error}")
+            shutil.rmtree(self._directory / name)
+            return False
+        return True
+
+    async def _remove(self) -> None:
+        leader = self.leader()
+        if leader is None or len(leader.raft.conf.voters) <= 3:
+            return
+        name = self.random.choice([member.node_id for member in leader.members])
+        self.trace(f"{name} is to be removed")
+        try:
+            await leader.remove_member(name)
+        except FlotaError as error:
+            self.trace(f"{name} is not removed: {error}")
+
+
+def live(world: DrivenWorld, story: Callable[[], Coroutine[Any, Any, None]], patch: pytest.MonkeyPatch) -> None:
+    """Run a story on virtual time, with disks and randomness that are the world's."""
     with asyncio.Runner(loop_factory=Loop) as runner:
         loop = runner.get_loop()
         clock = SimpleNamespace(monotonic=loop.time, clock_gettime=lambda _: loop.time(), CLOCK_BOOTTIME=0)
@@ -351,13 +542,27 @@ def run_driven(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> DrivenW
             patch.setattr(f"flota.manager.raft.{module}.time", clock)
         for module in ("changes", "standing"):
             patch.setattr(f"flota.manager.raft.{module}.SystemRandom", lambda: world.random)
-        try:
-            runner.run(world.run())
-        except BaseException as error:
-            story = "\n".join(world.log[-30:])
-            replay = f"python -m tests.simulation.raft.driven {seed}"
-            raise AssertionError(f"seed {seed}: {type(error).__name__} {error}\n{story}\nreplay: {replay}") from error
+        world.disks.take_over(patch)
+        runner.run(story())
+
+
+def run_driven(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> DrivenWorld:
+    """Live through one seed. Raises AssertionError with the story."""
+    world = DrivenWorld(seed, directory)
+    try:
+        live(world, world.run, patch)
+    except BaseException as error:
+        story = "\n".join(world.log[-30:])
+        replay = f"python -m tests.simulation.raft.driven {seed}"
+        raise AssertionError(f"seed {seed}: {_words(error)}\n{story}\nreplay: {replay}") from error
     return world
+
+
+def _words(error: BaseException) -> str:
+    """What failed first, out of the groups that it came in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__} {error}"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """The real driver lives through storms (driven.py); failing seeds tell their story."""
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
 from flota.manager.raft.driver import Driver
-from tests.simulation.raft.driven import run_driven
+from flota.manager.raft.interface import NoQuorum
+from flota.manager.raft.node import RaftNode
+from flota.manager.raft.segment import SegmentWriter, encode_record
+from tests.simulation.raft.driven import DrivenWorld, live, run_driven
 
 SEEDS = 24
+DATA = b'{"kind": "write", "key": "x", "value": 1, "expected": 0}'
 SOAK = int(os.environ.get("FLOTA_SEEDS", "2000")) // 5
 
 
@@ -23,6 +28,64 @@ def test_no_seed_breaks_the_driver(first: int, tmp_path: Path, monkeypatch: pyte
 def test_the_same_seed_gives_the_same_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stories = [run_driven(3, tmp_path / str(turn), monkeypatch).log for turn in range(2)]
     assert stories[0] == stories[1]
+
+
+def test_the_loss_of_a_quorum_is_told_within_a_second_and_an_election_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = DrivenWorld(0, tmp_path)
+
+    async def refused_by(node: RaftNode) -> None:
+        async for hope in node.watch_hope():
+            if not hope:
+                await node.wait_for_leader()
+
+    def has_everybody(leader: RaftNode | None) -> bool:
+        return leader is not None and all(follower.match for follower in leader.raft.progress.values())
+
+    async def story() -> None:
+        await world.found()
+        old = world.leader()
+        assert old is not None
+        await world.crash(old.member.node_id)
+        # Nobody leads, but two are left: whoever asks waits for the election.
+        await asyncio.gather(*(node.read_barrier() for node in world.nodes.values()))
+        assert world.leader() is not None
+        await world.start(old.member.node_id)
+        async with asyncio.timeout(5):
+            while not has_everybody(leader := world.leader()):  # noqa: ASYNC110 - several nodes
+                await asyncio.sleep(0.05)
+        assert leader is not None
+        began = asyncio.get_running_loop().time()
+        world.cut_everybody_off()
+        others = [node for node in world.nodes.values() if node is not leader]
+        refusals = await asyncio.gather(
+            leader.propose(DATA), leader.read_barrier(), *map(refused_by, others), return_exceptions=True
+        )
+        assert asyncio.get_running_loop().time() - began < 1.0
+        for refusal in refusals:
+            assert isinstance(refusal, NoQuorum)
+            assert "1 of 3 managers can be reached" in str(refusal)
+        for node in list(world.nodes.values()):
+            await node.crash()
+
+    live(world, story, monkeypatch)
+
+
+def test_a_log_that_is_not_synced_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(writer: SegmentWriter, payload: bytes) -> None:
+        record = encode_record(writer.number, payload)
+        os.write(writer._descriptor, record)
+        writer.number += 1
+        writer.size += len(record)
+
+    def storms() -> None:
+        for seed in range(20):
+            run_driven(seed, tmp_path / str(seed), monkeypatch)
+
+    monkeypatch.setattr(SegmentWriter, "_write", write)
+    with pytest.raises(AssertionError, match=r"forgot (a term|entries)|is missing|are missing"):
+        storms()
 
 
 def test_a_driver_that_serves_reads_too_early_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
