@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flota.gateway.endpoints import (
+    archive,
     containers,
     events,
     exec,
@@ -33,6 +34,7 @@ ROUTES: list[Route] = routes(
     events.ROUTES,
     images.ROUTES,
     containers.ROUTES,
+    archive.ROUTES,
     plain.ROUTES,
     exec.ROUTES,
     stats.ROUTES,

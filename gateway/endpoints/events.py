@@ -15,10 +15,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route
 from flota.gateway.streams import Streaming
-from flota.gateway.translation.events import KINDS, Event, events_of
+from flota.gateway.translation.events import KINDS, Event, event_of, events_of
 from flota.gateway.translation.machine import is_manager
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument
+from flota.v1.containers_pb2 import WatchContainersRequest
 from flota.v1.control_pb2 import EventsRequest, WatchRequest
 from flota.v1.local_pb2 import InfoRequest
 
@@ -63,16 +64,39 @@ async def events(call: Call) -> web.StreamResponse:
     info = await call.backend.local.Info(InfoRequest())
     # The answer begins once nothing can be missed any longer: clients then do what they want to see the events of.
     watch, version = await _opened(call) if is_manager(info) else (None, 0)
+    containers = await _opened_containers(call)
     async with Streaming(call, "application/json") as out:
         if watch is not None and since is not None:
             await _past(call, out, wanted, EventsRequest(since=since, until=until), version)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                if watch is None:
-                    await asyncio.get_running_loop().create_future()
-                else:
-                    await _follow(call, watch, out, wanted, info.node_id)
+                following = [_follow(call, watch, out, wanted, info.node_id)] if watch is not None else []
+                if containers is not None:
+                    following.append(_follow_containers(containers, out, wanted))
+                await (asyncio.gather(*following) if following else asyncio.get_running_loop().create_future())
     return out.response
+
+
+async def _opened_containers(call: Call) -> Any:
+    """A watch over this machine's containers without a service that misses nothing; None in no swarm."""
+    watch = call.backend.containers.WatchContainers(WatchContainersRequest())
+    try:
+        async for _ in watch:
+            return watch
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+            raise
+    return None
+
+
+async def _follow_containers(watch: Any, out: Streaming, wanted: Filters) -> None:
+    try:
+        async for told in watch:
+            event = event_of(told)
+            if _passes(event, wanted):
+                await out.line(event.shape(time.time_ns()))
+    finally:
+        watch.cancel()
 
 
 async def _past(call: Call, out: Streaming, wanted: Filters, request: EventsRequest, version: int) -> None:

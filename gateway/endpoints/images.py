@@ -18,6 +18,7 @@ from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument
 from flota.v1.local_pb2 import (
     Image,
+    ImportImageRequest,
     InspectImageRequest,
     InspectImageResponse,
     ListImagesRequest,
@@ -60,9 +61,9 @@ def _passes(image: Image, wanted: Filters) -> bool:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Pull, with lines of progress."""
+    """Pull, with lines of progress; or import a root file system."""
     if not call.query("fromImage"):
-        raise HttpFailure(501, "importing an image is not supported here: flota image import")
+        return await _import(call)
     reference = reference_of(call.query("fromImage"), call.query("tag"))
     request = PullImageRequest(reference=reference, registry_auth=call.registry_auth())
     pull = call.backend.agent.PullImage(request)
@@ -79,6 +80,24 @@ async def create(call: Call) -> web.StreamResponse:
         return out.response
     finally:
         pull.cancel()
+
+
+async def _import(call: Call) -> web.StreamResponse:
+    """The body is a tar of a root file system."""
+    if call.query("fromSrc") != "-":
+        raise HttpFailure(501, "flota fetches no root file systems: give a file, or - for standard input")
+    options = ImportImageRequest.Options(reference=reference_of(call.query("repo"), call.query("tag")))
+    options.changes.extend(call.request.query.getall("changes", []))
+
+    async def parts() -> AsyncIterator[ImportImageRequest]:
+        yield ImportImageRequest(options=options)
+        async for data in call.request.content.iter_chunked(_CHUNK):
+            yield ImportImageRequest(data=data)
+
+    made = await call.backend.agent.ImportImage(parts())
+    async with Streaming(call, "application/json", told=True) as out:
+        await out.line({"status": made.image.id})
+    return out.response
 
 
 async def _next(pull: AsyncIterable[PullImageMessage]) -> PullImageMessage | None:

@@ -157,5 +157,4 @@ ROUTES: list[Route] = [
     ("POST", "/commit", refuse_commit),
     ("GET", "/containers/{id}/export", refuse),
     ("GET", "/containers/{id}/changes", refuse),
-    *[(method, "/containers/{id}/archive", refuse) for method in ("GET", "HEAD", "PUT")],
 ]

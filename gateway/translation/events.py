@@ -12,6 +12,7 @@ from typing import Any
 
 from flota.gateway.translation import shown
 from flota.gateway.translation.words import word
+from flota.v1.containers_pb2 import ContainerEvent
 from flota.v1.control_pb2 import WatchMessage
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.stack_records import is_record
@@ -123,6 +124,15 @@ def _of_container(message: WatchMessage, node_id: str) -> Iterator[Event]:
     if before <= states.TASK_STATE_RUNNING < now < states.TASK_STATE_REJECTED:
         code = str(task.status.container.exit_code)
         yield Event("container", "die", container, attributes | {"exitCode": code}, "local")
+
+
+def event_of(told: ContainerEvent) -> Event:
+    """What has happened to a container that belongs to no service."""
+    task = told.container.task
+    attributes = container_labels(task) | {"image": task.spec.container.image, "name": task_name(task)}
+    if told.action == "die":
+        attributes["exitCode"] = str(task.status.container.exit_code)
+    return Event("container", told.action, task.id, attributes, "local")
 
 
 def container_labels(task: Task) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The Containers service (proto/flota/v1/containers.proto): calls, passed to this node's containers and tasks."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from flota.rpc.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
@@ -24,6 +26,7 @@ from flota.v1.tasks_pb2 import (
 from flota.v1.types_pb2 import TaskStatus
 from flota.worker.calls.attaching import attach
 from flota.worker.calls.tasks import KnownTasks, TaskServicer
+from flota.worker.containers import archives
 from flota.worker.containers.containers import Containers
 from flota.worker.containers.life import Life
 from flota.worker.logs.changes import Changes
@@ -211,6 +214,44 @@ class ContainerCalls(ContainersServicer):
         """As Tasks.Stats."""
         async for answer in self._people.Stats(request, context):
             yield answer
+
+    # Their files.
+
+    async def ReadArchive(
+        self, request: messages.ReadArchiveRequest, context: Any
+    ) -> AsyncIterator[messages.ReadArchiveMessage]:
+        """Raises NotFound, FailedPrecondition."""
+        async with self._root(request.id) as root:
+            async for message in archives.read(root, request.path, only_stat=request.only_stat):
+                yield message
+
+    async def WriteArchive(
+        self, requests: AsyncIterator[messages.WriteArchiveRequest], context: Any
+    ) -> messages.WriteArchiveResponse:
+        """Raises NotFound, FailedPrecondition, InvalidArgument."""
+        parts = aiter(requests)
+        first = await anext(parts, None)
+        if first is None or first.WhichOneof("part") != "start":
+            raise InvalidArgument("the first message of an archive must be its start")
+        start = first.start
+        async with self._root(start.id) as root:
+            data = (request.data async for request in parts)
+            await archives.write(root, start.path, data, keep_kinds=start.keep_kinds)
+        return messages.WriteArchiveResponse()
+
+    @asynccontextmanager
+    async def _root(self, container_id: str) -> AsyncIterator[Path]:
+        plain = self._everything.plain
+        life = plain.known(container_id)
+        layers = await plain.layers(life) if life is not None else ()
+        if life is None:
+            # Of a task only while it runs: what it wrote goes with it.
+            self._people.named(container_id)
+        try:
+            async with self._runtime.root_of(container_id, layers) as root:
+                yield root
+        except ContainerError as error:
+            raise FailedPrecondition(str(error)) from None
 
     # Networks of this node.
 

@@ -69,6 +69,10 @@ class Containers:
             shown.task.networks.add(network_id=HOST)
         return shown
 
+    async def layers(self, life: Life) -> tuple[str, ...]:
+        """Those of its image. Raises ImageNotFound."""
+        return (await self._parts.images.provide(life.record.image_id)).layers
+
     def tasks(self) -> Iterable[tuple[Task, TaskStatus]]:
         """Each as a task, with how far it is."""
         for life in self._lives.values():
@@ -157,6 +161,7 @@ class Containers:
 
     def _told(self, action: str, record: PlainContainer) -> None:
         event = ContainerEvent(action=action, container=record)
+        event.container.task.spec.container.registry_auth = ""
         for queue in self._listeners:
             queue.put_nowait(event)
 

@@ -74,6 +74,8 @@ class Runtime:
         """`run_directory` is RUN, `state_directory` STATE; images' layers are directories in `layers_directory`."""
         self._bundles = run_directory.absolute() / "tasks"
         self._states = state_directory.absolute() / "tasks"
+        # Roots of containers that do not run, while somebody looks at them.
+        self._looked_at = run_directory.absolute() / "looked-at"
         self._skeleton = state_directory.absolute() / "skeleton"
         self._program = Program(run_directory.absolute() / "runtime")
         self._layers = layers_directory.absolute()
@@ -105,6 +107,7 @@ class Runtime:
         self._threads = ThreadPoolExecutor(_AT_ONCE + (os.cpu_count() or 1), "runtime")
         await self._in_thread(self._cgroups.prepare)
         await self._in_thread(root.make_skeleton, self._skeleton)
+        await self._in_thread(_let_go, self._looked_at)
 
     async def stop(self) -> None:
         """Follow the containers no longer. They run on, and so do their monitors."""
@@ -293,6 +296,30 @@ class Runtime:
                 raise CannotRun(str(error)) from None
             yield command
 
+    @asynccontextmanager
+    async def root_of(self, container_id: str, layers: Sequence[str]) -> AsyncIterator[Path]:
+        """A container's root directory: as it sees it itself while it runs, else mounted as long as the block lasts.
+
+        `layers` are its image's. Raises ContainerError.
+        """
+        if self.runs(container_id) and self._program.started(container_id):
+            yield Path(f"/proc/{self._known(container_id).record.pid}/root")
+            return
+        places = self._places(container_id)
+        place = self._looked_at / container_id
+        target = place / "rootfs"
+        upper, work = places.state / "upper", places.state / "work"
+        async with self._locked(container_id):
+            try:
+                for directory in (target, upper, work):
+                    directory.mkdir(parents=True, exist_ok=True)
+                await self._mounter.call(self._mounter.overlay, target, self._skeleton, layers, upper, work, again=True)
+                yield target
+            except OSError as error:
+                raise ContainerError(f"the container's root could not be mounted: {error}") from None
+            finally:
+                await to_the_end(self._in_thread(_let_go, place))
+
     async def members(self, container_id: str) -> set[int]:
         """The processes of a container, as this machine numbers them. Raises ContainerError."""
         self._known(container_id)
@@ -416,3 +443,9 @@ class Runtime:
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+
+def _let_go(place: Path) -> None:
+    """Unmount what is mounted below, and remove it."""
+    mounts.unmount_below(place)
+    mounts.delete(place)

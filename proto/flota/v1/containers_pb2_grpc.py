@@ -107,6 +107,16 @@ class ContainersStub:
                 request_serializer=flota_dot_v1_dot_tasks__pb2.StatsRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_tasks__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/flota.v1.Containers/ReadArchive',
+                request_serializer=flota_dot_v1_dot_containers__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.ReadArchiveMessage.FromString,
+                _registered_method=True)
+        self.WriteArchive = channel.stream_unary(
+                '/flota.v1.Containers/WriteArchive',
+                request_serializer=flota_dot_v1_dot_containers__pb2.WriteArchiveRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.WriteArchiveResponse.FromString,
+                _registered_method=True)
         self.ListBridges = channel.unary_unary(
                 '/flota.v1.Containers/ListBridges',
                 request_serializer=flota_dot_v1_dot_containers__pb2.ListBridgesRequest.SerializeToString,
@@ -215,6 +225,19 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadArchive(self, request, context):
+        """Files of a container, running or not; volumes only of one that runs. NOT_FOUND: no such path.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteArchive(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBridges(self, request, context):
         """Networks of this machine alone: the predefined bridge, and those that people make with the driver bridge.
         """
@@ -306,6 +329,16 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.StatsOf,
                     request_deserializer=flota_dot_v1_dot_tasks__pb2.StatsRequest.FromString,
                     response_serializer=flota_dot_v1_dot_tasks__pb2.StatsResponse.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.ReadArchiveMessage.SerializeToString,
+            ),
+            'WriteArchive': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteArchive,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.WriteArchiveRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.WriteArchiveResponse.SerializeToString,
             ),
             'ListBridges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBridges,
@@ -702,6 +735,60 @@ class Containers:
             '/flota.v1.Containers/StatsOf',
             flota_dot_v1_dot_tasks__pb2.StatsRequest.SerializeToString,
             flota_dot_v1_dot_tasks__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Containers/ReadArchive',
+            flota_dot_v1_dot_containers__pb2.ReadArchiveRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.ReadArchiveMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteArchive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/flota.v1.Containers/WriteArchive',
+            flota_dot_v1_dot_containers__pb2.WriteArchiveRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.WriteArchiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,9 @@ class ContainersStub:
     SignalContainer: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.SignalTaskRequest, _tasks_pb2.SignalTaskResponse]
     TopOf: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.TopRequest, _tasks_pb2.TopResponse]
     StatsOf: _grpc.UnaryStreamMultiCallable[_tasks_pb2.StatsRequest, _tasks_pb2.StatsResponse]
+    ReadArchive: _grpc.UnaryStreamMultiCallable[_containers_pb2.ReadArchiveRequest, _containers_pb2.ReadArchiveMessage]
+    """Files of a container, running or not; volumes only of one that runs. NOT_FOUND: no such path."""
+    WriteArchive: _grpc.StreamUnaryMultiCallable[_containers_pb2.WriteArchiveRequest, _containers_pb2.WriteArchiveResponse]
     ListBridges: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ListBridgesRequest, _containers_pb2.ListBridgesResponse]
     """Networks of this machine alone: the predefined bridge, and those that people make with the driver bridge."""
     CreateBridge: _grpc.UnaryUnaryMultiCallable[_containers_pb2.CreateBridgeRequest, _containers_pb2.CreateBridgeResponse]
@@ -86,6 +89,9 @@ class ContainersAsyncStub(ContainersStub):
     SignalContainer: _aio.UnaryUnaryMultiCallable[_tasks_pb2.SignalTaskRequest, _tasks_pb2.SignalTaskResponse]  # type: ignore[assignment]
     TopOf: _aio.UnaryUnaryMultiCallable[_tasks_pb2.TopRequest, _tasks_pb2.TopResponse]  # type: ignore[assignment]
     StatsOf: _aio.UnaryStreamMultiCallable[_tasks_pb2.StatsRequest, _tasks_pb2.StatsResponse]  # type: ignore[assignment]
+    ReadArchive: _aio.UnaryStreamMultiCallable[_containers_pb2.ReadArchiveRequest, _containers_pb2.ReadArchiveMessage]  # type: ignore[assignment]
+    """Files of a container, running or not; volumes only of one that runs. NOT_FOUND: no such path."""
+    WriteArchive: _aio.StreamUnaryMultiCallable[_containers_pb2.WriteArchiveRequest, _containers_pb2.WriteArchiveResponse]  # type: ignore[assignment]
     ListBridges: _aio.UnaryUnaryMultiCallable[_containers_pb2.ListBridgesRequest, _containers_pb2.ListBridgesResponse]  # type: ignore[assignment]
     """Networks of this machine alone: the predefined bridge, and those that people make with the driver bridge."""
     CreateBridge: _aio.UnaryUnaryMultiCallable[_containers_pb2.CreateBridgeRequest, _containers_pb2.CreateBridgeResponse]  # type: ignore[assignment]
@@ -195,6 +201,21 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.StatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tasks_pb2.StatsResponse], _abc.AsyncIterator[_tasks_pb2.StatsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _containers_pb2.ReadArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_containers_pb2.ReadArchiveMessage], _abc.AsyncIterator[_containers_pb2.ReadArchiveMessage]]:
+        """Files of a container, running or not; volumes only of one that runs. NOT_FOUND: no such path."""
+
+    @_abc_1.abstractmethod
+    def WriteArchive(
+        self,
+        request_iterator: _MaybeAsyncIterator[_containers_pb2.WriteArchiveRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.WriteArchiveResponse, _abc.Awaitable[_containers_pb2.WriteArchiveResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListBridges(

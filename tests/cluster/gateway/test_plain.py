@@ -1,5 +1,7 @@
 """`docker run`: containers that belong to no service, with Docker's own clients."""
 
+import io
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,7 +10,7 @@ from typing import Any
 
 import docker
 import pytest
-from docker.errors import APIError, ContainerError, ImageNotFound
+from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import DEBIAN, PLAIN, Machines, play
@@ -96,6 +98,56 @@ def test_docker_py_runs_containers(client: Any) -> None:
     with pytest.raises(APIError, match="already in use") as refused:
         client.api.create_container("busybox", "true", name="d")
     assert refused.value.status_code == 409
+
+
+@together
+def test_files_go_in_and_out_of_a_container_that_runs_and_one_that_does_not(client: Any) -> None:
+    def tar_of(name: str, content: bytes) -> bytes:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as archive:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        return made.getvalue()
+
+    def content_of(path: str) -> bytes:
+        parts, stat = container.get_archive(path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+            found = archive.extractfile(stat["name"])
+            assert found is not None
+            return found.read()
+
+    container = client.containers.create("busybox", ["sh", "-c", "ln -s / /t/up; exec sleep 1000"])
+    assert container.put_archive("/", tar_of("t/new", b"before it ran"))
+    container.start()
+    wait_until(lambda: container.exec_run(["test", "-L", "/t/up"]).exit_code == 0, "it runs")
+    assert container.exec_run(["cat", "/t/new"]).output == b"before it ran"
+    assert container.put_archive("/t/up", tar_of("inner", b"through a link"))
+    assert container.exec_run(["cat", "/inner"]).output == b"through a link", "the container's root, not the node's"
+    container.stop(timeout=0)
+    assert content_of("/inner") == b"through a link"
+    assert content_of("/t/up/t/new") == b"before it ran"
+    with pytest.raises(NotFound, match="Could not find the file /missing"):
+        container.get_archive("/missing")
+    with pytest.raises(APIError, match="not a directory"):
+        container.put_archive("/inner", tar_of("x", b""))
+
+
+@together
+def test_events_tell_of_them(client: Any) -> None:
+    with closing(client.events(decode=True, filters={"type": ["container"]})) as events:
+        container = client.containers.run(
+            "busybox", ["sh", "-c", "exit 3"], detach=True, name="short", labels={"a": "b"}
+        )
+        container.wait()
+        container.remove()
+        seen = []
+        for event in events:
+            seen.append((event["Action"], event["Actor"]["Attributes"].get("exitCode")))
+            assert event["Actor"]["Attributes"]["a"] == "b"
+            if event["Action"] == "destroy":
+                break
+    assert seen == [("create", None), ("start", None), ("die", "3"), ("destroy", None)]
 
 
 @together
