@@ -16,10 +16,10 @@ from flota.overlay import namespaces, netlink
 from flota.overlay.addresses import interface, mac_of, task_namespace
 from flota.overlay.dns.server import Sockets, open_sockets
 from flota.overlay.errors import BadAddress, UnknownNetwork
-from flota.overlay.links import address_on, default_route, link_up
+from flota.overlay.links import address_on, default_route, link_up, prefix_route
 from flota.overlay.proxy_protocol import proxied
 from flota.overlay.segment import Segment
-from flota.overlay.underlay import Underlay, gateways, network_mtu, versions
+from flota.overlay.underlay import Underlay, gateways, network_mtu, other_subnets, versions
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
 
@@ -28,7 +28,9 @@ _HELD = ".held"
 
 @dataclass(frozen=True)
 class InterfacePlan:
-    """One interface of a task. `gateways` only where the default routes lead out through this network."""
+    """One interface of a task. `gateways` only where the default routes lead out through this network; `others` are
+    (subnet, source) of further subnets on the same link.
+    """
 
     network_id: str
     name: str
@@ -36,6 +38,7 @@ class InterfacePlan:
     mtu: int
     addresses: tuple[str, ...]
     gateways: tuple[str, ...]
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tuple[InterfacePlan, ...]:
@@ -62,8 +65,8 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
         ways_out: list[str] = []
         if not network.spec.internal:
             leads_out = {address.version for address in addresses} - (set() if network.spec.ingress else routed | taken)
-            found = gateways(network)
-            ways_out = [found[version].partition("/")[0] for version in sorted(leads_out & found.keys())]
+            found = {gateway.version: str(gateway.ip) for gateway in reversed(gateways(network))}
+            ways_out = [found[version] for version in sorted(leads_out & found.keys())]
             routed |= leads_out
         plans.append(
             InterfacePlan(
@@ -73,6 +76,7 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
                 mtu=network_mtu(network, underlay),
                 addresses=tuple(map(str, addresses)),
                 gateways=tuple(ways_out),
+                others=tuple(other_subnets(network, addresses)),
             )
         )
     return tuple(plans)
@@ -215,6 +219,7 @@ def _configure(routes: netlink.RouteSocket, one: InterfacePlan) -> None:
     index = routes.link(one.name) or 0
     messages = [link_up(index, one.name)]
     messages += [address_on(index, address, one.name) for address in one.addresses]
+    messages += [prefix_route(index, subnet, source) for subnet, source in one.others]
     messages += [default_route(index, gateway) for gateway in one.gateways]
     routes.send(messages)
 

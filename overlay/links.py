@@ -11,6 +11,7 @@ from flota.overlay.netlink import Message
 UP = 1
 _MAIN_TABLE = 254
 _STATIC_ROUTE, _UNICAST, _ONLINK = 4, 1, 4  # RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK
+_LINK = 253  # RT_SCOPE_LINK
 _TO_TABLE = 1  # FR_ACT_TO_TBL
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -91,7 +92,7 @@ def prefix_route(index: int, prefix: str, source: str) -> Message:
         dst_len=int(length),
         table=_MAIN_TABLE,
         proto=_STATIC_ROUTE,
-        scope=0,
+        scope=_LINK,
         type=_UNICAST,
         attributes=[("RTA_DST", network), ("RTA_OIF", index), ("RTA_PREFSRC", source)],
     )

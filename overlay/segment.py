@@ -218,9 +218,10 @@ class Segment:
         self._routes.send([new_link(f"bridge of network {network.id}", bridge), link_up(1, "lo")])
         self._bridge = self._routes.link("br0") or 0
         if not network.spec.internal:
-            found = gateways(network)
             self._routes.send(
-                address_on(self._bridge, found[version], "br0") for version in self._versions if version in found
+                address_on(self._bridge, str(gateway), "br0")
+                for gateway in gateways(network)
+                if gateway.version in self._versions
             )
             libnftables.load(firewall.network_rules())
 

@@ -1,8 +1,9 @@
 """What networks ride on, and what follows for a network on this node: its MTU, IP versions and gateways. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flota.overlay.addresses import interface, mtu_over, version_of
+from flota.overlay.addresses import Interface, interface, mtu_over, version_of
 from flota.overlay.tunnel_keys import OVERHEAD, PREFIX
 from flota.v1.network_options import MTU_OPTION, is_encrypted, is_local
 from flota.v1.objects_pb2 import Network
@@ -44,13 +45,23 @@ def versions(network: Network, underlay: Underlay) -> tuple[int, ...]:
     return (4, 6) if network.spec.ipv6_enabled and underlay.has_ipv6 else (4,)
 
 
-def gateways(network: Network) -> dict[int, str]:
-    """IP version → gateway with prefix length, for every subnet that names one."""
-    found: dict[int, str] = {}
+def gateways(network: Network) -> list[Interface]:
+    """Gateways with prefix length, for every subnet that names one."""
+    found = []
     for ipam in network.ipam:
         if ipam.gateway and ipam.subnet:
             length = ipam.subnet.rpartition("/")[2]
             bare = ipam.gateway.partition("/")[0]
-            gateway = interface("network.ipam.gateway", f"{bare}/{length}")
-            found.setdefault(gateway.version, str(gateway))
+            found.append(interface("network.ipam.gateway", f"{bare}/{length}"))
+    return found
+
+
+def other_subnets(network: Network, addresses: Iterable[Interface]) -> list[tuple[str, str]]:
+    """(subnet, the address with which it is spoken to): those of the network that none of `addresses` is in."""
+    found = []
+    for ipam in network.ipam:
+        subnet = interface("network.ipam.subnet", ipam.subnet).network
+        same = [address for address in addresses if address.version == subnet.version]
+        if same and not any(address.ip in subnet for address in same):
+            found.append((str(subnet), str(same[0].ip)))
     return found

@@ -76,13 +76,23 @@ def nft(swarm: Swarm, node: str) -> str:
 
 def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
     nodes = swarm.lab.nodes
-    create(swarm, "--replicas", "1", "--hostname", "{{.Task.Slot}}", "-p", "8080:80", "-p", "mode=host,target=80")
+    create(
+        swarm, "--replicas", "1", "--hostname", "{{.Task.Slot}}",
+        "-p", "8080:80", "-p", "80", "-p", "mode=host,target=80",
+    )  # fmt: skip
     wait_until(lambda: swarm.running("web").total() == 1, "web runs")
     client, client_ipv6 = own_address(nodes["m1"].address), own_address(nodes["m1"].ipv6_address)
     for name, node in nodes.items():
         wait_until(lambda node=node: answers(node.address), f"{name} answers")
         assert ask(node.address) == ("1", client), name
         assert ask(node.ipv6_address) == ("1", client_ipv6), f"{name} by IPv6"
+    # A port that nobody chose answers everywhere, too.
+    [web] = json.loads(nodes["m1"].flota("service", "inspect", "web"))
+    ports = [port for port in web["Endpoint"]["Ports"] if port["PublishMode"] == "ingress"]
+    [chosen] = [port["PublishedPort"] for port in ports if port["PublishedPort"] != 8080]
+    assert 30000 <= chosen <= 32767
+    for name, node in nodes.items():
+        assert ask(node.address, chosen) == ("1", client), name
     # The port in host mode was chosen on the task's node, and is in its status; only that node answers there.
     [task] = swarm.tasks("web")
     [port] = task.status.ports.ports

@@ -289,6 +289,28 @@ def test_ipv6(machines: Machines, nodes: list[Node]) -> None:
     assert a.inside(first, "busybox ping6 -c 1 -W 1 fd00:90:6::6 >/dev/null && echo yes").strip() == "yes"
 
 
+@pytest.mark.parametrize("internal", [False, True])
+def test_several_subnets_are_one_network(machines: Machines, nodes: list[Node], internal: bool) -> None:
+    a, b = nodes
+    wide = network(7, "wide", ipv6_enabled=True, internal=internal)
+    wide.ipam.add(subnet="10.91.7.0/24", gateway="10.91.7.1")
+    wide.ipam.add(subnet="fd00:91:7::/64", gateway="fd00:91:7::1")
+    first = task("first", "first", 1, (wide, "10.90.7.5/24", "fd00:90:7::5/64"))
+    second = task("second", "second", 1, (wide, "10.91.7.6/24", "fd00:91:7::6/64"))
+    third = task("third", "third", 1, (wide, "10.91.7.7/24", "fd00:91:7::7/64"))
+    peers = [peer(first, a, wide), peer(second, b, wide), peer(third, a, wide)]
+    machines.apply(update(wide), *map(update, peers), complete=True)
+    a.attach(first, third)
+    b.attach(second)
+    for one, other in ((first, second), (third, second), (first, third), (third, first)):
+        for attachment in other.networks:
+            for address in attachment.addresses:
+                target = address.partition("/")[0]
+                assert a.pings(one, target), f"{one.id} → {target}"
+    for one in (first, third):
+        assert a.pings(one, "192.0.2.254") is not internal, "the world"
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
