@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from flota.rpc.errors import FlotaError, ResourceExhausted
 from flota.v1.image_references import ImageReference
@@ -183,11 +184,8 @@ class Repository:
 
     async def _run(self, command: Sequence[str], look: Callable[[int], int], told: bytes = b"") -> bytes:
         """Its output. `look` blocks, and gives another number as long as the process (its id) gets on."""
-        with (
-            (self._place / "input").open("w+b") as input,
-            (self._place / "output").open("w+b") as output,
-            (self._place / "errors").open("w+b") as errors,
-        ):
+        # In memory: what it says of a full disk must not need room on it.
+        with _memory("input") as input, _memory("output") as output, _memory("errors") as errors:
             input.write(told)
             input.seek(0)
             process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; what takes time is the wait below
@@ -243,6 +241,11 @@ class Repository:
         elif any(one in words for one in _NO_WAY):
             return RegistryUnreachable(f"registry {host} cannot be reached: {said}")
         return RegistryUnavailable(f"pulling {image} from registry {host} failed: {said}")
+
+
+def _memory(name: str) -> BinaryIO:
+    """A file that is on no disk."""
+    return open(os.memfd_create(name), "w+b")
 
 
 def _activity(process_id: int) -> int:
