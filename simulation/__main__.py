@@ -60,6 +60,7 @@ def _read(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cpus", type=float, default=8)
     parser.add_argument("--memory", default="16g")
     parser.add_argument("--label", action="append", default=[])
+    parser.add_argument("--generic-resource", action="append", default=[])
     parser.add_argument("--services", action="append", default=[])
     parser.add_argument("--tasks", type=int, default=0)
     parser.add_argument("--fail", default="")
@@ -118,9 +119,19 @@ def _labels(texts: list[str]) -> dict[str, list[str]]:
     return labels
 
 
+def _generic(texts: list[str]) -> dict[str, int]:
+    generic: dict[str, int] = {}
+    for text in texts:
+        kind, _, count = text.partition("=")
+        if not kind or not count.isdecimal():
+            raise Refused(f"invalid --generic-resource {text!r}: KIND=NUMBER is needed; each node has so many")
+        generic[kind] = int(count)
+    return generic
+
+
 def _simulate(arguments: argparse.Namespace, stack: Stack | None) -> tuple[list[Phase], float]:
     labels, failing = _labels(arguments.label), _count(arguments.fail, arguments.nodes) if arguments.fail else 0
-    memory = parse_size(arguments.memory)
+    memory, generic = parse_size(arguments.memory), _generic(arguments.generic_resource)
     start = parse_duration(arguments.start_time) / NANO
     specs = list(stack.services) if stack is not None else []
     if arguments.tasks:
@@ -133,7 +144,7 @@ def _simulate(arguments: argparse.Namespace, stack: Stack | None) -> tuple[list[
     async def scenario() -> list[Phase]:
         cluster = SimulatedCluster(arguments.seed, Pace(prepare=start * 0.7, start=start * 0.3))
         async with cluster.alive():
-            nodes = await cluster.add_nodes(arguments.nodes, arguments.cpus, memory, labels)
+            nodes = await cluster.add_nodes(arguments.nodes, arguments.cpus, memory, labels, generic)
             await cluster.create(specs, stack.networks if stack is not None else ())
             phases = [look("deploy", cluster, await cluster.settle())]
             if failing:

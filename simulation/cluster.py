@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
 
+from flota.manager.dispatcher.presence import GRACE, SPACING
 from flota.manager.orchestrator.leader import leader_loops
 from flota.manager.store import LocalProposer, Store, Transaction
 from flota.simulation.fleet import Fleet, Pace
@@ -21,8 +22,8 @@ from flota.v1.service_defaults import with_defaults
 from flota.v1.specs_pb2 import NetworkSpec, ServiceSpec
 from flota.v1.types_pb2 import NodeState, TaskState
 
-# Heartbeats of a second, of which three may be missed; on average half of one has passed when a node dies.
-NOTICED_AFTER = 2.5
+# Seconds between heartbeats by default; a big cluster's are further apart.
+_PERIOD = 1.0
 _AT_ONCE = 200
 
 
@@ -60,7 +61,12 @@ class SimulatedCluster:
                     loop.cancel()
 
     async def add_nodes(
-        self, count: int, cpus: float = 8, memory: int = 16 << 30, labels: Mapping[str, Sequence[str]] | None = None
+        self,
+        count: int,
+        cpus: float = 8,
+        memory: int = 16 << 30,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        generic: Mapping[str, int] | None = None,
     ) -> list[str]:
         """Nodes join; of each label's values they get one after the other. Gives back their ids."""
         nodes: list[Node] = []
@@ -71,6 +77,8 @@ class SimulatedCluster:
             node.description.platform.os, node.description.platform.architecture = "linux", "x86_64"
             node.description.resources.nano_cpus = int(cpus * 1e9)
             node.description.resources.memory_bytes = memory
+            for kind, number_of in (generic or {}).items():
+                node.description.resources.generic.add(kind=kind, count=number_of)
             node.status.state = NodeState.NODE_STATE_READY
             for key, values in (labels or {}).items():
                 node.spec.annotations.labels[key] = values[number % len(values)]
@@ -101,7 +109,8 @@ class SimulatedCluster:
         """Nodes die; managers notice when heartbeats have been missing."""
         ids = list(node_ids)
         self.fleet.dead |= set(ids)
-        await asyncio.sleep(NOTICED_AFTER)
+        # On average half a period has passed since the last heartbeat when a node dies.
+        await asyncio.sleep((GRACE - 0.5) * max(_PERIOD, SPACING * len(self.store.nodes)))
         await self._set_state(ids, NodeState.NODE_STATE_DOWN)
 
     async def revive(self, node_ids: Iterable[str]) -> None:

@@ -1,16 +1,33 @@
 """What a simulated cluster looks like, in numbers and in lines for people. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 from flota.simulation.cluster import SimulatedCluster
+from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.task_states import is_terminal
 from flota.v1.types_pb2 import NodeState, TaskState
 
-_MOST_REASONS = 5
+# With more services people want the numbers above, or --json.
+_MOST_SERVICES = 30
+
+
+@dataclass
+class ServicePart:
+    """One service: its tasks that run and wait (and, of a job, have completed), and where they are."""
+
+    name: str
+    running: int = 0
+    waiting: int = 0
+    completed: int = 0
+    # Nodes that have tasks of it, and the most that one has.
+    nodes: int = 0
+    most_on_a_node: int = 0
+    # Why most of those that wait do so.
+    reason: str = ""
 
 
 @dataclass
@@ -33,8 +50,7 @@ class Phase:
     memory: tuple[float, float, float] = (0, 0, 0)
     # Why tasks wait → how many.
     reasons: dict[str, int] = field(default_factory=dict)
-    # Service → nodes it is on.
-    spread: dict[str, int] = field(default_factory=dict)
+    services: list[ServicePart] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -43,42 +59,66 @@ class Phase:
 
 def look(name: str, cluster: SimulatedCluster, rest: tuple[float, bool], lost: int = 0) -> Phase:
     """The cluster as it is now."""
-    up = [node for node in cluster.store.nodes if node.status.state == NodeState.NODE_STATE_READY]
+    up = {node.id: node.description.resources for node in cluster.store.nodes if _is_up(node)}
     tasks: Counter[str] = Counter()
     cpu: Counter[str] = Counter()
     memory: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    places: dict[str, set[str]] = {}
-    running = waiting = completed = 0
-    for task in cluster.store.tasks:
-        if task.status.state == TaskState.TASK_STATE_COMPLETE:
-            completed += 1
-        if task.desired_state > TaskState.TASK_STATE_COMPLETE or is_terminal(task):
-            continue
-        if task.status.state == TaskState.TASK_STATE_RUNNING:
-            running += 1
-        else:
-            waiting += 1
-            reasons[task.status.error or task.status.message] += 1
-        if task.node_id:
+    services = []
+    for service in sorted(cluster.store.services, key=lambda service: service.spec.annotations.name):
+        own = cluster.store.tasks.by("service", service.id)
+        part, why = _part(service, own)
+        services.append(part)
+        reasons.update(why)
+        for task in filter(_is_wanted, own):
             reserved = task.spec.resources.reservations
             tasks[task.node_id] += 1
             cpu[task.node_id] += reserved.nano_cpus
             memory[task.node_id] += reserved.memory_bytes
-            places.setdefault(task.service_annotations.name, set()).add(task.node_id)
-    for service in cluster.store.services:
-        if service.waits_for:
-            reasons[f"service {service.spec.annotations.name} waits for {service.waits_for}"] += 1
-    resources = {node.id: node.description.resources for node in up}
     return Phase(
-        name, round(rest[0], 1), rest[1], len(up), running, waiting, completed, lost,
+        name, round(rest[0], 1), rest[1], len(up),
+        sum(part.running for part in services),
+        sum(part.waiting for part in services),
+        sum(part.completed for part in services),
+        lost,
         sum(1 for task in cluster.wanted() if task.moves),
-        _three([tasks[node.id] for node in up]),
-        _three([cpu[id] / each.nano_cpus for id, each in resources.items() if each.nano_cpus]),
-        _three([memory[id] / each.memory_bytes for id, each in resources.items() if each.memory_bytes]),
+        _three([tasks[id] for id in up]),
+        _three([cpu[id] / each.nano_cpus for id, each in up.items() if each.nano_cpus]),
+        _three([memory[id] / each.memory_bytes for id, each in up.items() if each.memory_bytes]),
         dict(reasons.most_common()),
-        {name: len(nodes) for name, nodes in sorted(places.items())},
+        services,
     )  # fmt: skip
+
+
+def _part(service: Service, tasks: Iterable[Task]) -> tuple[ServicePart, Counter[str]]:
+    """What becomes of one service, and why its tasks wait → how many."""
+    part = ServicePart(service.spec.annotations.name)
+    on: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for task in tasks:
+        part.completed += task.status.state == TaskState.TASK_STATE_COMPLETE
+        if not _is_wanted(task):
+            continue
+        if task.status.state == TaskState.TASK_STATE_RUNNING:
+            part.running += 1
+        else:
+            part.waiting += 1
+            reasons[task.status.error or task.status.message] += 1
+        if task.node_id:
+            on[task.node_id] += 1
+    if service.waits_for:
+        reasons[f"service {part.name} waits for {service.waits_for}"] += 1
+    part.nodes, part.most_on_a_node = len(on), max(on.values(), default=0)
+    part.reason = next((reason for reason, _ in reasons.most_common(1)), "")
+    return part, reasons
+
+
+def _is_up(node: Node) -> bool:
+    return node.status.state == NodeState.NODE_STATE_READY
+
+
+def _is_wanted(task: Task) -> bool:
+    return task.desired_state <= TaskState.TASK_STATE_COMPLETE and not is_terminal(task)
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -106,8 +146,20 @@ def in_words(phase: Phase) -> str:
     for word, three in (("CPU", phase.cpu), ("memory", phase.memory)):
         if three[2]:
             lines.append(f"  {word} reserved on a node: {three[0]:.0%} to {three[2]:.0%}, median {three[1]:.0%}")
-    for reason, count in list(phase.reasons.items())[:_MOST_REASONS]:
-        lines.append(f"  {count} ×  {reason}")
-    if len(phase.reasons) > _MOST_REASONS:
-        lines.append(f"  … and {len(phase.reasons) - _MOST_REASONS} more reasons")
+    lines += _table(phase.services)
     return "\n".join(lines)
+
+
+def _table(services: Sequence[ServicePart]) -> list[str]:
+    """A line for each service; with very many for those first that are not whole."""
+    shown = sorted(services, key=lambda part: not part.waiting and not part.reason)[:_MOST_SERVICES]
+    rows: list[tuple[str, ...]] = [("SERVICE", "RUN", "WAIT", "NODES", "MOST ON ONE", "WHY THEY WAIT")]
+    for part in sorted(shown, key=lambda part: part.name):
+        run = f"{part.completed} done" if part.completed and not part.running else str(part.running)
+        numbers = (str(number) if number else "-" for number in (part.waiting, part.nodes, part.most_on_a_node))
+        rows.append((part.name, run, *numbers, part.reason))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    if len(services) > len(shown):
+        lines.append(f"  … and {len(services) - len(shown)} more services")
+    return [line.rstrip() for line in lines]

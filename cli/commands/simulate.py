@@ -22,6 +22,7 @@ from flota.cli.groups import Command
 @click.option("--cpus", type=float, metavar="N", help="CPUs of each (8).")
 @click.option("--memory", metavar="SIZE", help="Memory of each (16g).")
 @click.option("--label", multiple=True, metavar="KEY=VALUE,…", help="Nodes get one of the values after the other.")
+@click.option("--generic-resource", multiple=True, metavar="KIND=N", help="Each node has so many, such as gpu=2.")
 @click.option("--services", multiple=True, metavar="FILE", help="Compose file with the services; several are merged.")
 @click.option("--tasks", type=int, metavar="N", help="Also a service of N tasks that ask for nothing.")
 @click.option("--fail", metavar="N|N%", help="Then so many nodes die, chosen by chance.")

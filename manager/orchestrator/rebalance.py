@@ -13,8 +13,10 @@ follow their volumes or keep their addresses are left alone. Docker never moves 
 2016).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from flota.manager.orchestrator.restart import stopped_at, stopping
 from flota.manager.orchestrator.slots import by_slot
@@ -68,20 +70,25 @@ def settled(service: Service, tables: ReadTables) -> bool:
     )
 
 
-def plan(services: Iterable[Service], tables: ReadTables, picture: Picture, now: float) -> list[Move]:
-    """The moves for these services, in the order in which they should be made."""
+def plan(
+    services: Iterable[Service],
+    tables: ReadTables,
+    picture: Picture,
+    now: float,
+    most: Callable[[Service], int] = lambda service: MOST_MOVES,
+) -> list[Move]:
+    """The first moves for these services, in the order in which they should be made.
+
+    `most` says how many of each service are wanted, so that not more is worked out than will be begun.
+    """
     parts = [part for service in services if (part := _Part.of(service, tables, picture, now)) is not None]
     moves: list[Move] = []
     try:
         for part in parts:
-            for move in part.even_out():
-                moves.append(move)
-                if len(moves) >= MOST_MOVES:
-                    return moves
-        for move in _even_out_all(parts, picture):
-            moves.append(move)
-            if len(moves) >= MOST_MOVES:
-                return moves
+            moves += islice(part.even_out(), max(0, min(most(part.service), MOST_MOVES - len(moves))))
+        # The second aim is looked at when the first one is reached.
+        if not any(part.moves >= most(part.service) for part in parts):
+            moves += islice(_even_out_all(parts, most), max(0, MOST_MOVES - len(moves)))
         return moves
     finally:
         for part in parts:
@@ -107,8 +114,13 @@ class _Part:
             for info in picture.nodes.nodes.values()
             if statically_fits(demand, info, picture.nodes) and info.id not in avoided
         ]
+        self._usable_ids = {info.id for info in self.usable}
         self._levels = [one for one in demand.preferences if is_label(one)]
         self._moved: list[Task] = []
+        # Of each branch of the spread tree (the labels' values that lead there): tasks on its usable nodes.
+        self._in_branch: Counter[tuple[str, ...]] = Counter()
+        for info in self.usable:
+            self._count(info, self.count(info))
 
     @classmethod
     def of(cls, service: Service, tables: ReadTables, picture: Picture, now: float) -> "_Part | None":
@@ -124,6 +136,25 @@ class _Part:
             return None
         avoided = {task.node_id for task in all_tasks if _failed_to_move(task, tables, now)}
         return cls(service, tasks, demand, picture, avoided)
+
+    @property
+    def moves(self) -> int:
+        """How many were decided."""
+        return len(self._moved)
+
+    def can_use(self, info: NodeInfo) -> bool:
+        """Whether the node takes tasks of the service, but for what runs there."""
+        return info.id in self._usable_ids
+
+    def _branches(self, info: NodeInfo) -> list[tuple[str, ...]]:
+        """The branches a node is in, outermost first."""
+        values = [label_of(level, info) for level in self._levels]
+        return [tuple(values[: depth + 1]) for depth in range(len(values))]
+
+    def _count(self, info: NodeInfo, by: int) -> None:
+        if self.can_use(info):
+            for branch in self._branches(info):
+                self._in_branch[branch] += by
 
     def count(self, info: NodeInfo) -> int:
         """Tasks of the service on a node."""
@@ -179,14 +210,9 @@ class _Part:
 
     def harmless(self, source: NodeInfo, target: NodeInfo) -> bool:
         """Whether a task can go from one to the other without making the service less even."""
-        infos: Sequence[NodeInfo] = self.usable
-        for level in self._levels:
-            here, there = label_of(level, source), label_of(level, target)
+        for here, there in zip(self._branches(source), self._branches(target), strict=True):
             if here != there:
-                mine = [info for info in infos if label_of(level, info) == here]
-                others = [info for info in infos if label_of(level, info) == there]
-                return self._sum(mine) > self._sum(others)
-            infos = [info for info in infos if label_of(level, info) == here]
+                return self._in_branch[here] > self._in_branch[there]
         return self.count(source) > self.count(target)
 
     def move(self, source: NodeInfo, target: NodeInfo, why: str) -> Move:
@@ -194,6 +220,8 @@ class _Part:
         task = self._on[source.id].pop()
         self._nodes.release(task.id)
         self._nodes.assume(_mark(task), target, self.demand)
+        self._count(source, -1)
+        self._count(target, 1)
         self._moved.append(task)
         return Move(task, source, target, why)
 
@@ -205,13 +233,13 @@ class _Part:
             self._nodes.put_task(task)
 
 
-def _even_out_all(parts: Sequence[_Part], picture: Picture) -> Iterator[Move]:
+def _even_out_all(parts: Sequence[_Part], most: Callable[[Service], int]) -> Iterator[Move]:
     """Aim 2."""
     usable = {info.id: info for part in parts for info in part.usable}
     infos: list[NodeInfo] = list(usable.values())
     while True:
         infos.sort(key=lambda info: (info.active, info.id))
-        found = _pair_of_all(parts, infos)
+        found = _pair_of_all([part for part in parts if part.moves < most(part.service)], infos)
         if found is None:
             return
         part, source, target = found
@@ -220,14 +248,13 @@ def _even_out_all(parts: Sequence[_Part], picture: Picture) -> Iterator[Move]:
 
 
 def _pair_of_all(parts: Sequence[_Part], infos: Sequence[NodeInfo]) -> tuple[_Part, NodeInfo, NodeInfo] | None:
-    usable: Callable[[_Part, NodeInfo], bool] = lambda part, info: any(info is one for one in part.usable)  # noqa: E731
     for source in reversed(infos):
         having = [part for part in parts if part.has(source)]
         for target in infos:
             if source.active - target.active < 2:
                 break
             for part in having:
-                if usable(part, target) and part.harmless(source, target) and part.fits(target):
+                if part.can_use(target) and part.harmless(source, target) and part.fits(target):
                     return part, source, target
     return None
 

@@ -15,7 +15,7 @@ from flota.manager.orchestrator import records
 from flota.manager.orchestrator.arrivals import Arrivals
 from flota.manager.orchestrator.changes import Group, commit
 from flota.manager.orchestrator.moves import successor
-from flota.manager.orchestrator.rebalance import Move, plan, settled
+from flota.manager.orchestrator.rebalance import MOST_MOVES, Move, plan, settled
 from flota.manager.orchestrator.slots import Slot, World
 from flota.manager.orchestrator.update import Plan
 from flota.manager.scheduler.picture import picture_of
@@ -142,15 +142,15 @@ class Rebalancer(WatchLoop):
             return []
         picture = await picture_of(self._store)
         # What happened while the picture was made is in the tables, and makes commits stale where it matters.
-        moves = plan(ready, self._store, picture, now)
+        moves = plan(ready, self._store, picture, now, at_once)
         groups: list[Group] = []
         for service in ready:
             mine = [move for move in moves if move.task.service_id == service.id]
             if mine:
                 self._moved_at[service.id] = now
-                for move in mine[: Plan.of(service).parallelism or None]:
-                    groups.append(self._start(service, move))
-            elif service.HasField("rebalance_asked"):
+                groups += [self._start(service, move) for move in mine]
+            elif not moves and service.HasField("rebalance_asked"):
+                # While others still move, there may yet be one for the sake of all together.
                 groups.append(_done(service, now))
         return groups
 
@@ -161,6 +161,11 @@ class Rebalancer(WatchLoop):
         why = f"rebalance: moves {records.short(old.id)} to {name}, as {move.why}"
         new = successor(service, Slot(old.slot, [old]), old, world, move.target.id, why)
         return Group(service.id, create=[new])
+
+
+def at_once(service: Service) -> int:
+    """How many tasks of the service may be moved at the same time."""
+    return Plan.of(service).parallelism or MOST_MOVES
 
 
 def _asked(service: Service, now: float) -> Group:

@@ -51,7 +51,8 @@ def test_a_plan_is_deployed_loses_nodes_and_gets_them_back(plan: str, capsys: py
         (10, 14, 0), (8, 14, 0), (10, 14, 0)
     ]  # fmt: skip
     assert all(phase["completed"] == 3 and phase["came_to_rest"] for phase in phases)
-    assert phases[0]["spread"]["plan_db"] == 2
+    told = [(part["name"], part["running"], part["completed"], part["nodes"]) for part in phases[0]["services"]]
+    assert told == [("plan_db", 2, 0, 2), ("plan_once", 0, 3, 0), ("plan_web", 12, 0, 10)]
     # The same seed, the same result.
     assert simulate(capsys, *argv) == (status, phases)
 
@@ -61,6 +62,24 @@ def test_what_finds_no_node_is_told_with_the_reason_and_a_status(plan: str, caps
     assert status == 1
     assert (phase["running"], phase["waiting"]) == (6, 8)
     assert phase["reasons"] == {"no suitable node (insufficient resources on 2 nodes)": 8}
+    assert main(["--nodes", "2", "--cpus", "4", "--label", "disk=ssd", "--services", plan]) == 1
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "plan_web 4 8 2 2 no suitable node (insufficient resources on 2 nodes)" in told
+    assert "plan_once 3 done - - -" in told
+
+
+def test_nodes_have_generic_resources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = "{reservations: {generic_resources: [{discrete_resource_spec: {kind: gpu, value: 1}}]}}"
+    file = tmp_path / "plan.yml"
+    file.write_text(f"services: {{ml: {{image: ml, deploy: {{replicas: 5, resources: {gpu}}}}}}}")
+    status, [phase] = simulate(capsys, "--nodes", "2", "--generic-resource", "gpu=2", "--services", str(file))
+    assert (status, phase["running"], phase["waiting"]) == (1, 4, 1)
+
+
+def test_a_big_cluster_notices_later_as_its_heartbeats_are_further_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    _, [_, small] = simulate(capsys, "--nodes", "10", "--tasks", "20", "--fail", "1")
+    _, [_, big] = simulate(capsys, "--nodes", "1000", "--tasks", "20", "--fail", "100")
+    assert big["seconds"] > small["seconds"] + 5
 
 
 @pytest.mark.parametrize(
@@ -72,6 +91,7 @@ def test_what_finds_no_node_is_told_with_the_reason_and_a_status(plan: str, caps
         (["--tasks", "1", "--fail", "11"], "invalid --fail '11': a share such as 10% is needed, or a number up to 10"),
         (["--tasks", "1", "--label", "a"], "invalid --label 'a': KEY=VALUE[,VALUE…] is needed; nodes get one"),
         (["--services", "/none.yml"], "/none.yml"),
+        (["--tasks", "1", "--generic-resource", "gpu"], "invalid --generic-resource 'gpu': KIND=NUMBER is needed"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
