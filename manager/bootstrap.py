@@ -125,7 +125,7 @@ def restored_identity(cluster: Cluster) -> IssuedIdentity:
     root_pem = cluster.root_ca.certificate
     request_pem, key_pem = create_request()
     node_id, role = new_id(), NodeRole.NODE_ROLE_MANAGER
-    chain = Signer(root_pem, cluster.root_ca.private_key).sign(request_pem, node_id, role, cluster.id)
+    chain = Signer.of(cluster.root_ca).sign(request_pem, node_id, role, cluster.id)
     return IssuedIdentity(node_id, cluster.id, role, chain, key_pem, root_pem, cluster.data_path_port)
 
 

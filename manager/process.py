@@ -16,6 +16,7 @@ import structlog
 from flota.manager.autolock import Autolock, ManagerHere
 from flota.manager.bootstrap import begin_anew, create_cluster, take_over
 from flota.manager.ca.join import with_port
+from flota.manager.ca.rotation import RootRotator
 from flota.manager.ca.service import NodeCa
 from flota.manager.clock import SystemClock
 from flota.manager.control.happenings import told
@@ -233,6 +234,7 @@ class Manager:
             self._node_calls,
             self._control,
             GhostHunter(self.store, self.raft, self._clock, self._members),
+            RootRotator(self.store),
             RoleManager(self.store, self.raft, self.config.node_id, self._dispatcher.knows_managers),
         ]
 

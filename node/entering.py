@@ -22,6 +22,7 @@ from flota.rpc.errors import (
     FailedPrecondition,
     FlotaError,
     InvalidArgument,
+    Unsupported,
     error_from,
 )
 from flota.v1.ca_pb2 import WithdrawNodeRequest
@@ -203,6 +204,8 @@ async def introduction(node: Node) -> InitResponse:
 def check_init(request: InitRequest) -> None:
     """Raises InvalidArgument, Unsupported."""
     check_cluster_spec(request.spec)
+    if request.spec.ca.signing_certificate or request.spec.ca.signing_key:
+        raise Unsupported("a swarm begins with a root certificate of its own: swarm ca --rotate --ca-cert replaces it")
     _check_availability(request.availability)
     port, length = request.data_path_port, request.subnet_length
     if port and not 1024 <= port <= 49151:

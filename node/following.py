@@ -13,12 +13,14 @@ from random import Random, SystemRandom
 import grpc.aio
 import structlog
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from flota.manager.ca.certificates import BACKDATE
 from flota.manager.ca.join import renew_certificate
 from flota.manager.ca.service import wants_new_certificate
 from flota.node.node import Node
 from flota.rpc.errors import FlotaError, Unavailable
+from flota.rpc.identity import Identity
 from flota.v1.dispatcher_pb2 import SessionMessage
 from flota.v1.local_pb2 import WatchManagerRequest, WatchSessionRequest
 from flota.v1.local_pb2_grpc import AgentStub, ManagerHereStub
@@ -101,7 +103,21 @@ class Follower:
                     await node.save_record()
                 except OSError as error:
                     _log.warning("the list of managers cannot be kept for the next start", reason=str(error))
+            if message.root_ca and message.root_ca != identity.root_pem:
+                await self._trust(identity, message.root_ca)
         self._news.set()
+
+    async def _trust(self, identity: Identity, root_pem: bytes) -> None:
+        """The cluster has another root: it counts once our certificate is of it."""
+        try:
+            identity.certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(root_pem))
+            await self._node.trust_root(identity, root_pem)
+        except (ValueError, TypeError, InvalidSignature) as error:
+            _log.warning("managers speak of a root certificate that is not this node's", reason=str(error))
+        except OSError as error:
+            _log.warning("the root certificate cannot be kept", reason=str(error))
+        else:
+            _log.info("this node trusts another root certificate")
 
     async def _renew(self) -> None:
         retry = _FIRST_RETRY

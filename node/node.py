@@ -326,6 +326,13 @@ class Node:
         copy.CopyFrom(self.record)
         await asyncio.to_thread(records.store, self.places.record, copy)
 
+    async def trust_root(self, identity: Identity, root_pem: bytes) -> None:
+        """Trust another root, of which our certificate is, from now on."""
+        same = IssuedIdentity(
+            identity.node_id, identity.cluster_id, identity.role, identity.certificate_pem, identity.key_pem, root_pem
+        )
+        await self.take_identity(same)
+
     async def renewed(self, issued: IssuedIdentity) -> None:
         """Take over a new certificate, and the role it gives."""
         was_manager = self.is_manager

@@ -1,7 +1,8 @@
 """Who a client certificate is, by who *signed* it and never by what it claims.
 
-Signed by the cluster's root it is a node, with the role in its OU; signed by a key derived from a join token it is a
-joiner with that token's role, whatever its subject says.
+Signed by the cluster's root it is a node, with the role in its OU, and so it is when an authority in its chain has
+signed it that the root has signed: a root that takes over (manager/ca/rotation.py). Signed by a key derived from a
+join token it is a joiner with that token's role, whatever its subject says.
 """
 
 from collections.abc import Callable
@@ -25,25 +26,29 @@ class CertificateAuthenticator:
         self._seen_trust: Trust | None = None
         self._cache: dict[bytes, Caller] = {}
 
-    def __call__(self, certificate_pem: bytes) -> Caller:
-        """Raises Unauthenticated or, for a removed node, PermissionDenied."""
+    def __call__(self, chain_pem: bytes) -> Caller:
+        """Who shows the first of these certificates, with the others as its chain.
+
+        Raises Unauthenticated or, for a removed node, PermissionDenied.
+        """
         trust = self._trust()
         if trust is not self._seen_trust:
             self._cache.clear()
             self._seen_trust = trust
-        caller = self._cache.get(certificate_pem)
+        caller = self._cache.get(chain_pem)
         if caller is None:
-            caller = self._identify(x509.load_pem_x509_certificate(certificate_pem), trust)
+            caller = self._identify(x509.load_pem_x509_certificates(chain_pem), trust)
             if len(self._cache) > 10_000:
                 self._cache.clear()
-            self._cache[certificate_pem] = caller
+            self._cache[chain_pem] = caller
         if caller.node_id in trust.removed_nodes:
             raise PermissionDenied(f"node {caller.node_id} was removed from this cluster")
         return caller
 
     @staticmethod
-    def _identify(certificate: x509.Certificate, trust: Trust) -> Caller:
-        if _signed_by(certificate, trust.root_pem):
+    def _identify(chain: list[x509.Certificate], trust: Trust) -> Caller:
+        certificate = chain[0]
+        if _is_of(chain, x509.load_pem_x509_certificates(trust.root_pem)):
             try:
                 role = role_of_unit(_attribute(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME))
             except ValueError as error:
@@ -51,14 +56,27 @@ class CertificateAuthenticator:
             kind = Kind.CALLER_MANAGER if role == NodeRole.NODE_ROLE_MANAGER else Kind.CALLER_WORKER
             return Caller(kind, _attribute(certificate, NameOID.COMMON_NAME), role)
         for authority_pem, role in trust.joiners:
-            if _signed_by(certificate, authority_pem):
+            if _issued_by(certificate, x509.load_pem_x509_certificate(authority_pem)):
                 return Caller(Kind.CALLER_JOINER, "", role)
         raise Unauthenticated("the client certificate is not of this cluster")
 
 
-def _signed_by(certificate: x509.Certificate, issuer_pem: bytes) -> bool:
+def _is_of(chain: list[x509.Certificate], roots: list[x509.Certificate]) -> bool:
+    """Whether one of the roots has signed the first certificate, or an authority of the chain that has."""
+    authorities = [one for one in chain[1:] if _is_authority(one) and any(_issued_by(one, root) for root in roots)]
+    return any(_issued_by(chain[0], issuer) for issuer in (*roots, *authorities))
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
     try:
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(issuer_pem))
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True

@@ -63,14 +63,17 @@ def host_of_peer(peer: str) -> str:
 
 
 class Authenticator(Protocol):
-    """Tells who a peer is from its certificate (PEM)."""
+    """Tells who a peer is from its certificate and the chain it shows with it (PEM)."""
 
-    def __call__(self, certificate_pem: bytes) -> Caller: ...
+    def __call__(self, chain_pem: bytes) -> Caller: ...
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What a manager trusts at the moment. `joiners` maps the PEM of a join authority to its token's role."""
+    """What a manager trusts at the moment. `root_pem` may be several certificates.
+
+    `joiners` maps the PEM of a join authority to its token's role.
+    """
 
     root_pem: bytes
     joiners: tuple[tuple[bytes, "NodeRole.ValueType"], ...] = ()

@@ -167,10 +167,12 @@ class Gate(grpc.aio.ServerInterceptor):
     def _caller(self, context: Any, metadata: dict[str, Any]) -> Caller:
         if self._authenticate is None:
             return LOCAL
-        shown = context.auth_context().get("x509_pem_cert")
-        if not shown:
+        transport = context.auth_context()
+        if not (shown := transport.get("x509_pem_cert")):
             raise Unauthenticated("a client certificate is needed")
-        caller = self._authenticate(shown[0])
+        # What a client shows beside its own certificate; without that one, on a server's side.
+        chain = transport.get("x509_pem_cert_chain", [b""])
+        caller = self._authenticate(shown[0] + chain[0])
         forwarded = metadata.get(CALLER_KEY)
         if forwarded is not None:
             if caller.kind != Kind.CALLER_MANAGER:

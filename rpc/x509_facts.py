@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flota.v1.objects_pb2 import TlsInfo
+
 COMMON_NAME = bytes.fromhex("550403")
 ORGANIZATION = bytes.fromhex("55040a")
 ORGANIZATIONAL_UNIT = bytes.fromhex("55040b")
@@ -46,6 +48,17 @@ def read(pem: bytes) -> CertificateFacts:
         raise ValueError("this is no X.509 certificate")
     subject, public_key = fields[_SUBJECT], fields[_PUBLIC_KEY]
     return CertificateFacts(_attributes(subject.content), subject.whole, public_key.whole)
+
+
+def read_issuer(chain_pem: bytes) -> CertificateFacts:
+    """Of the second certificate in `chain_pem`, which has signed the first. Raises ValueError."""
+    return read(chain_pem.partition(_END.encode())[2].lstrip())
+
+
+def is_issuer(root_pem: bytes, told: TlsInfo) -> bool:
+    """Whether the root is the one that has signed a node's certificate, as the node itself says."""
+    issuer = read(root_pem)
+    return (told.issuer_subject, told.issuer_public_key) == (issuer.subject_der, issuer.public_key_der)
 
 
 def _attributes(name: bytes) -> dict[bytes, str]:

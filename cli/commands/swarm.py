@@ -14,7 +14,7 @@ _LAZY = {
     "update": Lazy("flota.cli.commands.swarm_update", "update", "Change the swarm's configuration"),
     "unlock": Lazy("flota.cli.commands.swarm_lock", "unlock", "Give a locked manager its key"),
     "unlock-key": Lazy("flota.cli.commands.swarm_lock", "unlock_key", "Show or change the key of locked managers"),
-    "ca": Lazy("flota.cli.commands.swarm_token", "ca", "Show the swarm's root certificate"),
+    "ca": Lazy("flota.cli.commands.swarm_ca", "ca", "Show or replace the swarm's root certificate"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`flota swarm join-token` and `ca`: what joiners need, and what nodes trust."""
+"""`flota swarm join-token`: what joiners need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from flota.cli.failures import CommandFailed
 from flota.cli.groups import Command
-from flota.cli.options import quiet_option, refused_option, result_format_option
+from flota.cli.options import quiet_option, result_format_option
 from flota.cli.session import Session, talks
 from flota.cli.updates import with_newest
 
@@ -59,23 +59,3 @@ async def join_token(session: Session, role: str, rotate: bool, quiet: bool, for
         f"To add a {role} to this swarm, run the following command:\n\n"
         f"    flota swarm join --token {token} {answer.addresses[0]}\n"
     )
-
-
-_NO_ROTATION = "the root certificate cannot be replaced yet"
-
-
-@click.command(cls=Command, examples=["flota swarm ca", "flota swarm ca > root.pem"])
-@refused_option("--rotate", _NO_ROTATION, is_flag=True)
-@refused_option("--ca-cert", _NO_ROTATION)
-@refused_option("--ca-key", _NO_ROTATION)
-@refused_option("--external-ca", _NO_ROTATION)
-@refused_option("--cert-expiry", "set it with flota swarm update --cert-expiry")
-@click.option("-d", "--detach", is_flag=True, expose_value=False, hidden=True)
-@click.option("-q", "--quiet", is_flag=True, expose_value=False, hidden=True)
-@talks
-async def ca(session: Session) -> None:
-    """Show the root certificate that all nodes of the swarm trust."""
-    from flota.v1.control_pb2 import GetClusterRequest
-
-    cluster = (await session.control.GetCluster(GetClusterRequest())).cluster
-    click.echo(cluster.root_ca.certificate.decode().rstrip("\n"))

@@ -257,10 +257,8 @@ def network_spec(given: Fields) -> specs.NetworkSpec:
 def cluster_spec(given: Fields) -> specs.ClusterSpec:
     """The Spec of POST /swarm/init, and POST /swarm/update."""
     authority = given.part("CAConfig")
-    if authority.items("ExternalCAs") or authority.text("SigningCACert") or authority.text("SigningCAKey"):
-        raise Unsupported("invalid CAConfig: a certificate authority of one's own is not supported")
-    if authority.number("ForceRotate"):
-        raise Unsupported("invalid CAConfig.ForceRotate: the certificate authority cannot be rotated")
+    if authority.items("ExternalCAs"):
+        raise Unsupported("invalid CAConfig.ExternalCAs: the swarm's managers sign its certificates")
     spec = specs.ClusterSpec(annotations=named(given))
     history = given.part("Orchestration")
     if history.has("TaskHistoryRetentionLimit"):
@@ -278,6 +276,9 @@ def cluster_spec(given: Fields) -> specs.ClusterSpec:
         spec.dispatcher.heartbeat_period.CopyFrom(duration_message(period))
     if expiry := authority.number("NodeCertExpiry"):
         spec.ca.node_cert_expiry.CopyFrom(duration_message(expiry))
+    spec.ca.force_rotate = authority.number("ForceRotate", UINT64)
+    spec.ca.signing_certificate = authority.text("SigningCACert").encode()
+    spec.ca.signing_key = authority.text("SigningCAKey").encode()
     if given.part("EncryptionConfig").flag("AutoLockManagers"):
         spec.encryption.auto_lock_managers = True
     if given.flag("EncryptNetworks"):

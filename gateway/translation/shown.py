@@ -20,6 +20,7 @@ from flota.gateway.translation.shown_spec import (
     task_spec,
 )
 from flota.gateway.translation.words import nanoseconds_of, time_of, word
+from flota.rpc import x509_facts
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import types_pb2 as types
 from flota.v1.control_pb2 import ServiceStatus
@@ -300,6 +301,16 @@ def config(config: objects.Config) -> Json:
     return head(config) | {"Spec": spec}
 
 
+def _tls_info(root: objects.RootCa) -> Json:
+    """Whom nodes trust, and who signs for them: another one while the root is being replaced."""
+    shape: Json = {"TrustRoot": root.certificate.decode(errors="replace")}
+    if signs := root.rotation.certificate or root.certificate:
+        facts = x509_facts.read(signs)
+        shape["CertIssuerSubject"] = base64.b64encode(facts.subject_der).decode()
+        shape["CertIssuerPublicKey"] = base64.b64encode(facts.public_key_der).decode()
+    return shape
+
+
 def cluster(cluster: objects.Cluster) -> Json:
     """GET /swarm, without anything secret."""
     spec = cluster.spec
@@ -317,7 +328,10 @@ def cluster(cluster: objects.Cluster) -> Json:
             }
             | some(ReadLease=nanoseconds_of(spec.raft.read_lease) or None),
             "Dispatcher": {"HeartbeatPeriod": nanoseconds_of(spec.dispatcher.heartbeat_period)},
-            "CAConfig": {"NodeCertExpiry": nanoseconds_of(spec.ca.node_cert_expiry)},
+            "CAConfig": {
+                "NodeCertExpiry": nanoseconds_of(spec.ca.node_cert_expiry),
+                "ForceRotate": spec.ca.force_rotate,
+            },
             "EncryptionConfig": {"AutoLockManagers": spec.encryption.auto_lock_managers},
             "TaskDefaults": some(LogDriver=driver(spec.default_log_driver)),
         }
@@ -326,8 +340,8 @@ def cluster(cluster: objects.Cluster) -> Json:
             Rebalance=rebalance(spec.rebalance),
             EncryptNetworks=spec.encryption.encrypt_networks or None,
         ),
-        "TLSInfo": {"TrustRoot": cluster.root_ca.certificate.decode(errors="replace")},
-        "RootRotationInProgress": False,
+        "TLSInfo": _tls_info(cluster.root_ca),
+        "RootRotationInProgress": cluster.root_ca.HasField("rotation"),
         "DefaultAddrPool": list(cluster.address_pools),
         "SubnetSize": cluster.subnet_length,
         "DataPathPort": cluster.data_path_port,

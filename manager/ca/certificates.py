@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from flota.rpc.errors import InvalidArgument
 from flota.rpc.identity import MANAGER_OU, WORKER_OU
 from flota.rpc.tokens import key_pem
+from flota.v1.objects_pb2 import RootCa
 from flota.v1.types_pb2 import NodeRole
 
 ROOT_LIFE = datetime.timedelta(days=20 * 365)
@@ -50,6 +51,35 @@ def create_root(name: str = "swarm-ca") -> tuple[bytes, bytes]:
     return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
 
 
+def cross_sign(root_pem: bytes, by_pem: bytes, by_key_pem: bytes) -> bytes:
+    """PEM of a certificate with the name and key of a root, signed by another root: who trusts that one believes it."""
+    root, by = x509.load_pem_x509_certificate(root_pem), x509.load_pem_x509_certificate(by_pem)
+    now = datetime.datetime.now(datetime.UTC)
+    by_key = _signing_key(by_key_pem)
+    public_key = root.public_key()
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(root.subject)
+        .issuer_name(by.subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(min(root.not_valid_after_utc, by.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by_key.public_key()), critical=False)
+        .sign(by_key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _signing_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
 def create_request() -> tuple[bytes, bytes]:
     """A node's new key and the request to sign it: PEM of the request and of the key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -60,12 +90,24 @@ def create_request() -> tuple[bytes, bytes]:
 class Signer:
     """Signs for nodes with the root's key."""
 
-    def __init__(self, root_pem: bytes, root_key_pem: bytes) -> None:
-        self.root_pem = root_pem
+    def __init__(self, root_pem: bytes, root_key_pem: bytes, chain_pem: bytes | None = None) -> None:
+        """`chain_pem` is what follows each certificate; the root, if it is not given."""
+        self._chain_pem = root_pem if chain_pem is None else chain_pem
         self._root = x509.load_pem_x509_certificate(root_pem)
-        key = serialization.load_pem_private_key(root_key_pem, None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self._key = key
+        self._key = _signing_key(root_key_pem)
+
+    @classmethod
+    def of(cls, root: RootCa) -> "Signer":
+        """The one that signs for a cluster: its root or, while that is being replaced, the next one.
+
+        Its certificates are believed by who trusts the root before, too, and their chain shows joiners the root that
+        their token names.
+        """
+        if root.HasField("rotation"):
+            coming = root.rotation
+            chain = coming.cross_signed + coming.certificate + root.certificate
+            return cls(coming.certificate, coming.private_key, chain)
+        return cls(root.certificate, root.private_key, root.cross_signed + root.certificate)
 
     def sign(
         self,
@@ -75,7 +117,7 @@ class Signer:
         cluster_id: str,
         life: datetime.timedelta = NODE_LIFE,
     ) -> bytes:
-        """PEM of the node's certificate followed by the root. Raises InvalidArgument for a bad request."""
+        """PEM of the node's certificate followed by its chain. Raises InvalidArgument for a bad request."""
         try:
             request = x509.load_pem_x509_csr(request_pem)
             if not request.is_signature_valid:
@@ -112,4 +154,4 @@ class Signer:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return certificate.public_bytes(serialization.Encoding.PEM) + self.root_pem
+        return certificate.public_bytes(serialization.Encoding.PEM) + self._chain_pem

@@ -75,8 +75,7 @@ class NodeCa(ca_pb2_grpc.NodeCaServicer):
 
     @staticmethod
     def _sign(cluster: Cluster, node: Node, csr: bytes) -> None:
-        signer = Signer(cluster.root_ca.certificate, cluster.root_ca.private_key)
-        chain = signer.sign(csr, node.id, node.role, cluster.id, certificate_life(cluster))
+        chain = Signer.of(cluster.root_ca).sign(csr, node.id, node.role, cluster.id, certificate_life(cluster))
         node.certificate.CopyFrom(
             Certificate(role=node.role, csr=csr, state=Certificate.STATE_ISSUED, certificate_chain=chain)
         )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flota.manager.bootstrap import default_spec
+from flota.manager.ca import rotation
 from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.cluster_rules import check_cluster_spec
 from flota.manager.control.shown import shown_cluster
@@ -21,6 +22,7 @@ from flota.v1.control_pb2 import (
     UpdateClusterResponse,
 )
 from flota.v1.objects_pb2 import Cluster
+from flota.v1.specs_pb2 import CaConfig
 
 
 class ClusterCalls(ControlBase):
@@ -50,6 +52,7 @@ class ClusterCalls(ControlBase):
                 if name and name != stored.spec.annotations.name:
                     raise Unsupported(f"the cluster cannot be renamed to {name!r}")
                 changed.spec.CopyFrom(default_spec(request.spec))
+                _rotate_root(changed, request.spec.ca, stored.spec.ca)
             tokens, root = changed.root_ca.join_tokens, changed.root_ca.certificate
             if request.rotate_worker_token:
                 tokens.worker = str(JoinToken.make(root))
@@ -91,3 +94,10 @@ def set_unlock_key(cluster: Cluster, rotate: bool) -> None:
         cluster.unlock_key = b""
     elif rotate or not cluster.unlock_key:
         cluster.unlock_key = new_unlock_key()
+
+
+def _rotate_root(cluster: Cluster, asked: CaConfig, stored: CaConfig) -> None:
+    """Begin a rotation of the root if `asked` wants one. Raises InvalidArgument, FailedPrecondition."""
+    if asked.signing_certificate or asked.signing_key or asked.force_rotate != stored.force_rotate:
+        rotation.begin(cluster.root_ca, asked)
+    cluster.spec.ca.signing_certificate = cluster.spec.ca.signing_key = b""

@@ -66,6 +66,8 @@ def shown_cluster(cluster: Cluster) -> Cluster:
     copy = Cluster()
     copy.CopyFrom(cluster)
     copy.root_ca.private_key = b""
+    if copy.root_ca.HasField("rotation"):
+        copy.root_ca.rotation.private_key = b""
     copy.root_ca.ClearField("join_tokens")
     copy.unlock_key = b""
     return copy

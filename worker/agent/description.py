@@ -20,16 +20,24 @@ _MOMENT = 0.05
 class Description:
     """The machine as it is told to managers. `refresh` it when something may have changed."""
 
-    def __init__(self, make: Callable[[], NodeDescription], gauge: Gauge | None = None) -> None:
-        """`gauge` tells how full the machine is, and is part of what `make` describes. Raises what `make` does."""
+    def __init__(
+        self, make: Callable[[], NodeDescription], gauge: Gauge | None = None, identity: Identity | None = None
+    ) -> None:
+        """`gauge` tells how full the machine is; it and `identity` are part of what `make` describes.
+
+        Raises what `make` does.
+        """
         self._make = make
+        self._identity = identity
         self._gauge = gauge
         self._soon: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self.current = make()
 
     def usage(self) -> NodeUsage:
-        """How full the machine is now; what it is short of is news of the machine."""
+        """How full the machine is now; what it is short of, or a new certificate, is news of the machine."""
+        if self._identity is not None and self._identity.reload():
+            self.refresh()
         if self._gauge is None:
             return NodeUsage()
         usage = self._gauge.look()
@@ -105,7 +113,7 @@ def generic_resources(words: Iterable[str]) -> list[GenericResource]:
 
 
 def _tls_info(identity: Identity) -> TlsInfo:
-    issuer = x509_facts.read(identity.root_pem)
+    issuer = x509_facts.read_issuer(identity.certificate_pem)
     return TlsInfo(
         trust_root=identity.root_pem, issuer_subject=issuer.subject_der, issuer_public_key=issuer.public_key_der
     )

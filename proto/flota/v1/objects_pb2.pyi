@@ -824,13 +824,23 @@ class RootCa(_message.Message):
     PRIVATE_KEY_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     JOIN_TOKENS_FIELD_NUMBER: _builtins.int
+    CROSS_SIGNED_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
     certificate: _builtins.bytes
     """PEM"""
     private_key: _builtins.bytes
     digest: _builtins.str
     """sha256 of the certificate's DER in base36, as join tokens carry it."""
+    cross_signed: _builtins.bytes
+    """PEM of this root's name and key, signed by the root before it; empty unless there was one. It follows every node
+    certificate, so that who trusts the root before still believes them.
+    """
     @_builtins.property
     def join_tokens(self) -> _types_pb2.JoinTokens: ...
+    @_builtins.property
+    def rotation(self) -> Global___RootRotation:
+        """Set while another root takes over."""
+
     def __init__(
         self,
         *,
@@ -838,14 +848,45 @@ class RootCa(_message.Message):
         private_key: _builtins.bytes = ...,
         digest: _builtins.str = ...,
         join_tokens: _types_pb2.JoinTokens | None = ...,
+        cross_signed: _builtins.bytes = ...,
+        rotation: Global___RootRotation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["join_tokens", b"join_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["join_tokens", b"join_tokens", "rotation", b"rotation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "digest", b"digest", "join_tokens", b"join_tokens", "private_key", b"private_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "cross_signed", b"cross_signed", "digest", b"digest", "join_tokens", b"join_tokens", "private_key", b"private_key", "rotation", b"rotation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RootCa: _TypeAlias = RootCa  # noqa: Y015
+
+@_typing.final
+class RootRotation(_message.Message):
+    """RootRotation is the root that takes over: nodes get certificates of it, and once all have one they trust it alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: _builtins.int
+    CROSS_SIGNED_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """PEM"""
+    private_key: _builtins.bytes
+    cross_signed: _builtins.bytes
+    """PEM of the same name and key, signed by the root that is trusted now."""
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.bytes = ...,
+        private_key: _builtins.bytes = ...,
+        cross_signed: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "cross_signed", b"cross_signed", "private_key", b"private_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RootRotation: _TypeAlias = RootRotation  # noqa: Y015
 
 @_typing.final
 class Cluster(_message.Message):

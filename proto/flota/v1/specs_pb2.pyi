@@ -587,6 +587,14 @@ class CaConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_CERT_EXPIRY_FIELD_NUMBER: _builtins.int
+    FORCE_ROTATE_FIELD_NUMBER: _builtins.int
+    SIGNING_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_FIELD_NUMBER: _builtins.int
+    force_rotate: _builtins.int
+    """A change of this number begins a rotation of the root."""
+    signing_certificate: _builtins.bytes
+    """PEM of the root to rotate to, and of its private key; without them one is made. Never stored in a spec."""
+    signing_key: _builtins.bytes
     @_builtins.property
     def node_cert_expiry(self) -> _duration_pb2.Duration:
         """Life of a node's certificate."""
@@ -595,10 +603,13 @@ class CaConfig(_message.Message):
         self,
         *,
         node_cert_expiry: _duration_pb2.Duration | None = ...,
+        force_rotate: _builtins.int = ...,
+        signing_certificate: _builtins.bytes = ...,
+        signing_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node_cert_expiry", b"node_cert_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_cert_expiry", b"node_cert_expiry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force_rotate", b"force_rotate", "node_cert_expiry", b"node_cert_expiry", "signing_certificate", b"signing_certificate", "signing_key", b"signing_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flota.node.lab import Lab, places
+from bench.docker_swarm import daemon_command
+from flota.node.lab import Lab
 from flota.node.lab.busybox import write_archive
 from tests.cluster.waiting import wait_until
 
@@ -146,23 +149,24 @@ def play(machines: Machines, transcript: Path = COURSE) -> None:
             assert refused or answer == step.expected, f"{what}\nexpected {step.expected}\nanswered {answer}"
 
 
-def _record(transcript: Path) -> None:
-    """Write the answers of real dockerds into a transcript."""
+@contextmanager
+def real_docker(scratch: Path, workers: int) -> Iterator[Machines]:
+    """A dockerd on each of 1 + `workers` machines, with busybox, in no swarm."""
     name = f"d{os.getpid()}"
-    daemon = (
-        f"exec dockerd --data-root {places.STATE}/{name}/$(hostname)/docker --exec-root /run/docker "
-        "--pidfile /run/docker.pid -H unix:///run/docker.sock"
-    )
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Lab.up(name, 1, 1, swarm=False, command=["/bin/sh", "-c", daemon]) as lab,
-    ):
-        image = Path(scratch) / "busybox.tar"
+    command = ["/bin/sh", "-c", daemon_command(name)]
+    with Lab.up(name, 1, workers, swarm=False, command=command) as lab:
+        image = scratch / "busybox.tar"
         write_archive(image)
-        machines = Machines(lab, DEBIAN, "docker.sock", Path(scratch))
+        machines = Machines(lab, DEBIAN, "docker.sock", scratch)
         for node in lab.nodes:
             wait_until(lambda node=node: "Server:" in machines.run(node, "docker version"), "dockerd", 60, 0.5)
             machines.run(node, f"docker load -i {image}")
+        yield machines
+
+
+def _record(transcript: Path) -> None:
+    """Write the answers of real dockerds into a transcript."""
+    with tempfile.TemporaryDirectory() as scratch, real_docker(Path(scratch), 1) as machines:
         text = []
         for line in transcript.read_text().splitlines():
             match = _STEP.fullmatch(line)

@@ -205,7 +205,7 @@ def test_dockers_other_words_for_commands(alias: str, command: str, flota: Flota
     "argv",
     [
         ["swarm", "init", "--external-ca", "protocol=cfssl,url=https://ca"],
-        ["swarm", "ca", "--rotate"],
+        ["swarm", "ca", "--external-ca", "x"],
         ["secret", "create", "--driver", "vault", "key", "-"],
         ["network", "create", "--config-only", "n"],
         ["service", "create", "--credential-spec", "file://x", "busybox"],
