@@ -222,6 +222,9 @@ class Worker:
             report = Reporter().put
             places = Places(self._attach_network, report)
             tasks = await self._take_up(network, Payloads(), places, report, stack)
+            if self._containers is not None:
+                await self._containers.end_all()
+                self._containers = None
             if count := await tasks.remove_all(kill=True):
                 _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
             await network.leave()

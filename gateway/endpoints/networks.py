@@ -210,19 +210,10 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer({"NetworksDeleted": deleted or None})
 
 
-async def refuse_connect(call: Call) -> web.StreamResponse:
-    """Raises Unsupported."""
-    raise Unsupported(
-        "containers are on the networks of their service: docker service update --network-add or --network-rm"
-    )
-
-
 ROUTES: list[Route] = [
     ("GET", "/networks", ls),
     ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id}", inspect),
     ("DELETE", "/networks/{id}", remove),
-    ("POST", "/networks/{id}/connect", refuse_connect),
-    ("POST", "/networks/{id}/disconnect", refuse_connect),
 ]

@@ -16,10 +16,11 @@ from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import container, shown
 from flota.gateway.translation.events import container_labels
 from flota.gateway.translation.machine import is_manager
-from flota.gateway.translation.plain import plain_container
+from flota.gateway.translation.plain import attachment, plain_container
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.containers_pb2 import (
+    ConnectContainerRequest,
     CreateContainerRequest,
     PlainContainer,
     RemoveContainerRequest,
@@ -40,8 +41,8 @@ async def create(call: Call) -> web.StreamResponse:
         raise InvalidArgument("Config cannot be empty in order to create a container: Image is needed")
     image = await _image(call, given.text("Image"))
     wanted = plain_container(call.query("name"), given, image.get("config") or {})
-    for attachment in wanted.task.spec.networks:
-        await resolve(call, attachment)
+    for network in wanted.task.spec.networks:
+        await resolve(call, network)
     made = await call.backend.containers.CreateContainer(CreateContainerRequest(container=wanted))
     return answer({"Id": made.container.task.id, "Warnings": []}, 201)
 
@@ -103,6 +104,30 @@ async def rename(call: Call) -> web.StreamResponse:
     return nothing(204)
 
 
+async def connect(call: Call) -> web.StreamResponse:
+    """One more network for it, from its next start on."""
+    return await _connect(call, disconnect=False)
+
+
+async def disconnect(call: Call) -> web.StreamResponse:
+    """One network less for it, from its next start on."""
+    return await _connect(call, disconnect=True)
+
+
+async def _connect(call: Call, *, disconnect: bool) -> web.StreamResponse:
+    given = await call.body()
+    local = await local_containers.find(call, given.text("Container"))
+    if local.plain is None:
+        raise Unsupported(
+            "containers are on the networks of their service: docker service update --network-add or --network-rm"
+        )
+    request = ConnectContainerRequest(id=local.task.id, disconnect=disconnect)
+    request.attachment.CopyFrom(attachment(call.name(), given.part("EndpointConfig")))
+    await resolve(call, request.attachment)
+    await call.backend.containers.ConnectContainer(request)
+    return nothing()
+
+
 async def prune(call: Call) -> web.StreamResponse:
     """Remove those that do not run."""
     wanted = call.filters("label", "label!", "until")
@@ -150,6 +175,8 @@ async def refuse_commit(call: Call) -> web.StreamResponse:
 ROUTES: list[Route] = [
     ("POST", "/containers/create", create),
     ("POST", "/containers/prune", prune),
+    ("POST", "/networks/{id}/connect", connect),
+    ("POST", "/networks/{id}/disconnect", disconnect),
     ("POST", "/containers/{id}/start", start),
     ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/rename", rename),

@@ -116,6 +116,17 @@ class ContainerCalls(ContainersServicer):
         self._everything.plain.rename(self._life(request.id), request.name)
         return messages.RenameContainerResponse()
 
+    async def ConnectContainer(
+        self, request: messages.ConnectContainerRequest, context: Any
+    ) -> messages.ConnectContainerResponse:
+        """Raises NotFound, FailedPrecondition, InvalidArgument."""
+        life = self._life(request.id)
+        if request.disconnect:
+            self._everything.plain.disconnect(life, request.attachment.target)
+        else:
+            self._everything.plain.connect(life, request.attachment)
+        return messages.ConnectContainerResponse()
+
     async def RemoveContainer(
         self, request: messages.RemoveContainerRequest, context: Any
     ) -> messages.RemoveContainerResponse:

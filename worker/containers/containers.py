@@ -2,17 +2,17 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from pathlib import Path
 from random import SystemRandom
 
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flota.v1.containers_pb2 import ContainerEvent, PlainContainer
 from flota.v1.made_up_names import made_up_name
-from flota.v1.network_options import BRIDGE, HOST, PREDEFINED
+from flota.v1.network_options import BRIDGE, HOST, NONE, PREDEFINED
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import TaskStatus
+from flota.v1.types_pb2 import NetworkAttachmentConfig, TaskStatus
 from flota.worker.containers.bridges import Bridges
 from flota.worker.containers.life import Life
 from flota.worker.containers.records import Records
@@ -50,6 +50,10 @@ class Containers:
     async def stop(self) -> None:
         """The worker stops: look after them no longer. They run on."""
         await asyncio.gather(*(life.leave() for life in self._lives.values()))
+
+    async def end_all(self) -> None:
+        """The machine has left its swarm: none runs, and each keeps what it wrote."""
+        await asyncio.gather(*(life.stop() for life in self._lives.values()))
 
     # Looking.
 
@@ -116,7 +120,9 @@ class Containers:
         task.status.state = ASSIGNED
         task.meta.created_at.GetCurrentTime()
         task.status.timestamp.CopyFrom(task.meta.created_at)
-        _check_networks(task)
+        if not task.spec.networks:
+            task.spec.networks.add(target=BRIDGE)
+        _check_networks(task, [wanted.target for wanted in task.spec.networks])
         record.image_id = self._parts.images.here(task.spec.container.image)
         self._parts.images.hold(task.id, record.image_id)
         life = self._add(record)
@@ -128,6 +134,27 @@ class Containers:
             raise FailedPrecondition(f"the container could not be written down: {error}") from None
         self._told("create", record)
         return life
+
+    def connect(self, life: Life, wanted: NetworkAttachmentConfig) -> None:
+        """Be on one more network from its next start on. Raises FailedPrecondition (it runs), InvalidArgument."""
+        task = Task()
+        task.CopyFrom(_at_rest(life).task)
+        if any(one.target == wanted.target for one in task.spec.networks):
+            raise FailedPrecondition(f"endpoint with name {life.name} already exists in network {wanted.target}")
+        task.spec.networks.append(wanted)
+        _check_networks(task, [wanted.target])
+        life.record.task.CopyFrom(task)
+        self._records.save(life.id, life.record)
+
+    def disconnect(self, life: Life, network_id: str) -> None:
+        """Be on a network no longer from its next start on. Raises FailedPrecondition (it runs, or is not on it)."""
+        networks = _at_rest(life).task.spec.networks
+        kept = [one for one in networks if one.target != network_id]
+        if len(kept) == len(networks):
+            raise FailedPrecondition(f"container {life.id} is not connected to network {network_id}")
+        del networks[:]
+        networks.extend(kept or [NetworkAttachmentConfig(target=NONE)])
+        self._records.save(life.id, life.record)
 
     def rename(self, life: Life, name: str) -> None:
         """Raises AlreadyExists, InvalidArgument, OSError."""
@@ -166,13 +193,19 @@ class Containers:
             queue.put_nowait(event)
 
 
-def _check_networks(task: Task) -> None:
-    if not task.spec.networks:
-        task.spec.networks.add(target=BRIDGE)
+def _at_rest(life: Life) -> PlainContainer:
+    """Its record, if it does not run. Raises FailedPrecondition."""
+    if life.is_active:
+        raise FailedPrecondition(f"container {life.name} runs: its networks can be changed while it is stopped only")
+    return life.record
+
+
+def _check_networks(task: Task, new: Collection[str]) -> None:
+    """Whether it can be on all its networks, of which these are `new`. Raises InvalidArgument."""
     targets = [wanted.target for wanted in task.spec.networks]
     if len(targets) > 1 and any(target in PREDEFINED and target != BRIDGE for target in targets):
         raise InvalidArgument("a container on the network host or none can be on no other network")
     for wanted in task.spec.networks:
-        if wanted.target not in PREDEFINED:
+        if wanted.target in new and wanted.target not in PREDEFINED:
             # As Docker has it: there its id is a name, too.
             wanted.aliases.append(task.id[:12])

@@ -28,11 +28,12 @@ from flota.v1 import objects_pb2 as flota_dot_v1_dot_objects__pb2
 from flota.v1 import process_pb2 as flota_dot_v1_dot_process__pb2
 from flota.v1 import specs_pb2 as flota_dot_v1_dot_specs__pb2
 from flota.v1 import tasks_pb2 as flota_dot_v1_dot_tasks__pb2
+from flota.v1 import types_pb2 as flota_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lota/v1/containers.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x13\x66lota/v1/logs.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x16\x66lota/v1/process.proto\x1a\x14\x66lota/v1/specs.proto\x1a\x14\x66lota/v1/tasks.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x0ePlainContainer\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.flota.v1.Task\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61uto_remove\x18\x03 \x01(\x08\x12\x16\n\x0eunless_stopped\x18\x04 \x01(\x08\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\x07 \x01(\r\x12\x0f\n\x07stopped\x18\x08 \x01(\x08\x12(\n\x08prepared\x18\t \x01(\x0b\x32\x16.flota.v1.PreparedTask\x12\x12\n\nrestarting\x18\n \x01(\x08\"E\n\x16\x43reateContainerRequest\x12+\n\tcontainer\x18\x01 \x01(\x0b\x32\x18.flota.v1.PlainContainer\"F\n\x17\x43reateContainerResponse\x12+\n\tcontainer\x18\x01 \x01(\x0b\x32\x18.flota.v1.PlainContainer\"\x17\n\x15ListContainersRequest\"F\n\x16ListContainersResponse\x12,\n\ncontainers\x18\x01 \x03(\x0b\x32\x18.flota.v1.PlainContainer\"#\n\x15StartContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x16StartContainerResponse\x12\x11\n\tunchanged\x18\x01 \x01(\x08\"m\n\x14StopContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07restart\x18\x04 \x01(\x08\"*\n\x15StopContainerResponse\x12\x11\n\tunchanged\x18\x01 \x01(\x08\"2\n\x16RenameContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x19\n\x17RenameContainerResponse\"3\n\x16RemoveContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x19\n\x17RemoveContainerResponse\"\x9b\x01\n\x14WaitContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x05until\x18\x02 \x01(\x0e\x32$.flota.v1.WaitContainerRequest.Until\"B\n\x05Until\x12\x11\n\rUNTIL_STOPPED\x10\x00\x12\x13\n\x0fUNTIL_NEXT_EXIT\x10\x01\x12\x11\n\rUNTIL_REMOVED\x10\x02\"H\n\x15WaitContainerResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\x08\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"I\n\x14\x43ontainerLogsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x07options\x18\x02 \x01(\x0b\x32\x14.flota.v1.LogOptions\"A\n\x12ReadArchiveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\tonly_stat\x18\x03 \x01(\x08\"\xcb\x01\n\x12ReadArchiveMessage\x12/\n\x04stat\x18\x01 \x01(\x0b\x32!.flota.v1.ReadArchiveMessage.Stat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x1av\n\x04Stat\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12/\n\x0bmodified_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blink_target\x18\x05 \x01(\t\"\x9a\x01\n\x13WriteArchiveRequest\x12\x34\n\x05start\x18\x01 \x01(\x0b\x32#.flota.v1.WriteArchiveRequest.StartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\x35\n\x05Start\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nkeep_kinds\x18\x03 \x01(\x08\x42\x06\n\x04part\"\x16\n\x14WriteArchiveResponse\"\x18\n\x16WatchContainersRequest\"M\n\x0e\x43ontainerEvent\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12+\n\tcontainer\x18\x02 \x01(\x0b\x32\x18.flota.v1.PlainContainer\"\x14\n\x12ListBridgesRequest\":\n\x13ListBridgesResponse\x12#\n\x08networks\x18\x01 \x03(\x0b\x32\x11.flota.v1.Network\":\n\x13\x43reateBridgeRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.flota.v1.NetworkSpec\":\n\x14\x43reateBridgeResponse\x12\"\n\x07network\x18\x01 \x01(\x0b\x32\x11.flota.v1.Network\"!\n\x13RemoveBridgeRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x16\n\x14RemoveBridgeResponse2\xfd\x0c\n\nContainers\x12_\n\x0f\x43reateContainer\x12 .flota.v1.CreateContainerRequest\x1a!.flota.v1.CreateContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\\\n\x0eListContainers\x12\x1f.flota.v1.ListContainersRequest\x1a .flota.v1.ListContainersResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\\\n\x0eStartContainer\x12\x1f.flota.v1.StartContainerRequest\x1a .flota.v1.StartContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12Y\n\rStopContainer\x12\x1e.flota.v1.StopContainerRequest\x1a\x1f.flota.v1.StopContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12_\n\x0fRenameContainer\x12 .flota.v1.RenameContainerRequest\x1a!.flota.v1.RenameContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12_\n\x0fRemoveContainer\x12 .flota.v1.RemoveContainerRequest\x1a!.flota.v1.RemoveContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12[\n\rWaitContainer\x12\x1e.flota.v1.WaitContainerRequest\x1a\x1f.flota.v1.WaitContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12X\n\x0fWatchContainers\x12 .flota.v1.WatchContainersRequest\x1a\x18.flota.v1.ContainerEvent\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12Z\n\rContainerLogs\x12\x1e.flota.v1.ContainerLogsRequest\x1a\x1e.flota.v1.SubscribeLogsMessage\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12\x44\n\x06\x45xecIn\x12\x15.flota.v1.ExecRequest\x1a\x16.flota.v1.ExecResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04(\x01\x30\x01\x12J\n\x08\x41ttachTo\x12\x17.flota.v1.AttachRequest\x1a\x18.flota.v1.AttachResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04(\x01\x30\x01\x12U\n\x0fSignalContainer\x12\x1b.flota.v1.SignalTaskRequest\x1a\x1c.flota.v1.SignalTaskResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12=\n\x05TopOf\x12\x14.flota.v1.TopRequest\x1a\x15.flota.v1.TopResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\x45\n\x07StatsOf\x12\x16.flota.v1.StatsRequest\x1a\x17.flota.v1.StatsResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12T\n\x0bReadArchive\x12\x1c.flota.v1.ReadArchiveRequest\x1a\x1c.flota.v1.ReadArchiveMessage\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12X\n\x0cWriteArchive\x12\x1d.flota.v1.WriteArchiveRequest\x1a\x1e.flota.v1.WriteArchiveResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04(\x01\x12S\n\x0bListBridges\x12\x1c.flota.v1.ListBridgesRequest\x1a\x1d.flota.v1.ListBridgesResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12V\n\x0c\x43reateBridge\x12\x1d.flota.v1.CreateBridgeRequest\x1a\x1e.flota.v1.CreateBridgeResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12V\n\x0cRemoveBridge\x12\x1d.flota.v1.RemoveBridgeRequest\x1a\x1e.flota.v1.RemoveBridgeResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lota/v1/containers.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\x1a\x13\x66lota/v1/logs.proto\x1a\x16\x66lota/v1/objects.proto\x1a\x16\x66lota/v1/process.proto\x1a\x14\x66lota/v1/specs.proto\x1a\x14\x66lota/v1/tasks.proto\x1a\x14\x66lota/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x0ePlainContainer\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.flota.v1.Task\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61uto_remove\x18\x03 \x01(\x08\x12\x16\n\x0eunless_stopped\x18\x04 \x01(\x08\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\x07 \x01(\r\x12\x0f\n\x07stopped\x18\x08 \x01(\x08\x12(\n\x08prepared\x18\t \x01(\x0b\x32\x16.flota.v1.PreparedTask\x12\x12\n\nrestarting\x18\n \x01(\x08\"E\n\x16\x43reateContainerRequest\x12+\n\tcontainer\x18\x01 \x01(\x0b\x32\x18.flota.v1.PlainContainer\"F\n\x17\x43reateContainerResponse\x12+\n\tcontainer\x18\x01 \x01(\x0b\x32\x18.flota.v1.PlainContainer\"\x17\n\x15ListContainersRequest\"F\n\x16ListContainersResponse\x12,\n\ncontainers\x18\x01 \x03(\x0b\x32\x18.flota.v1.PlainContainer\"#\n\x15StartContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x16StartContainerResponse\x12\x11\n\tunchanged\x18\x01 \x01(\x08\"m\n\x14StopContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07restart\x18\x04 \x01(\x08\"*\n\x15StopContainerResponse\x12\x11\n\tunchanged\x18\x01 \x01(\x08\"2\n\x16RenameContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x19\n\x17RenameContainerResponse\"p\n\x17\x43onnectContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x35\n\nattachment\x18\x02 \x01(\x0b\x32!.flota.v1.NetworkAttachmentConfig\x12\x12\n\ndisconnect\x18\x03 \x01(\x08\"\x1a\n\x18\x43onnectContainerResponse\"3\n\x16RemoveContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x19\n\x17RemoveContainerResponse\"\x9b\x01\n\x14WaitContainerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x05until\x18\x02 \x01(\x0e\x32$.flota.v1.WaitContainerRequest.Until\"B\n\x05Until\x12\x11\n\rUNTIL_STOPPED\x10\x00\x12\x13\n\x0fUNTIL_NEXT_EXIT\x10\x01\x12\x11\n\rUNTIL_REMOVED\x10\x02\"H\n\x15WaitContainerResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\x08\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"I\n\x14\x43ontainerLogsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x07options\x18\x02 \x01(\x0b\x32\x14.flota.v1.LogOptions\"A\n\x12ReadArchiveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\tonly_stat\x18\x03 \x01(\x08\"\xcb\x01\n\x12ReadArchiveMessage\x12/\n\x04stat\x18\x01 \x01(\x0b\x32!.flota.v1.ReadArchiveMessage.Stat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x1av\n\x04Stat\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12/\n\x0bmodified_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blink_target\x18\x05 \x01(\t\"\x9a\x01\n\x13WriteArchiveRequest\x12\x34\n\x05start\x18\x01 \x01(\x0b\x32#.flota.v1.WriteArchiveRequest.StartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\x35\n\x05Start\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nkeep_kinds\x18\x03 \x01(\x08\x42\x06\n\x04part\"\x16\n\x14WriteArchiveResponse\"\x18\n\x16WatchContainersRequest\"M\n\x0e\x43ontainerEvent\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12+\n\tcontainer\x18\x02 \x01(\x0b\x32\x18.flota.v1.PlainContainer\"\x14\n\x12ListBridgesRequest\":\n\x13ListBridgesResponse\x12#\n\x08networks\x18\x01 \x03(\x0b\x32\x11.flota.v1.Network\":\n\x13\x43reateBridgeRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.flota.v1.NetworkSpec\":\n\x14\x43reateBridgeResponse\x12\"\n\x07network\x18\x01 \x01(\x0b\x32\x11.flota.v1.Network\"!\n\x13RemoveBridgeRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x16\n\x14RemoveBridgeResponse2\xe1\r\n\nContainers\x12_\n\x0f\x43reateContainer\x12 .flota.v1.CreateContainerRequest\x1a!.flota.v1.CreateContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\\\n\x0eListContainers\x12\x1f.flota.v1.ListContainersRequest\x1a .flota.v1.ListContainersResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\\\n\x0eStartContainer\x12\x1f.flota.v1.StartContainerRequest\x1a .flota.v1.StartContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12Y\n\rStopContainer\x12\x1e.flota.v1.StopContainerRequest\x1a\x1f.flota.v1.StopContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12_\n\x0fRenameContainer\x12 .flota.v1.RenameContainerRequest\x1a!.flota.v1.RenameContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\x62\n\x10\x43onnectContainer\x12!.flota.v1.ConnectContainerRequest\x1a\".flota.v1.ConnectContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12_\n\x0fRemoveContainer\x12 .flota.v1.RemoveContainerRequest\x1a!.flota.v1.RemoveContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12[\n\rWaitContainer\x12\x1e.flota.v1.WaitContainerRequest\x1a\x1f.flota.v1.WaitContainerResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12X\n\x0fWatchContainers\x12 .flota.v1.WatchContainersRequest\x1a\x18.flota.v1.ContainerEvent\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12Z\n\rContainerLogs\x12\x1e.flota.v1.ContainerLogsRequest\x1a\x1e.flota.v1.SubscribeLogsMessage\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12\x44\n\x06\x45xecIn\x12\x15.flota.v1.ExecRequest\x1a\x16.flota.v1.ExecResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04(\x01\x30\x01\x12J\n\x08\x41ttachTo\x12\x17.flota.v1.AttachRequest\x1a\x18.flota.v1.AttachResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04(\x01\x30\x01\x12U\n\x0fSignalContainer\x12\x1b.flota.v1.SignalTaskRequest\x1a\x1c.flota.v1.SignalTaskResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12=\n\x05TopOf\x12\x14.flota.v1.TopRequest\x1a\x15.flota.v1.TopResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12\x45\n\x07StatsOf\x12\x16.flota.v1.StatsRequest\x1a\x17.flota.v1.StatsResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12T\n\x0bReadArchive\x12\x1c.flota.v1.ReadArchiveRequest\x1a\x1c.flota.v1.ReadArchiveMessage\"\x07\x8a\xc9\x18\x03\n\x01\x04\x30\x01\x12X\n\x0cWriteArchive\x12\x1d.flota.v1.WriteArchiveRequest\x1a\x1e.flota.v1.WriteArchiveResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04(\x01\x12S\n\x0bListBridges\x12\x1c.flota.v1.ListBridgesRequest\x1a\x1d.flota.v1.ListBridgesResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12V\n\x0c\x43reateBridge\x12\x1d.flota.v1.CreateBridgeRequest\x1a\x1e.flota.v1.CreateBridgeResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x12V\n\x0cRemoveBridge\x12\x1d.flota.v1.RemoveBridgeRequest\x1a\x1e.flota.v1.RemoveBridgeResponse\"\x07\x8a\xc9\x18\x03\n\x01\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTAINERS'].methods_by_name['StopContainer']._serialized_options = b'\212\311\030\003\n\001\004'
   _globals['_CONTAINERS'].methods_by_name['RenameContainer']._loaded_options = None
   _globals['_CONTAINERS'].methods_by_name['RenameContainer']._serialized_options = b'\212\311\030\003\n\001\004'
+  _globals['_CONTAINERS'].methods_by_name['ConnectContainer']._loaded_options = None
+  _globals['_CONTAINERS'].methods_by_name['ConnectContainer']._serialized_options = b'\212\311\030\003\n\001\004'
   _globals['_CONTAINERS'].methods_by_name['RemoveContainer']._loaded_options = None
   _globals['_CONTAINERS'].methods_by_name['RemoveContainer']._serialized_options = b'\212\311\030\003\n\001\004'
   _globals['_CONTAINERS'].methods_by_name['WaitContainer']._loaded_options = None
@@ -77,68 +80,72 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTAINERS'].methods_by_name['CreateBridge']._serialized_options = b'\212\311\030\003\n\001\004'
   _globals['_CONTAINERS'].methods_by_name['RemoveBridge']._loaded_options = None
   _globals['_CONTAINERS'].methods_by_name['RemoveBridge']._serialized_options = b'\212\311\030\003\n\001\004'
-  _globals['_PLAINCONTAINER']._serialized_start=239
-  _globals['_PLAINCONTAINER']._serialized_end=542
-  _globals['_CREATECONTAINERREQUEST']._serialized_start=544
-  _globals['_CREATECONTAINERREQUEST']._serialized_end=613
-  _globals['_CREATECONTAINERRESPONSE']._serialized_start=615
-  _globals['_CREATECONTAINERRESPONSE']._serialized_end=685
-  _globals['_LISTCONTAINERSREQUEST']._serialized_start=687
-  _globals['_LISTCONTAINERSREQUEST']._serialized_end=710
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=712
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=782
-  _globals['_STARTCONTAINERREQUEST']._serialized_start=784
-  _globals['_STARTCONTAINERREQUEST']._serialized_end=819
-  _globals['_STARTCONTAINERRESPONSE']._serialized_start=821
-  _globals['_STARTCONTAINERRESPONSE']._serialized_end=864
-  _globals['_STOPCONTAINERREQUEST']._serialized_start=866
-  _globals['_STOPCONTAINERREQUEST']._serialized_end=975
-  _globals['_STOPCONTAINERRESPONSE']._serialized_start=977
-  _globals['_STOPCONTAINERRESPONSE']._serialized_end=1019
-  _globals['_RENAMECONTAINERREQUEST']._serialized_start=1021
-  _globals['_RENAMECONTAINERREQUEST']._serialized_end=1071
-  _globals['_RENAMECONTAINERRESPONSE']._serialized_start=1073
-  _globals['_RENAMECONTAINERRESPONSE']._serialized_end=1098
-  _globals['_REMOVECONTAINERREQUEST']._serialized_start=1100
-  _globals['_REMOVECONTAINERREQUEST']._serialized_end=1151
-  _globals['_REMOVECONTAINERRESPONSE']._serialized_start=1153
-  _globals['_REMOVECONTAINERRESPONSE']._serialized_end=1178
-  _globals['_WAITCONTAINERREQUEST']._serialized_start=1181
-  _globals['_WAITCONTAINERREQUEST']._serialized_end=1336
-  _globals['_WAITCONTAINERREQUEST_UNTIL']._serialized_start=1270
-  _globals['_WAITCONTAINERREQUEST_UNTIL']._serialized_end=1336
-  _globals['_WAITCONTAINERRESPONSE']._serialized_start=1338
-  _globals['_WAITCONTAINERRESPONSE']._serialized_end=1410
-  _globals['_CONTAINERLOGSREQUEST']._serialized_start=1412
-  _globals['_CONTAINERLOGSREQUEST']._serialized_end=1485
-  _globals['_READARCHIVEREQUEST']._serialized_start=1487
-  _globals['_READARCHIVEREQUEST']._serialized_end=1552
-  _globals['_READARCHIVEMESSAGE']._serialized_start=1555
-  _globals['_READARCHIVEMESSAGE']._serialized_end=1758
-  _globals['_READARCHIVEMESSAGE_STAT']._serialized_start=1640
-  _globals['_READARCHIVEMESSAGE_STAT']._serialized_end=1758
-  _globals['_WRITEARCHIVEREQUEST']._serialized_start=1761
-  _globals['_WRITEARCHIVEREQUEST']._serialized_end=1915
-  _globals['_WRITEARCHIVEREQUEST_START']._serialized_start=1854
-  _globals['_WRITEARCHIVEREQUEST_START']._serialized_end=1907
-  _globals['_WRITEARCHIVERESPONSE']._serialized_start=1917
-  _globals['_WRITEARCHIVERESPONSE']._serialized_end=1939
-  _globals['_WATCHCONTAINERSREQUEST']._serialized_start=1941
-  _globals['_WATCHCONTAINERSREQUEST']._serialized_end=1965
-  _globals['_CONTAINEREVENT']._serialized_start=1967
-  _globals['_CONTAINEREVENT']._serialized_end=2044
-  _globals['_LISTBRIDGESREQUEST']._serialized_start=2046
-  _globals['_LISTBRIDGESREQUEST']._serialized_end=2066
-  _globals['_LISTBRIDGESRESPONSE']._serialized_start=2068
-  _globals['_LISTBRIDGESRESPONSE']._serialized_end=2126
-  _globals['_CREATEBRIDGEREQUEST']._serialized_start=2128
-  _globals['_CREATEBRIDGEREQUEST']._serialized_end=2186
-  _globals['_CREATEBRIDGERESPONSE']._serialized_start=2188
-  _globals['_CREATEBRIDGERESPONSE']._serialized_end=2246
-  _globals['_REMOVEBRIDGEREQUEST']._serialized_start=2248
-  _globals['_REMOVEBRIDGEREQUEST']._serialized_end=2281
-  _globals['_REMOVEBRIDGERESPONSE']._serialized_start=2283
-  _globals['_REMOVEBRIDGERESPONSE']._serialized_end=2305
-  _globals['_CONTAINERS']._serialized_start=2308
-  _globals['_CONTAINERS']._serialized_end=3969
+  _globals['_PLAINCONTAINER']._serialized_start=261
+  _globals['_PLAINCONTAINER']._serialized_end=564
+  _globals['_CREATECONTAINERREQUEST']._serialized_start=566
+  _globals['_CREATECONTAINERREQUEST']._serialized_end=635
+  _globals['_CREATECONTAINERRESPONSE']._serialized_start=637
+  _globals['_CREATECONTAINERRESPONSE']._serialized_end=707
+  _globals['_LISTCONTAINERSREQUEST']._serialized_start=709
+  _globals['_LISTCONTAINERSREQUEST']._serialized_end=732
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=734
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=804
+  _globals['_STARTCONTAINERREQUEST']._serialized_start=806
+  _globals['_STARTCONTAINERREQUEST']._serialized_end=841
+  _globals['_STARTCONTAINERRESPONSE']._serialized_start=843
+  _globals['_STARTCONTAINERRESPONSE']._serialized_end=886
+  _globals['_STOPCONTAINERREQUEST']._serialized_start=888
+  _globals['_STOPCONTAINERREQUEST']._serialized_end=997
+  _globals['_STOPCONTAINERRESPONSE']._serialized_start=999
+  _globals['_STOPCONTAINERRESPONSE']._serialized_end=1041
+  _globals['_RENAMECONTAINERREQUEST']._serialized_start=1043
+  _globals['_RENAMECONTAINERREQUEST']._serialized_end=1093
+  _globals['_RENAMECONTAINERRESPONSE']._serialized_start=1095
+  _globals['_RENAMECONTAINERRESPONSE']._serialized_end=1120
+  _globals['_CONNECTCONTAINERREQUEST']._serialized_start=1122
+  _globals['_CONNECTCONTAINERREQUEST']._serialized_end=1234
+  _globals['_CONNECTCONTAINERRESPONSE']._serialized_start=1236
+  _globals['_CONNECTCONTAINERRESPONSE']._serialized_end=1262
+  _globals['_REMOVECONTAINERREQUEST']._serialized_start=1264
+  _globals['_REMOVECONTAINERREQUEST']._serialized_end=1315
+  _globals['_REMOVECONTAINERRESPONSE']._serialized_start=1317
+  _globals['_REMOVECONTAINERRESPONSE']._serialized_end=1342
+  _globals['_WAITCONTAINERREQUEST']._serialized_start=1345
+  _globals['_WAITCONTAINERREQUEST']._serialized_end=1500
+  _globals['_WAITCONTAINERREQUEST_UNTIL']._serialized_start=1434
+  _globals['_WAITCONTAINERREQUEST_UNTIL']._serialized_end=1500
+  _globals['_WAITCONTAINERRESPONSE']._serialized_start=1502
+  _globals['_WAITCONTAINERRESPONSE']._serialized_end=1574
+  _globals['_CONTAINERLOGSREQUEST']._serialized_start=1576
+  _globals['_CONTAINERLOGSREQUEST']._serialized_end=1649
+  _globals['_READARCHIVEREQUEST']._serialized_start=1651
+  _globals['_READARCHIVEREQUEST']._serialized_end=1716
+  _globals['_READARCHIVEMESSAGE']._serialized_start=1719
+  _globals['_READARCHIVEMESSAGE']._serialized_end=1922
+  _globals['_READARCHIVEMESSAGE_STAT']._serialized_start=1804
+  _globals['_READARCHIVEMESSAGE_STAT']._serialized_end=1922
+  _globals['_WRITEARCHIVEREQUEST']._serialized_start=1925
+  _globals['_WRITEARCHIVEREQUEST']._serialized_end=2079
+  _globals['_WRITEARCHIVEREQUEST_START']._serialized_start=2018
+  _globals['_WRITEARCHIVEREQUEST_START']._serialized_end=2071
+  _globals['_WRITEARCHIVERESPONSE']._serialized_start=2081
+  _globals['_WRITEARCHIVERESPONSE']._serialized_end=2103
+  _globals['_WATCHCONTAINERSREQUEST']._serialized_start=2105
+  _globals['_WATCHCONTAINERSREQUEST']._serialized_end=2129
+  _globals['_CONTAINEREVENT']._serialized_start=2131
+  _globals['_CONTAINEREVENT']._serialized_end=2208
+  _globals['_LISTBRIDGESREQUEST']._serialized_start=2210
+  _globals['_LISTBRIDGESREQUEST']._serialized_end=2230
+  _globals['_LISTBRIDGESRESPONSE']._serialized_start=2232
+  _globals['_LISTBRIDGESRESPONSE']._serialized_end=2290
+  _globals['_CREATEBRIDGEREQUEST']._serialized_start=2292
+  _globals['_CREATEBRIDGEREQUEST']._serialized_end=2350
+  _globals['_CREATEBRIDGERESPONSE']._serialized_start=2352
+  _globals['_CREATEBRIDGERESPONSE']._serialized_end=2410
+  _globals['_REMOVEBRIDGEREQUEST']._serialized_start=2412
+  _globals['_REMOVEBRIDGEREQUEST']._serialized_end=2445
+  _globals['_REMOVEBRIDGERESPONSE']._serialized_start=2447
+  _globals['_REMOVEBRIDGERESPONSE']._serialized_end=2469
+  _globals['_CONTAINERS']._serialized_start=2472
+  _globals['_CONTAINERS']._serialized_end=4233
 # @@protoc_insertion_point(module_scope)

@@ -13,6 +13,7 @@ from flota.v1 import logs_pb2 as _logs_pb2
 from flota.v1 import objects_pb2 as _objects_pb2
 from flota.v1 import process_pb2 as _process_pb2
 from flota.v1 import specs_pb2 as _specs_pb2
+from flota.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -299,6 +300,52 @@ class RenameContainerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenameContainerResponse: _TypeAlias = RenameContainerResponse  # noqa: Y015
+
+@_typing.final
+class ConnectContainerRequest(_message.Message):
+    """From its next start on: of a container that does not run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    DISCONNECT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    disconnect: _builtins.bool
+    """Leave the network instead."""
+    @_builtins.property
+    def attachment(self) -> _types_pb2.NetworkAttachmentConfig:
+        """By the network's id."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        attachment: _types_pb2.NetworkAttachmentConfig | None = ...,
+        disconnect: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "disconnect", b"disconnect", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectContainerRequest: _TypeAlias = ConnectContainerRequest  # noqa: Y015
+
+@_typing.final
+class ConnectContainerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectContainerResponse: _TypeAlias = ConnectContainerResponse  # noqa: Y015
 
 @_typing.final
 class RemoveContainerRequest(_message.Message):

@@ -62,6 +62,11 @@ class ContainersStub:
                 request_serializer=flota_dot_v1_dot_containers__pb2.RenameContainerRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_containers__pb2.RenameContainerResponse.FromString,
                 _registered_method=True)
+        self.ConnectContainer = channel.unary_unary(
+                '/flota.v1.Containers/ConnectContainer',
+                request_serializer=flota_dot_v1_dot_containers__pb2.ConnectContainerRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.ConnectContainerResponse.FromString,
+                _registered_method=True)
         self.RemoveContainer = channel.unary_unary(
                 '/flota.v1.Containers/RemoveContainer',
                 request_serializer=flota_dot_v1_dot_containers__pb2.RemoveContainerRequest.SerializeToString,
@@ -163,6 +168,12 @@ class ContainersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenameContainer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConnectContainer(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,6 +295,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.RenameContainer,
                     request_deserializer=flota_dot_v1_dot_containers__pb2.RenameContainerRequest.FromString,
                     response_serializer=flota_dot_v1_dot_containers__pb2.RenameContainerResponse.SerializeToString,
+            ),
+            'ConnectContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectContainer,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.ConnectContainerRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.ConnectContainerResponse.SerializeToString,
             ),
             'RemoveContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveContainer,
@@ -492,6 +508,33 @@ class Containers:
             '/flota.v1.Containers/RenameContainer',
             flota_dot_v1_dot_containers__pb2.RenameContainerRequest.SerializeToString,
             flota_dot_v1_dot_containers__pb2.RenameContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Containers/ConnectContainer',
+            flota_dot_v1_dot_containers__pb2.ConnectContainerRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.ConnectContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

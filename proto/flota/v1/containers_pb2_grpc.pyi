@@ -45,6 +45,7 @@ class ContainersStub:
     StartContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.StartContainerRequest, _containers_pb2.StartContainerResponse]
     StopContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.StopContainerRequest, _containers_pb2.StopContainerResponse]
     RenameContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.RenameContainerRequest, _containers_pb2.RenameContainerResponse]
+    ConnectContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ConnectContainerRequest, _containers_pb2.ConnectContainerResponse]
     RemoveContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.RemoveContainerRequest, _containers_pb2.RemoveContainerResponse]
     WaitContainer: _grpc.UnaryStreamMultiCallable[_containers_pb2.WaitContainerRequest, _containers_pb2.WaitContainerResponse]
     WatchContainers: _grpc.UnaryStreamMultiCallable[_containers_pb2.WatchContainersRequest, _containers_pb2.ContainerEvent]
@@ -76,6 +77,7 @@ class ContainersAsyncStub(ContainersStub):
     StartContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.StartContainerRequest, _containers_pb2.StartContainerResponse]  # type: ignore[assignment]
     StopContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.StopContainerRequest, _containers_pb2.StopContainerResponse]  # type: ignore[assignment]
     RenameContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.RenameContainerRequest, _containers_pb2.RenameContainerResponse]  # type: ignore[assignment]
+    ConnectContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.ConnectContainerRequest, _containers_pb2.ConnectContainerResponse]  # type: ignore[assignment]
     RemoveContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.RemoveContainerRequest, _containers_pb2.RemoveContainerResponse]  # type: ignore[assignment]
     WaitContainer: _aio.UnaryStreamMultiCallable[_containers_pb2.WaitContainerRequest, _containers_pb2.WaitContainerResponse]  # type: ignore[assignment]
     WatchContainers: _aio.UnaryStreamMultiCallable[_containers_pb2.WatchContainersRequest, _containers_pb2.ContainerEvent]  # type: ignore[assignment]
@@ -134,6 +136,13 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         request: _containers_pb2.RenameContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_containers_pb2.RenameContainerResponse, _abc.Awaitable[_containers_pb2.RenameContainerResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ConnectContainer(
+        self,
+        request: _containers_pb2.ConnectContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.ConnectContainerResponse, _abc.Awaitable[_containers_pb2.ConnectContainerResponse]]: ...
 
     @_abc_1.abstractmethod
     def RemoveContainer(

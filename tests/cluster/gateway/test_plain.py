@@ -191,3 +191,26 @@ def test_they_outlive_the_worker_and_a_loss_of_power(client: Any, lab: Lab) -> N
     assert always.logs() == b"1\n2\n"
     never.start()
     wait_until(lambda: never.logs() == b"1\n2\n", "started again by hand")
+
+
+@together
+def test_networks_can_be_changed_while_it_does_not_run(client: Any) -> None:
+    first, second = (client.networks.create(name, driver="bridge") for name in ("first", "second"))
+    container = client.containers.create("busybox", ["sleep", "1000"], network="first")
+    second.connect(container, aliases=["known"])
+    container.start()
+    container.reload()
+    assert set(container.attrs["NetworkSettings"]["Networks"]) == {"first", "second"}
+    asked = client.containers.run("busybox", ["nslookup", "known."], network="second", remove=True)
+    address = container.attrs["NetworkSettings"]["Networks"]["second"]["IPAddress"]
+    assert f"Address: {address}".encode() in asked
+    with pytest.raises(APIError, match="while it is stopped only"):
+        first.disconnect(container)
+    container.stop(timeout=0)
+    first.disconnect(container)
+    container.start()
+    container.reload()
+    assert set(container.attrs["NetworkSettings"]["Networks"]) == {"second"}
+    container.remove(force=True)
+    first.remove()
+    second.remove()
