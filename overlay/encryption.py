@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flota.overlay.errors import OverlayError
+from flota.overlay.forwarding import tunnel_end
 from flota.overlay.kernel import KernelThread
 from flota.overlay.key_rotation import Rotation
 from flota.overlay.model import Model
-from flota.overlay.tunnel_keys import LIFE, SETTLE, OwnKeys
+from flota.overlay.tunnel_keys import LIFE, SETTLE, OwnKeys, newest
 from flota.overlay.tunnels import Tunnels
 from flota.overlay.underlay import Underlay
+from flota.v1.dispatcher_pb2 import NetworkPeer
 from flota.v1.network_options import is_encrypted
 from flota.v1.types_pb2 import TunnelKey
 
@@ -27,6 +29,9 @@ class Encryption:
     def __init__(self, model: Model, key_life: float = LIFE, key_settle: float = SETTLE) -> None:
         self._model = model
         self._key_times = (key_life, key_settle)
+        # Keys of others that there are sessions with, as of when some had two; and whether some of those had none yet.
+        self._greeted: set[bytes] = set()
+        self._waits = False
         # What carries it on this machine: "kernel", "wireguard-go", or "" for nothing.
         self.implementation = ""
         # Called when there is something new to tell of `told_keys`.
@@ -58,6 +63,11 @@ class Encryption:
         """What other nodes need to know of this one's keys; empty where nothing can encrypt."""
         return [key.told() for key in self._tunnels.keys.keys] if self.implementation else []
 
+    @property
+    def sending(self) -> int:
+        """The generation of the key that packets leave with."""
+        return self._tunnels.keys.sending
+
     def covers(self, network_id: str) -> bool:
         """Whether a network is encrypted."""
         network = self._model.networks.get(network_id)
@@ -72,6 +82,14 @@ class Encryption:
             if peer.vtep and peer.tunnel_keys
         }
         await self._kernel.call(self._tunnels.program, peers)
+        replaced = [newest(keys) for keys in peers.values() if len(keys) > 1]
+        if replaced:
+            self._greeted = await self._kernel.call(self._tunnels.greeted)
+        self._waits = any(key is not None and key.public_key not in self._greeted for key in replaced)
+
+    def end_of(self, peer: NetworkPeer) -> str:
+        """Where packets for a peer go: its node's address within WireGuard; "" while there is none."""
+        return tunnel_end(peer, self._greeted)
 
     async def follow(self, dirty: set[str], in_use: Iterable[str]) -> set[str]:
         """The same after changes of the networks `dirty`; returns those of them that have to be tried again."""
@@ -83,7 +101,8 @@ class Encryption:
         except (OverlayError, OSError) as error:
             log.warning("tunnels: %s", error)
             return encrypted
-        return set()
+        # Keys that there is no session with yet are looked at again.
+        return encrypted if self._waits else set()
 
     async def _change_keys(self, keys: OwnKeys) -> None:
         await self._kernel.call(self._tunnels.change, keys)

@@ -11,11 +11,11 @@ a connection that came in through it are routed back to it (segment.py), by a ma
 A peer without addresses is a node that takes part in an ingress network without having a task on it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
 from flota.overlay.addresses import mac_of, node_hop, node_mac
-from flota.overlay.tunnel_keys import newest, tunnel_address
+from flota.overlay.tunnel_keys import newest, oldest, tunnel_address
 from flota.v1.dispatcher_pb2 import NetworkPeer
 
 
@@ -49,9 +49,13 @@ def vtep_of(peer: NetworkPeer) -> str:
     return peer.vtep
 
 
-def tunnel_end(peer: NetworkPeer) -> str:
-    """Where they go on an encrypted one: its node's address within WireGuard; "" while its node has told no key."""
-    key = newest(peer.tunnel_keys)
+def tunnel_end(peer: NetworkPeer, greeted: Set[bytes] = frozenset()) -> str:
+    """Where they go on an encrypted one: its node's address within WireGuard; "" while its node has told no key.
+
+    Of two keys the newer one, once it is among those `greeted`: what is sent before the handshake waits for it, and
+    WireGuard lets few packets wait.
+    """
+    key = newest([key for key in peer.tunnel_keys if key.public_key in greeted]) or oldest(peer.tunnel_keys)
     return tunnel_address(peer.vtep, key.generation) if key is not None else ""
 
 

@@ -33,8 +33,8 @@ class Rotation:
         self._settle = settle
         self._now = asyncio.Event()
 
-    def begin(self) -> None:
-        """Replace the key now."""
+    def hurry(self) -> None:
+        """Take the next step now: begin to replace the key, or go on with it before others have had their time."""
         self._now.set()
 
     async def run(self) -> None:
@@ -50,16 +50,21 @@ class Rotation:
         keys = self._current()
         if len(keys.keys) == 2:
             # One step that an earlier worker has begun is taken again, which costs time and nothing else.
-            await asyncio.sleep(self._settle)
+            await self._hurried_within(self._settle)
             await self._change(keys.use() if keys.sending != keys.newest.generation else keys.forget())
             return
         left = keys.newest.made + self._life - time.time()
-        if left <= 0 or self._now.is_set():
-            self._now.clear()
+        if left <= 0 or await self._hurried_within(min(left, _LOOK)):
             await self._change(keys.announce(time.time()))
-            return
+        else:
+            await self._repair()
+
+    async def _hurried_within(self, seconds: float) -> bool:
+        """Wait so long, or until somebody cannot; whether so."""
         try:
-            async with asyncio.timeout(min(left, _LOOK)):
+            async with asyncio.timeout(seconds):
                 await self._now.wait()
         except TimeoutError:
-            await self._repair()
+            return False
+        self._now.clear()
+        return True

@@ -28,7 +28,7 @@ from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
 from flota.overlay.encryption import Encryption
 from flota.overlay.errors import OverlayError
-from flota.overlay.forwarding import Forwarding, tunnel_end, vtep_of, wanted
+from flota.overlay.forwarding import Forwarding, vtep_of, wanted
 from flota.overlay.host import host_sandbox, is_on_host
 from flota.overlay.kernel import KernelThread, NamespaceThreads, open_home
 from flota.overlay.model import Model
@@ -305,7 +305,7 @@ class Network:
             self._local_address,
             ingress=network_id in self._ingress(),
             versions=versions(network, self._underlay) if network is not None else (4,),
-            through=tunnel_end if self.encryption.covers(network_id) else vtep_of,
+            through=self.encryption.end_of if self.encryption.covers(network_id) else vtep_of,
         )
 
     def _balance(self, network_ids: Iterable[str]) -> Balance:

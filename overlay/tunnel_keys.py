@@ -119,8 +119,13 @@ def tunnel_address(vtep: str, generation: int) -> str:
 
 
 def newest(keys: Iterable[TunnelKey]) -> TunnelKey | None:
-    """The key to send to."""
+    """The key that is there to stay."""
     return max(keys, key=lambda key: key.generation, default=None)
+
+
+def oldest(keys: Iterable[TunnelKey]) -> TunnelKey | None:
+    """The key that everybody has known for longest."""
+    return min(keys, key=lambda key: key.generation, default=None)
 
 
 def configuration(own: OwnKey, peers: Iterable[tuple[str, TunnelKey]]) -> str:

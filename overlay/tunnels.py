@@ -11,6 +11,7 @@ while an encrypted network is, knows only nodes on such networks, and outlives t
 Blocking: belongs on the overlay's kernel thread. What keys and addresses are is tunnel_keys.py's business.
 """
 
+import base64
 import errno
 import hashlib
 import logging
@@ -132,6 +133,7 @@ class Tunnels:
         if gone:
             self._route()
             self._configure()
+        self._widen()
 
     def program(self, peers: Mapping[str, Sequence[TunnelKey]]) -> None:
         """Make these (VXLAN endpoint → keys) be the nodes that this one has tunnels to."""
@@ -139,6 +141,16 @@ class Tunnels:
         self.repair()
         if self.is_up:
             self._configure()
+
+    def greeted(self) -> set[bytes]:
+        """Public keys of others with which there is a session, for what is sent from here. Raises KernelRefused."""
+        if not self.is_up:
+            return set()
+        sending = next(key for key in self.keys.keys if key.generation == self.keys.sending)
+        with namespaces.entered(self.namespace, self._home):
+            shown = _run(["wg", "show", self._name(sending), "latest-handshakes"])
+        pairs = (line.split() for line in shown.splitlines())
+        return {base64.b64decode(key) for key, when in pairs if when != "0"}
 
     def change(self, keys: OwnKeys) -> None:
         """Go one step on in the life of the node's keys."""
@@ -233,19 +245,20 @@ class Tunnels:
                 continue
             file = self._directory / f"{name}.conf"
             _write_secret(file, text)
-            is_new = name not in self._configured
             try:
                 with namespaces.entered(self.namespace, self._home):
                     _run(["wg", "syncconf", name, str(file)])
             finally:
                 file.unlink(missing_ok=True)
             self._configured[name] = text
-            if is_new and name in self._processes:
-                # It has its sockets from when it knows its port.
-                try:
-                    widen(self._processes[name].pid)
-                except OSError as error:
-                    log.warning("%s keeps small buffers, and may lose packets when it is busy: %s", PROGRAM, error)
+
+    def _widen(self) -> None:
+        """Give each wireguard-go larger buffers. It opens its sockets when it notices that its device is up: soon."""
+        for process in self._processes.values():
+            try:
+                widen(process.pid)
+            except OSError as error:
+                log.warning("%s keeps small buffers, and may lose packets when it is busy: %s", PROGRAM, error)
 
     def _load(self) -> OwnKeys:
         try:
@@ -263,7 +276,7 @@ class Tunnels:
         _write_secret(self._directory / "keys", self.keys.write())
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT, check=False
@@ -272,6 +285,7 @@ def _run(command: list[str]) -> None:
         raise KernelRefused(command[0], 0, str(error)) from None
     if done.returncode:
         raise KernelRefused(" ".join(command[:3]), 0, done.stderr.strip() or f"exit status {done.returncode}")
+    return done.stdout
 
 
 def _listens(file: Path) -> bool:

@@ -103,6 +103,10 @@ class Node:
         """The keys of its WireGuard endpoint, as others hear of them."""
         return [TunnelKey.FromString(bytes.fromhex(key)) for key in self.call("keys")["keys"]]
 
+    def sending(self) -> int:
+        """The generation of the key it sends with."""
+        return int(self.call("keys")["sending"])
+
     def detach(self, *tasks: Task) -> None:
         self.call("detach", tasks=[one.id for one in tasks])
 

@@ -51,11 +51,12 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
             await network.adopt(set(request["tasks"]))
             return {}
         case "keys":
-            return {"keys": [key.SerializeToString().hex() for key in network.encryption.told_keys]}
+            told = [key.SerializeToString().hex() for key in network.encryption.told_keys]
+            return {"keys": told, "sending": network.encryption.sending}
         case "implementation":
             return {"implementation": network.encryption.implementation}
         case "rotate":
-            network.encryption.rotation.begin()
+            network.encryption.rotation.hurry()
             return {}
         case "leave":
             await network.leave()
@@ -74,7 +75,8 @@ async def main(run_directory: str, address: str, port: str, node_id: str, resolv
         node_id,
         host_resolv_conf=Path(resolv_conf),
         linger=float(linger),
-        key_settle=1.5,
+        # Keys go on when a test says so.
+        key_settle=600.0,
     )
     await network.start()
     print(json.dumps({"ready": True}), flush=True)

@@ -4,14 +4,16 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flota.overlay.tunnel_keys import tunnel_address
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import Driver
-from tests.cluster.overlay.machines import Machines, network, peer, removal, run, task, update
+from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
 from tests.cluster.waiting import wait_until
 
 SECRET = "so-nobody-reads-this-on-the-wire"
@@ -175,6 +177,23 @@ print(json.dumps([sent, len(got - {-1})]))
 """
 
 
+def keeps_what_comes_in(node: Node) -> bool:
+    """Whether wireguard-go has more buffer than the machine's default, for when it waits for a processor."""
+    if node.call("implementation")["implementation"] != "wireguard-go":
+        return True
+    sizes = re.findall(r"skmem:\(r\d+,rb(\d+)", node.sh("ss -uanmH 'sport = :51820 or sport = :51821'"))
+    return bool(sizes) and all(int(size) > 4 << 20 for size in sizes)
+
+
+def has_gone_over(node: Node, place: Network, other: Node, generation: int) -> bool:
+    """Whether a node sends to the other's key of that generation, and each of its own keys has its sessions."""
+    network, tunnels = node.run_directory / "netns" / f"net-{place.id}", node.run_directory / "tunnels" / "netns"
+    entries = run("nsenter", f"--net={network}", "bridge", "fdb", "show", "dev", "vxlan0")
+    handshakes = run("nsenter", f"--net={tunnels}", "wg", "show", "all", "latest-handshakes")
+    all_greeted = all(not line.endswith("\t0") for line in handshakes.splitlines())
+    return all_greeted and f"dst {tunnel_address(other.address, generation)} " in entries
+
+
 def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
     here, there = machines.nodes
     place = crypted(1)
@@ -192,17 +211,25 @@ def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
         def told() -> None:
             machines.apply(update(peer(a, here, place)), update(peer(b, there, place)))
 
-        for node in machines.nodes:
-            node.call("rotate")
-        for count in (2, 1):
+        # Announced, in use, alone: each step once everybody has heard of the one before, as a minute is enough for.
+        for step in ((2, 1), (2, 2), (1, 2)):
             for node in machines.nodes:
-                wait_until(lambda node=node, count=count: len(node.keys()) == count, f"{count} keys", 30)
+                node.call("rotate")
+                wait_until(lambda node=node, step=step: (len(node.keys()), node.sending()) == step, f"step {step}", 30)
             told()
+            for node, other in ((here, there), (there, here)):
+                wait_until(
+                    lambda node=node, other=other: has_gone_over(node, place, other, 2), "all have gone over", 30
+                )
+            # Packets under each of them, and time for those on their way: a minute in earnest.
+            time.sleep(1)
         sent, got = json.loads(stream.communicate("", timeout=60)[0])
     finally:
         for process in (echo, stream):
             process.kill()
             process.wait()
+    # It has its sockets a moment after its device; they are looked after every five seconds.
+    wait_until(lambda: keeps_what_comes_in(here), "large buffers", 30)
     assert (here.keys(), there.keys()) != old
     new, before = ({key.public_key for key in keys} for keys in (here.keys(), old[0]))
     assert not new & before
@@ -226,11 +253,6 @@ def test_the_mesh_is_there_as_long_as_an_encrypted_network(machines: Machines) -
     assert here.python(a, large).strip() == "True"
     echo.kill()
     echo.wait()
-
-    # What comes in while wireguard-go waits for a processor is kept: it has more than the machine's default.
-    if here.call("implementation")["implementation"] == "wireguard-go":
-        sockets = here.sh("ss -uanmH 'sport = :51820 or sport = :51821'")
-        assert [int(size) > 4 << 20 for size in re.findall(r"skmem:\(r\d+,rb(\d+)", sockets)] == [True, True]
 
     # A worker that starts again finds it, and can go on with it.
     here.crash()

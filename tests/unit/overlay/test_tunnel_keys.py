@@ -1,5 +1,7 @@
 """A node's keys: the steps of their replacement, what is written down, what wg(8) is told."""
 
+from functools import partial
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -64,13 +66,22 @@ def test_a_device_knows_all_keys_of_all_nodes() -> None:
         assert f"AllowedIPs = {tunnel_address('192.0.2.2', generation)}/128\n" in text
 
 
-def test_packets_go_to_the_newest_key_of_a_node() -> None:
+def test_packets_go_to_the_newest_key_of_a_node_that_there_is_a_session_with() -> None:
     peer = NetworkPeer(task_id="t", addresses=["10.0.1.5/24"], node_id="there", vtep="192.0.2.2", ready=True)
     assert wanted([peer], "here", "192.0.2.1", through=tunnel_end).endpoints == {}
     for generation in (7, 6):
-        peer.tunnel_keys.add(generation=generation)
+        peer.tunnel_keys.add(generation=generation, public_key=b"%d" % generation)
     found = newest(peer.tunnel_keys)
     assert found is not None
     assert found.generation == 7
-    ends = set(wanted([peer], "here", "192.0.2.1", through=tunnel_end).endpoints.values())
-    assert ends == {tunnel_address("192.0.2.2", 7)}
+
+    def ends(*greeted: bytes) -> set[str]:
+        return set(
+            wanted([peer], "here", "192.0.2.1", through=partial(tunnel_end, greeted=set(greeted))).endpoints.values()
+        )
+
+    assert ends() == ends(b"6") == {tunnel_address("192.0.2.2", 6)}
+    assert ends(b"6", b"7") == {tunnel_address("192.0.2.2", 7)}
+    # It forgot the other one: there is nothing else to send to.
+    del peer.tunnel_keys[1]
+    assert ends() == {tunnel_address("192.0.2.2", 7)}
