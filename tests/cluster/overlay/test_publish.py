@@ -13,6 +13,7 @@ from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
 from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
+from tests.cluster.overlay.programs import ASK, ASK_UDP, READ, SEND, SERVER
 from tests.cluster.waiting import wait_until
 
 INGRESS, APP = network(0, "ingress", ingress=True), network(1, "app")
@@ -33,39 +34,6 @@ WEB = NetworkService(
     ],
 )
 
-# Says its task's name and whom it sees, over TCP and UDP; then echoes for as long as the other side likes.
-SERVER = """
-import socket, threading
-def serve(c, a):
-    try:
-        c.sendall(f"{name} {{a[0]}}\\n".encode())
-        while d := c.recv(99): c.sendall(d)
-    except OSError: pass
-    c.close()
-def udp():
-    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("0.0.0.0", 53))
-    while True:
-        d, a = u.recvfrom(99); u.sendto(f"{name} {{a[0]}}".encode(), a)
-threading.Thread(target=udp, daemon=True).start()
-s = socket.create_server(("0.0.0.0", {port}), backlog=100)
-print("ready")
-while True:
-    c, a = s.accept(); threading.Thread(target=serve, args=(c, a), daemon=True).start()
-"""
-ASK = """
-import socket
-for _ in range({count}):
-    try:
-        c = socket.create_connection(("{address}", {port}), 3); print(c.recv(99).decode().strip()); c.close()
-    except OSError as error: print(type(error).__name__)
-"""
-ASK_UDP = """
-import socket
-u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3)
-u.connect(("{address}", {port})); u.send(b"hello")
-try: print(u.recv(99).decode())
-except OSError as error: print(type(error).__name__)
-"""
 # Beginnings of SCTP associations (RFC 9260), by hand: kernels may have no sockets for it. The checksum is CRC-32c.
 SCTP_PACKETS = """
 import socket, struct
@@ -250,19 +218,9 @@ def test_a_task_reaches_published_ports_of_its_node_and_others(cluster: Cluster)
 
 def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Cluster) -> None:
     cluster.b.attach(WEBS[0])
-    source = (
-        "import socket\n"
-        "server = socket.create_server(('', 80)); print('ready')\n"
-        "c, _ = server.accept(); c.sendall(bytes(4 << 20)); c.close()\n"
-    )
-    cluster.servers[WEBS[0].id] = cluster.b.background(WEBS[0], source)
+    cluster.servers[WEBS[0].id] = cluster.b.background(WEBS[0], SEND)
     cluster.ready(WEBS[0], cluster.b, True)
-    read = (
-        f"import socket; c = socket.create_connection(('{cluster.a.address}', 8080), 5); n = 0\n"
-        "while d := c.recv(1 << 16): n += len(d)\n"
-        "print(n)\n"
-    )
-    assert cluster.outside(read) == [str(4 << 20)]
+    assert cluster.outside(READ.format(address=cluster.a.address)) == [str(4 << 20)]
 
 
 # A client that allows no packet to be cut: it is told what fits, and what fits is answered.
