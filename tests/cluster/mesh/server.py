@@ -14,7 +14,7 @@ BACKLOG = 1024
 async def main(port: int) -> None:
     loop = asyncio.get_running_loop()
     name = socket.gethostname()
-    listener = socket.create_server(("", port), backlog=BACKLOG)
+    listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
     listener.setblocking(False)
     work: set[asyncio.Task[None]] = set()
 

@@ -114,9 +114,12 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
 
 
 def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
-    """500 requests a second: through every node's published port, and through the virtual address of a network."""
+    """500 requests a second: through every node's published port, and through the virtual addresses of a network.
+
+    Half of them by IPv6.
+    """
     m1 = swarm.lab.nodes["m1"]
-    m1.flota("network", "create", "back")
+    m1.flota("network", "create", "--ipv6", "back")
     m1.flota("service", "create", "--detach", "--name", "asker", "--network", "back", "busybox:latest", "sleep", "9999")
     create(swarm, "--replicas", "4", "--hostname", "v1", "--network", "back", "-p", "8080:80",
            "--update-monitor", "100ms", *MOUNTS, program=STRICT)  # fmt: skip
@@ -127,12 +130,24 @@ def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
     [asker], [place] = swarm.tasks("asker"), swarm.running("asker")
     inside = ["nsenter", f"--net=/run/flota/netns/{asker.id}"]
     web = next(one for one in json.loads(m1.flota("service", "inspect", "web")))
-    [virtual] = [one["Addr"].partition("/")[0] for one in web["Endpoint"]["VirtualIPs"]]
+    virtual = [one["Addr"].partition("/")[0] for one in web["Endpoint"]["VirtualIPs"]]
+    assert len(virtual) == 2
+    own = [address for node in swarm.lab.nodes.values() for address in (node.address, node.ipv6_address)]
     load = [sys.executable, str(HERE / "load.py")]
     pid = str(swarm.lab.nodes[place].pid)
     commands = [
-        [*load, "0.004", "/cgi-bin/who", *(f"{node.address}:8080" for node in swarm.lab.nodes.values())],
-        ["nsenter", "-t", pid, "-m", *inside, *load, "0.004", "/cgi-bin/who", f"{virtual}:80"],
+        [*load, "0.004", "/cgi-bin/who", *(f"{address}:8080" for address in own)],
+        [
+            "nsenter",
+            "-t",
+            pid,
+            "-m",
+            *inside,
+            *load,
+            "0.004",
+            "/cgi-bin/who",
+            *(f"{address}:80" for address in virtual),
+        ],
     ]
     clients = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in commands]
     try:
