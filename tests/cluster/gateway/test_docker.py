@@ -242,6 +242,19 @@ def test_a_swarm_is_read_through_its_api_to_be_taken_over(client: Any, swarm: La
 
 
 @together
+def test_a_stacks_past_is_no_config_of_a_persons(client: Any, swarm: Lab, tmp_path: Path) -> None:
+    """What `flota stack deploy` keeps is shown to who asks for the stack's things, as `docker stack rm` does."""
+    compose = "services: {one: {image: busybox, command: sleep 1000, init: true}}"
+    (tmp_path / "compose.yml").write_text(compose)
+    swarm.nodes["m1"].flota("stack", "deploy", "--detach", "-c", str(tmp_path / "compose.yml"), "past")
+    assert client.configs.list() == []
+    mine = {"label": "com.docker.stack.namespace=past"}
+    for record in client.configs.list(filters=mine):
+        record.remove()
+    assert swarm.nodes["m1"].flota("config", "ls", "-q", "--filter", "label=flota.stack.record") == ""
+
+
+@together
 def test_nobody_who_only_looks_gets_an_error(client: Any, swarm: Lab) -> None:
     client.services.create("busybox", ["sleep", "1000"], name="seen", init=True)
     wait_until(client.api.containers, "a container")
