@@ -33,6 +33,7 @@ from flota.worker.tasks.life import (
     FAILED,
     LIFE,
     PREPARING,
+    RUNNING,
     SHUTDOWN,
     STARTING,
     Outcome,
@@ -178,7 +179,9 @@ class Controller:
             if outcome is not None:
                 return outcome
             stage = step.leads_to
-            self._observe(stage, step.message)
+            # What the step has told by itself stays told: that it runs, but is not ready.
+            if stage != self.status.state or not self.status.unready:
+                self._observe(stage, step.message)
 
     async def _take(self, step: Step) -> Outcome | None:
         """Do what the step takes; an outcome if life ended by it."""
@@ -229,7 +232,14 @@ class Controller:
             return None
         self._observe(STARTING, "waiting for the first successful health check")
         self._health = Health(check, self._execute)
-        exit = await self._end_or(self._health.until_healthy())
+        try:
+            exit = await self._end_or(self._health.until_healthy())
+        except Unhealthy as error:
+            if not self._parts.again:
+                raise
+            # A container without a service runs on, as Docker has it.
+            self._observe(RUNNING, "running, but not ready", str(error), unready=True)
+            return None
         return outcome_of(exit) if exit is not None else None
 
     async def _watch(self) -> Exit:

@@ -64,10 +64,12 @@ class Node:
     exits: dict[str, "asyncio.Future[Exit]"] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
     attached: set[str] = field(default_factory=set)
+    # Whether its containers may live again: those without a service.
+    again: bool = False
 
     def parts(self) -> Parts:
         facts = NodeFacts("n1", "host-one", Platform(os="linux", architecture="x86_64"))
-        return Parts(self, self, self, Payloads(), facts)
+        return Parts(self, self, self, Payloads(), facts, again=self.again)
 
     async def _do(self, call: str, note: str = "") -> None:
         await asyncio.sleep(self.delays.get(call, 0))

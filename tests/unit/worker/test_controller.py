@@ -314,6 +314,21 @@ async def test_after_the_start_period_they_do() -> None:
 
 
 @virtual
+async def test_a_container_without_a_service_that_never_was_healthy_runs_on_and_says_so() -> None:
+    results = iter([*[Completed(1, "sick")] * 3, *[Completed(0, "")] * 1000])
+    node = Node(health=lambda: next(results), again=True)
+    check = health(interval=10, retries=3)
+    check.action = HealthConfig.ACTION_UNREADY
+    one = Life(node, task_with(check))
+    when, _, error = await one.until("RUNNING")
+    assert (when, error) == (30.0, "unhealthy: the health check failed 3 times in a row, at last: exit code 1: sick")
+    assert one.controller.status.unready
+    await asyncio.sleep(20)
+    assert not one.controller.status.unready
+    assert one.states[-1] == "RUNNING"
+
+
+@virtual
 async def test_it_is_called_sick_before_it_is_stopped() -> None:
     results = iter([0, *[1] * 100])
     node = Node(health=lambda: Completed(next(results), ""), obeys={signal.SIGTERM: 3.0})
