@@ -34,7 +34,10 @@ class Driver(Standing):
 
     async def _tick(self) -> None:
         while True:
+            asleep = time.monotonic()
             await asyncio.sleep(self.config.tick)
+            if time.monotonic() - asleep > self.config.tick + self.config.heartbeat:
+                self._stood_still_at = time.monotonic()
             # One tick, also after a stall: what arrived meanwhile has not been read yet.
             if not self.removed.is_set():
                 self._set_clock()

@@ -5,7 +5,8 @@ Knows the core, the transport's view of the others and the state of the disk; ch
 Theory of operation. Members hear something of each other several times a second (heartbeats, or the transport's signs
 of life). While a quorum, or the leader, was heard within `silence`, callers wait: for an election, for a slow disk, at
 most `patience`. Once neither was, nothing can be decided, and they are told at once who is missing. So an election
-costs nobody an error, and the loss of a quorum costs nobody more than `silence`.
+costs nobody an error, and the loss of a quorum costs nobody more than `silence`. A process that was not let run for a
+while first reads what came meanwhile, and one that has just begun lets the others begin, too.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from flota.manager.raft.transport import RaftTransport
 from flota.v1.raft_pb2 import Entry, Member
 
 _T = TypeVar("_T")
+_NEVER = float("-inf")
 
 
 class Standing:
@@ -66,8 +68,10 @@ class Standing:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._seen: tuple[object, ...] = ()
-        # Before we began nobody could be heard.
-        self._began = time.monotonic()
+        # Whom nothing was heard of since we began gets more time than one that falls silent: it may be starting, too.
+        self._first_word_until = time.monotonic() + config.patience
+        # While this process stood still, nobody could be heard.
+        self._stood_still_at = _NEVER
         # Until then, at least, something may be decided.
         self._hope_until = 0.0
         self._disk_trouble = ""
@@ -121,7 +125,10 @@ class Standing:
         ]
 
     def _last_heard(self, raft_id: int) -> float:
-        return time.monotonic() if raft_id == self.raft_id else max(self.transport.last_heard(raft_id), self._began)
+        if raft_id == self.raft_id:
+            return time.monotonic()
+        heard = self.transport.last_heard(raft_id)
+        return max(heard, self._stood_still_at if heard > _NEVER else self._first_word_until - self.config.silence)
 
     def _quorum_heard(self) -> float:
         """The newest moment since which a quorum has been heard of."""
@@ -136,7 +143,7 @@ class Standing:
         now = time.monotonic()
         if now >= self._hope_until:
             leader = self.raft.leader
-            led = self._last_heard(leader) if leader not in (core.NOBODY, self.raft_id) else self._began
+            led = self._last_heard(leader) if leader not in (core.NOBODY, self.raft_id) else _NEVER
             self._hope_until = max(self._quorum_heard(), led) + self.config.silence
         return now >= self._hope_until
 
