@@ -1,0 +1,62 @@
+"""What `docker run` asks for, as a container without a service."""
+
+from typing import Any
+
+import pytest
+
+from flota.gateway.translation.fields import Fields
+from flota.gateway.translation.plain import plain_container
+from flota.rpc.errors import FlotaError, InvalidArgument, Unsupported
+from flota.v1.containers_pb2 import PlainContainer
+from flota.v1.types_pb2 import Mount, RestartPolicy
+
+
+def container(host: dict[str, Any] | None = None, image: dict[str, Any] | None = None, **config: Any) -> PlainContainer:
+    return plain_container("c", Fields({"Image": "busybox", "HostConfig": host or {}, **config}), image or {})
+
+
+def test_what_the_image_says_is_filled_in() -> None:
+    image = {"Entrypoint": ["/e"], "Cmd": ["a"], "Env": ["X=1"], "User": "u", "WorkingDir": "/w", "Labels": {"l": "1"}}
+    spec = container(image=image, Env=["X=2"]).task.spec.container
+    assert (list(spec.command), list(spec.args), list(spec.env)) == (["/e"], ["a"], ["X=1", "X=2"])
+    assert (spec.user, spec.dir, dict(spec.labels)) == ("u", "/w", {"l": "1"})
+    own = container(image=image, Entrypoint=["/mine"]).task.spec.container
+    assert (list(own.command), list(own.args)) == (["/mine"], []), "one's own entrypoint takes nothing of the command"
+    none = container(image=image, Entrypoint=[""], Cmd=["b"]).task.spec.container
+    assert (list(none.command), list(none.args)) == ([], ["b"])
+
+
+def test_binds_ports_and_networks() -> None:
+    ports = {"80/tcp": [{"HostIp": "", "HostPort": "8080"}], "53/udp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}
+    made = container({"Binds": ["/a:/b:ro", "data:/d"], "PortBindings": ports, "NetworkMode": "lan"})
+    mounts = [(one.type, one.source, one.target, one.read_only) for one in made.task.spec.container.mounts]
+    assert mounts == [(Mount.TYPE_BIND, "/a", "/b", True), (Mount.TYPE_VOLUME, "data", "/d", False)]
+    assert [(one.published_port, one.target_port) for one in made.task.endpoint.ports] == [(8080, 80), (0, 53)]
+    assert [one.target for one in made.task.spec.networks] == ["lan"]
+    assert [one.target for one in container().task.spec.networks] == ["bridge"]
+
+
+def test_restart_policies() -> None:
+    made = container({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}).task.spec.restart
+    assert (made.condition, made.max_attempts) == (RestartPolicy.CONDITION_ON_FAILURE, 3)
+    assert container().task.spec.restart.condition == RestartPolicy.CONDITION_NONE
+    assert container({"RestartPolicy": {"Name": "unless-stopped"}}).unless_stopped
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "said"),
+    [
+        ({"Privileged": True}, Unsupported, "HostConfig.Privileged"),
+        ({"NetworkMode": "container:x"}, Unsupported, "HostConfig.NetworkMode"),
+        ({"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}]}}, Unsupported, "host address"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "70000"}]}}, InvalidArgument, "a port from 0 to 65535"),
+        ({"Binds": ["/a"]}, InvalidArgument, "SOURCE:TARGET"),
+        ({"Binds": ["/a:/b:odd"]}, InvalidArgument, "no option 'odd'"),
+        ({"RestartPolicy": {"Name": "perhaps"}}, InvalidArgument, "unknown policy 'perhaps'"),
+        ({"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, InvalidArgument, "AutoRemove"),
+        ({"ExtraHosts": ["odd"]}, InvalidArgument, "NAME:ADDRESS"),
+    ],
+)
+def test_what_cannot_be_is_refused(host: dict[str, Any], kind: type[FlotaError], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        container(host)
