@@ -73,3 +73,33 @@ def ask_all(path: Path) -> None:
             if page != "/_ping":
                 json.loads(body)
     connection.close()
+
+
+def asked(path: Path, page: str, filters: dict[str, Any] | None = None) -> Any:
+    """The JSON that the socket `path` answers to one question of today's version."""
+    connection = Connection(path)
+    try:
+        connection.request("GET", f"/v1.48{page}" + (f"?filters={quote(json.dumps(filters))}" if filters else ""))
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def traefik_sees(path: Path, service_name: str) -> dict[str, Any]:
+    """What Traefik's swarm provider (v3) makes of a service, by the same steps: its addresses and its tasks'."""
+    names = {each["Id"]: each["Name"] for each in asked(path, "/networks", {"scope": {"swarm": True}})}
+    (service,) = [each for each in asked(path, "/services") if each["Spec"]["Name"] == service_name]
+    wanted = {"service": {service["ID"]: True}, "desired-state": {"running": True}}
+    tasks = [task for task in asked(path, "/tasks", wanted) if task["Status"]["State"] == "running"]
+    return {
+        "labels": service["Spec"]["Labels"],
+        "mode": service["Spec"]["EndpointSpec"]["Mode"],
+        "virtual": {names[each["NetworkID"]]: each["Addr"] for each in service["Endpoint"]["VirtualIPs"]},
+        "tasks": {
+            f"{service_name}.{task['Slot']}": {
+                names[each["Network"]["ID"]]: each["Addresses"] for each in task["NetworksAttachments"]
+            }
+            for task in tasks
+        },
+        "nodes": {asked(path, f"/nodes/{task['NodeID']}")["Status"]["Addr"] for task in tasks},
+    }

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from docker.errors import APIError, NotFound
 from flota.node.lab import Lab, machine
 from tests.cluster.daemon.daemons import eventually
 from tests.cluster.gateway.course import DEBIAN, Machines, play
-from tests.cluster.gateway.questions import ask_all
+from tests.cluster.gateway.questions import ask_all, traefik_sees
 from tests.cluster.images.registry import Registry
 from tests.cluster.waiting import wait_until
 
@@ -252,6 +253,44 @@ def test_a_stacks_past_is_no_config_of_a_persons(client: Any, swarm: Lab, tmp_pa
     for record in client.configs.list(filters=mine):
         record.remove()
     assert swarm.nodes["m1"].flota("config", "ls", "-q", "--filter", "label=flota.stack.record") == ""
+
+
+@together
+def test_traefik_finds_a_services_labels_and_addresses(client: Any, swarm: Lab) -> None:
+    labels = {"traefik.enable": "true", "traefik.http.services.shown.loadbalancer.server.port": "80"}
+    mode = docker.types.ServiceMode("replicated", 2)
+    client.services.create("busybox", ["sleep", "1000"], name="shown", mode=mode, labels=labels, init=True)
+    path = swarm.nodes["m1"].run_directory / "flota/docker.sock"
+    wait_until(lambda: len(traefik_sees(path, "shown")["tasks"]) == 2, "two tasks")
+    seen = traefik_sees(path, "shown")
+    assert (seen["labels"], seen["mode"], seen["nodes"]) == (labels, "vip", {swarm.nodes["m1"].address})
+    assert set(seen["virtual"]) == {"flota"}
+    assert {name: set(networks) for name, networks in seen["tasks"].items()} == {
+        "shown.1": {"flota"}, "shown.2": {"flota"},
+    }  # fmt: skip
+    addresses = [address for networks in seen["tasks"].values() for address in networks["flota"]]
+    assert len({ip_interface(address).ip for address in addresses}) == 2
+
+
+@together
+@pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
+def test_what_shepherd_runs_is_understood(client: Any, swarm: Lab, tmp_path: Path) -> None:
+    """Its script's commands, one by one; `docker manifest inspect` asks the registry by itself."""
+    machines = Machines(swarm, DEBIAN, "flota/docker.sock", tmp_path)
+    client.services.create("busybox", ["sleep", "1000"], name="kept", labels={"shepherd": "yes"}, init=True)
+    image = "{{.Spec.TaskTemplate.ContainerSpec.Image}}"
+    update = "docker service update kept --detach=false --with-registry-auth --no-resolve-image --image=busybox:latest"
+    for line, answer in (
+        ("docker version -f '{{.Server.Version}}' | wc -w", ["1"]),
+        ("docker service ls --quiet --filter label=shepherd=yes --format '{{.Name}}'", ["kept"]),
+        (f"docker service inspect kept -f '{image}'", ["busybox"]),
+        (f"{update} > /dev/null; echo $?", ["0"]),
+        (f"docker service inspect kept -f '{image.replace('.Spec', '.PreviousSpec', 1)}'", ["busybox"]),
+        (f"docker service inspect kept -f '{image}'", ["busybox:latest"]),
+        ("docker images -aq --filter=reference=busybox | wc -l", ["1"]),
+        ("docker images -aq --filter=reference=nothing | wc -l", ["0"]),
+    ):
+        assert machines.run("m1", line) == answer, line
 
 
 @together
