@@ -145,5 +145,22 @@ def configuration(own: OwnKey, peers: Iterable[tuple[str, TunnelKey]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def changes(old: str, new: str) -> tuple[str, list[str]]:
+    """From one configuration to another of the same device: what is to be added, and the keys of peers to remove.
+
+    All of `new` when there is no `old`.
+    """
+    if not old:
+        return new, []
+    before, after = old.split("[Peer]\n")[1:], new.split("[Peer]\n")[1:]
+    stay = {_key_of(peer) for peer in after}
+    added = "".join(f"[Peer]\n{peer}" for peer in after if peer not in before)
+    return added, [_key_of(peer) for peer in before if _key_of(peer) not in stay]
+
+
+def _key_of(peer: str) -> str:
+    return peer.partition("\n")[0].removeprefix("PublicKey = ")
+
+
 def _base64(key: bytes) -> str:
     return base64.b64encode(key).decode()

@@ -30,7 +30,16 @@ from flota.overlay.errors import EncryptionUnavailable, KernelRefused
 from flota.overlay.foreign_sockets import widen
 from flota.overlay.links import address_on, kind, link_removal, link_up, new_link, prefix_route
 from flota.overlay.netlink import RouteSocket
-from flota.overlay.tunnel_keys import OVERHEAD, PREFIX, PREFIX_LENGTH, OwnKey, OwnKeys, configuration, tunnel_address
+from flota.overlay.tunnel_keys import (
+    OVERHEAD,
+    PREFIX,
+    PREFIX_LENGTH,
+    OwnKey,
+    OwnKeys,
+    changes,
+    configuration,
+    tunnel_address,
+)
 from flota.v1.types_pb2 import TunnelKey
 
 log = logging.getLogger(__name__)
@@ -243,11 +252,15 @@ class Tunnels:
             name, text = self._name(own), configuration(own, peers)
             if self._configured.get(name) == text:
                 continue
+            # What is said of a peer again (as syncconf does) takes its addresses away for a moment, and costs a packet.
+            said, gone = changes(self._configured.get(name, ""), text)
             file = self._directory / f"{name}.conf"
-            _write_secret(file, text)
+            _write_secret(file, said)
             try:
                 with namespaces.entered(self.namespace, self._home):
-                    _run(["wg", "syncconf", name, str(file)])
+                    _run(["wg", "syncconf" if said == text else "addconf", name, str(file)])
+                    if gone:
+                        _run(["wg", "set", name, *(word for key in gone for word in ("peer", key, "remove"))])
             finally:
                 file.unlink(missing_ok=True)
             self._configured[name] = text

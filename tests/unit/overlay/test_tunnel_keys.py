@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from flota.overlay.forwarding import tunnel_end, wanted
-from flota.overlay.tunnel_keys import PREFIX, OwnKeys, configuration, newest, tunnel_address
+from flota.overlay.tunnel_keys import PREFIX, OwnKeys, changes, configuration, newest, tunnel_address
 from flota.v1.dispatcher_pb2 import NetworkPeer
 from flota.v1.types_pb2 import TunnelKey
 
@@ -64,6 +64,17 @@ def test_a_device_knows_all_keys_of_all_nodes() -> None:
     assert "Endpoint = [2001:db8::1]:51821\n" in text
     for generation in (4, 5):
         assert f"AllowedIPs = {tunnel_address('192.0.2.2', generation)}/128\n" in text
+
+
+def test_peers_that_stay_are_not_mentioned_again() -> None:
+    own = OwnKeys.first(0.0).newest
+    one, two, three = (("192.0.2.2", TunnelKey(public_key=b"%d" % number, generation=number)) for number in (1, 2, 3))
+    old, new = configuration(own, [one, two]), configuration(own, [two, three])
+    added, gone = changes(old, new)
+    assert added == new[new.rindex("[Peer]") :]
+    assert gone == ["MQ=="]
+    assert changes("", new) == (new, [])
+    assert changes(new, configuration(own, [two])) == ("", ["Mw=="])
 
 
 def test_packets_go_to_the_newest_key_of_a_node_that_there_is_a_session_with() -> None:
