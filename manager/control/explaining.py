@@ -61,7 +61,7 @@ class Explaining(ControlBase):
         if request.service_ids:
             asked = [find(store.services, "service", id) for id in request.service_ids]
         picture = await picture_of(store)
-        moves = plan(asked, store, picture, self._clock.now())
+        moves = await plan(asked, store, picture, self._clock.now())
         concerned = {move.task.service_id for move in moves}
         if concerned and not request.dry_run:
             await self._commit(lambda tx: self._ask(tx, concerned))

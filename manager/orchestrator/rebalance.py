@@ -13,6 +13,7 @@ follow their volumes or keep their addresses are left alone. Docker never moves 
 2016).
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def settled(service: Service, tables: ReadTables) -> bool:
     )
 
 
-def plan(
+async def plan(
     services: Iterable[Service],
     tables: ReadTables,
     picture: Picture,
@@ -79,16 +80,21 @@ def plan(
 ) -> list[Move]:
     """The first moves for these services, in the order in which they should be made.
 
-    `most` says how many of each service are wanted, so that not more is worked out than will be begun.
+    `most` says how many of each service are wanted, so that not more is worked out than will be begun. Other work of
+    the event loop goes on between two moves; what the plan rests on is of the moment of the call.
     """
     parts = [part for service in services if (part := _Part.of(service, tables, picture, now)) is not None]
     moves: list[Move] = []
     try:
         for part in parts:
-            moves += islice(part.even_out(), max(0, min(most(part.service), MOST_MOVES - len(moves))))
+            for move in islice(part.even_out(), max(0, min(most(part.service), MOST_MOVES - len(moves)))):
+                moves.append(move)
+                await asyncio.sleep(0)
         # The second aim is looked at when the first one is reached.
         if not any(part.moves >= most(part.service) for part in parts):
-            moves += islice(_even_out_all(parts, most), max(0, MOST_MOVES - len(moves)))
+            for move in islice(_even_out_all(parts, most), max(0, MOST_MOVES - len(moves))):
+                moves.append(move)
+                await asyncio.sleep(0)
         return moves
     finally:
         for part in parts:

@@ -141,12 +141,15 @@ class Rebalancer(WatchLoop):
         if not ready:
             return []
         picture = await picture_of(self._store)
-        # What happened while the picture was made is in the tables, and makes commits stale where it matters.
-        moves = plan(ready, self._store, picture, now, at_once)
+        moves = await plan(ready, self._store, picture, now, at_once)
         groups: list[Group] = []
         for service in ready:
             mine = [move for move in moves if move.task.service_id == service.id]
-            if mine:
+            now_there = self._store.services.get(service.id)
+            if now_there is None or now_there.meta.version != service.meta.version or not settled(service, self._store):
+                # Something happened while the plan was made: there will be another one.
+                self._dirty = True
+            elif mine:
                 self._moved_at[service.id] = now
                 groups += [self._start(service, move) for move in mine]
             elif not moves and service.HasField("rebalance_asked"):
