@@ -145,6 +145,13 @@ class Watched(RaftNode):
         if entries:
             self.durable_index = entries[-1].index
 
+    async def _run(self) -> None:
+        try:
+            await super()._run()
+        except* AssertionError as broken:
+            # Told by the world: nobody waits for this task before the node ends.
+            self._world.broken.append(broken)
+
     async def _install(self, meta: SnapshotMeta) -> None:
         await super()._install(meta)
         self._world.invariants.note_restored(self, meta)
@@ -155,6 +162,8 @@ class Watched(RaftNode):
         super()._send(messages)
 
     def _apply(self, entries: list[Entry]) -> None:
+        # Before another configuration is in force: what is committed was so by this one.
+        self._world.invariants.check(self)
         for entry in entries:
             self._world.invariants.note_applied(self, entry)
         super()._apply(entries)
@@ -225,6 +234,8 @@ class DrivenWorld:
         self._directory = directory
         self._config = LEASING if seed % 3 == 2 else CONFIG
         self.disks = Disks(self.random)
+        # What never may happen and did.
+        self.broken: list[BaseException] = []
         self.nodes: dict[str, Watched] = {}
         # By raft id, also those that are down; and how often each was started.
         self._members: dict[int, Watched] = {}
@@ -550,7 +561,11 @@ def run_driven(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> DrivenW
     """Live through one seed. Raises AssertionError with the story."""
     world = DrivenWorld(seed, directory)
     try:
-        live(world, world.run, patch)
+        try:
+            live(world, world.run, patch)
+        finally:
+            if world.broken:
+                raise world.broken[0]
     except BaseException as error:
         story = "\n".join(world.log[-30:])
         replay = f"python -m tests.simulation.raft.driven {seed}"
