@@ -287,7 +287,7 @@ def test_what_shepherd_runs_is_understood(client: Any, swarm: Lab, tmp_path: Pat
         (f"{update} > /dev/null; echo $?", ["0"]),
         (f"docker service inspect kept -f '{image.replace('.Spec', '.PreviousSpec', 1)}'", ["busybox"]),
         (f"docker service inspect kept -f '{image}'", ["busybox:latest"]),
-        ("docker images -aq --filter=reference=busybox | wc -l", ["1"]),
+        ("docker images -aq --filter=reference=busybox | grep -q . && echo some", ["some"]),
         ("docker images -aq --filter=reference=nothing | wc -l", ["0"]),
     ):
         assert machines.run("m1", line) == answer, line
