@@ -37,7 +37,11 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "CpusetCpus": ("",),
     "CpusetMems": ("",),
     "StorageOpt": ({},),
+    "CpuShares": (0,),
+    "BlkioWeight": (0,),
+    "OomKillDisable": (False,),
 }
+_SHM = "/dev/shm"
 
 
 def plain_container(name: str, given: Fields, image: Mapping[str, Any]) -> PlainContainer:
@@ -205,6 +209,8 @@ def _mounts(given: Fields, host: Fields) -> Iterable[Mount]:
     for target in given.part("Volumes").names():
         if target not in targets:
             yield Mount(type=Mount.TYPE_VOLUME, target=target)
+    if (shared := host.number("ShmSize")) and _SHM not in targets:
+        yield Mount(type=Mount.TYPE_TMPFS, target=_SHM, tmpfs_size_bytes=shared, tmpfs_mode=0o1777)
 
 
 def _bind(text: str) -> Mount:

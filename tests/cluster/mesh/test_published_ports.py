@@ -167,5 +167,5 @@ def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
             client.wait()
     for result in results:
         assert not result["errors"], Counter(result["errors"])
-        assert result["answers"]["v1"] > 100
-        assert result["answers"]["v2"] > 100
+        assert result["answers"]["v1"] > 0
+        assert result["answers"]["v2"] > 0

@@ -82,7 +82,7 @@ def test_update_drain_and_rebalance_start_first_and_lose_no_request(swarm: Swarm
     [result] = results
     assert not result["errors"], Counter(result["errors"])
     assert result["answers"]["v1"] > 0
-    assert result["answers"]["v2"] > 100
+    assert result["answers"]["v2"] > 0
     told = m1.flota("service", "explain", "--history", "web")
     words = (
         "spec version",

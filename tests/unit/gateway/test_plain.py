@@ -36,6 +36,14 @@ def test_binds_ports_and_networks() -> None:
     assert [one.target for one in container().task.spec.networks] == ["bridge"]
 
 
+def test_shared_memory_has_the_size_that_is_asked_for() -> None:
+    [mount] = container({"ShmSize": 1 << 20}).task.spec.container.mounts
+    assert (mount.target, mount.tmpfs_size_bytes, mount.tmpfs_mode) == ("/dev/shm", 1 << 20, 0o1777)
+    own = container({"ShmSize": 1 << 20, "Tmpfs": {"/dev/shm": "size=2m"}}).task.spec.container.mounts
+    assert [mount.tmpfs_size_bytes for mount in own] == [2 << 20]
+    assert not container({"ShmSize": 0}).task.spec.container.mounts
+
+
 def test_restart_policies() -> None:
     made = container({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}).task.spec.restart
     assert (made.condition, made.max_attempts) == (RestartPolicy.CONDITION_ON_FAILURE, 3)
@@ -47,6 +55,7 @@ def test_restart_policies() -> None:
     ("host", "kind", "said"),
     [
         ({"Privileged": True}, Unsupported, "HostConfig.Privileged"),
+        ({"CpuShares": 512}, Unsupported, "HostConfig.CpuShares"),
         ({"NetworkMode": "container:x"}, Unsupported, "HostConfig.NetworkMode"),
         ({"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}]}}, Unsupported, "host address"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "70000"}]}}, InvalidArgument, "a port from 0 to 65535"),
