@@ -9,6 +9,7 @@ from aiohttp import web
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import asked, shown
 from flota.gateway.translation.fields import PORTS, UINT32
+from flota.gateway.translation.keeping import keep_swarm_unknown_to_docker
 from flota.v1.control_pb2 import GetClusterRequest, GetJoinTokensRequest, GetUnlockKeyRequest, UpdateClusterRequest
 from flota.v1.local_pb2 import InitRequest, JoinRequest, LeaveRequest, UnlockRequest
 from flota.v1.types_pb2 import NodeAvailability, Version
@@ -82,13 +83,7 @@ async def update(call: Call) -> web.StreamResponse:
     if given:
         stored = (await call.backend.control.GetCluster(GetClusterRequest())).cluster.spec
         request.spec.CopyFrom(asked.cluster_spec(given))
-        # What Docker's clients do not know they do not send back.
-        if not given.has("Strategy"):
-            request.spec.strategy = stored.strategy
-        if not given.has("Rebalance"):
-            request.spec.rebalance = stored.rebalance
-        if not given.has("EncryptNetworks"):
-            request.spec.encryption.encrypt_networks = stored.encryption.encrypt_networks
+        keep_swarm_unknown_to_docker(request.spec, given, stored)
         # Docker's clients call every cluster "default".
         request.spec.annotations.name = ""
     await call.backend.control.UpdateCluster(request)

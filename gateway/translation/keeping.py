@@ -5,8 +5,8 @@ it drops what it does not know. Pure.
 from __future__ import annotations
 
 from flota.gateway.translation.fields import Fields
-from flota.v1.specs_pb2 import ServiceSpec
-from flota.v1.types_pb2 import Mount
+from flota.v1.specs_pb2 import ClusterSpec, ServiceSpec
+from flota.v1.types_pb2 import Mount, PortConfig
 
 
 def keep_unknown_to_docker(asked: ServiceSpec, given: Fields, stored: ServiceSpec) -> None:
@@ -17,6 +17,10 @@ def keep_unknown_to_docker(asked: ServiceSpec, given: Fields, stored: ServiceSpe
         asked.rebalance = stored.rebalance
     if not given.has("Stopped"):
         asked.stopped = stored.stopped
+    proxied = {_key(port): port.proxy_protocol for port in stored.endpoint.ports}
+    for port, raw in zip(asked.endpoint.ports, given.part("EndpointSpec").parts("Ports"), strict=True):
+        if not raw.has("ProxyProtocol"):
+            port.proxy_protocol = proxied.get(_key(port), port.proxy_protocol)
     task = given.part("TaskTemplate")
     if not task.part("Placement").has("Strategy") and stored.task.placement.strategy:
         asked.task.placement.strategy = stored.task.placement.strategy
@@ -29,3 +33,19 @@ def keep_unknown_to_docker(asked: ServiceSpec, given: Fields, stored: ServiceSpe
     for mount, raw in zip(asked.task.container.mounts, container.parts("Mounts"), strict=True):
         if mount.type == Mount.TYPE_VOLUME and mount.target in follow:
             mount.volume_node_affinity = mount.volume_node_affinity or not raw.part("VolumeOptions").has("Affinity")
+
+
+def _key(port: PortConfig) -> tuple[int, int, int, int]:
+    return port.protocol, port.target_port, port.published_port, port.publish_mode
+
+
+def keep_swarm_unknown_to_docker(asked: ClusterSpec, given: Fields, stored: ClusterSpec) -> None:
+    """The same for the specification of the swarm."""
+    if not given.has("Strategy"):
+        asked.strategy = stored.strategy
+    if not given.has("Rebalance"):
+        asked.rebalance = stored.rebalance
+    if not given.has("EncryptNetworks"):
+        asked.encryption.encrypt_networks = stored.encryption.encrypt_networks
+    if not given.part("Raft").has("ReadLease") and stored.raft.HasField("read_lease"):
+        asked.raft.read_lease.CopyFrom(stored.raft.read_lease)

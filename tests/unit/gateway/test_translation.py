@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flota.gateway.translation import asked, shown, shown_spec
 from flota.gateway.translation.fields import Fields
-from flota.gateway.translation.keeping import keep_unknown_to_docker
+from flota.gateway.translation.keeping import keep_swarm_unknown_to_docker, keep_unknown_to_docker
 from flota.rpc.errors import FlotaError, InvalidArgument, Unsupported
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import specs_pb2 as specs
@@ -82,6 +82,7 @@ FLOTAS_OWN = {
     "ContainerSpec": {"Devices"},
     "Healthcheck": {"Action"},
     "VolumeOptions": {"Affinity"},
+    "Ports": {"ProxyProtocol"},
 }
 
 
@@ -99,6 +100,8 @@ def test_a_service_that_dockers_client_reads_and_writes_comes_back_as_it_was(spe
     # Volumes are told apart by where they are mounted.
     for number, mount in enumerate(spec.task.container.mounts):
         mount.target = f"/{number}"
+    for number, port in enumerate(spec.endpoint.ports):
+        port.published_port = number
     if spec.task.container.HasField("healthcheck") and not spec.task.container.healthcheck.test:
         spec.task.container.healthcheck.test.append("CMD")
     given = over_the_wire(as_docker_writes(shown_spec.service_spec(spec)))
@@ -123,6 +126,27 @@ def test_a_cluster_comes_back_as_it_was(spec: specs.ClusterSpec) -> None:
     # These are never stored.
     spec.ca.signing_certificate = spec.ca.signing_key = b""
     back = asked.cluster_spec(over_the_wire(shown.cluster(objects.Cluster(spec=spec))["Spec"]))
+    assert back == _with(spec)
+
+
+def test_a_swarm_that_dockers_client_reads_and_writes_keeps_what_docker_does_not_know() -> None:
+    spec = specs.ClusterSpec(
+        raft=specs.RaftConfig(snapshot_interval=10_000),
+        encryption=specs.EncryptionConfig(encrypt_networks=True),
+        strategy=types.PlacementStrategy.PLACEMENT_STRATEGY_BINPACK,
+        rebalance=types.RebalancePolicy.REBALANCE_POLICY_ALWAYS,
+    )
+    spec.raft.read_lease.nanos = 300_000_000
+    spec.ca.node_cert_expiry.seconds = 3600
+    spec.dispatcher.heartbeat_period.seconds = 5
+    spec.orchestration.task_history_retention_limit = 3
+    shape = shown.cluster(objects.Cluster(spec=spec))["Spec"]
+    for name in ("Strategy", "Rebalance", "EncryptNetworks"):
+        del shape[name]
+    del shape["Raft"]["ReadLease"]
+    given = over_the_wire(shape)
+    back = asked.cluster_spec(given)
+    keep_swarm_unknown_to_docker(back, given, spec)
     assert back == _with(spec)
 
 
