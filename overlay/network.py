@@ -1,10 +1,9 @@
 """Network: this node's networks, as the worker drives them.
 
-    apply ──► model (pure: what should be) ──► names at once
+    apply ──► model (pure: what is known) ──► names at once
                     │
-                    └─► one background task ─┬► kernel thread: segments (a network's namespace), forwarding entries
-                                             └► nftables threads: virtual addresses, published ports
-    attach / detach / adopt ──────────────────► kernel thread: tasks' namespaces, sockets of their DNS servers
+                    └─► programmer: the kernel comes after what is wanted, in the background
+    attach / detach / adopt ─► kernel thread: networks' and tasks' namespaces, sockets of their DNS servers
 
 A network exists on the node while a task is attached to it, and for a minute after that; the ingress network as long
 as the manager sends it. Containers outlive the worker, so `stop` leaves the kernel as it is and `adopt` takes it over.
@@ -14,31 +13,31 @@ Never decides about addresses, and never talks to a manager.
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random, SystemRandom
 
-from flota.overlay import attachments, balance, namespaces, publish
+from flota.overlay import attachments, namespaces
 from flota.overlay.addresses import task_namespace
-from flota.overlay.balance import Balance
-from flota.overlay.balancer import PACE, Balancer
+from flota.overlay.balancer import Balancer
 from flota.overlay.checkup import View
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
 from flota.overlay.encryption import Encryption
 from flota.overlay.errors import OverlayError
-from flota.overlay.forwarding import Forwarding, vtep_of, wanted
 from flota.overlay.host import host_sandbox, is_on_host
 from flota.overlay.kernel import KernelThread, NamespaceThreads, open_home
 from flota.overlay.model import Model
 from flota.overlay.netlink import RouteSocket
+from flota.overlay.programmer import Programmer
 from flota.overlay.proxies import Proxies
 from flota.overlay.publisher import Publisher
 from flota.overlay.sandbox import Sandbox
 from flota.overlay.segments import Segments
 from flota.overlay.tunnel_keys import LIFE, SETTLE
-from flota.overlay.underlay import Underlay, versions
+from flota.overlay.underlay import Underlay
+from flota.overlay.wanted import Wanted
 from flota.v1.dispatcher_pb2 import AssignmentChange
 from flota.v1.objects_pb2 import Network as NetworkObject
 from flota.v1.objects_pb2 import Task
@@ -48,8 +47,6 @@ log = logging.getLogger(__name__)
 _USUAL_MTU = 1500
 # Seconds for which a network stays here that no task is on any more.
 LINGER = 60.0
-# Seconds after which a refused change is tried again.
-_RETRY = 1.0
 
 
 class Network:
@@ -80,18 +77,6 @@ class Network:
         self._tasks: dict[str, Task] = {}
         self._servers: dict[str, Server] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._held: set[str] = set()
-        self._dirty: set[str] = set()
-        self._wake = asyncio.Event()
-        # Networks with tasks whose rules may wait for a moment, and the moment's end.
-        self._waiting: set[str] = set()
-        self._paced: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
-        # How often the kernel was brought after the model, and who waits for which time.
-        self._rounds = 0
-        self._in_round = False
-        self._round_over = asyncio.Condition()
 
     async def start(self) -> None:
         """Begin to serve. Kernel state of earlier runs stays as it is until `adopt`."""
@@ -104,16 +89,18 @@ class Network:
         self._balancer = Balancer(self._run_directory, self._threads, SystemRandom())
         self._publisher = Publisher(self._run_directory, self._threads, SystemRandom())
         self._proxies = Proxies(self._run_directory, self._underlay.home)
-        self._programmer = asyncio.create_task(self._program(), name="overlay-programmer")
+        self._wanted = Wanted(self._model, self._tasks, self.encryption, self._underlay, self._node_id)
+        self._programmer = Programmer(
+            self._wanted, self.encryption, self._kernel, self._segments, self._balancer, self._publisher
+        )
+        self._programming = asyncio.create_task(self._programmer.run(), name="overlay-programmer")
         self._tidying = asyncio.create_task(self._tidy(), name="overlay-tidying")
 
     async def stop(self) -> None:
         """Stop serving names. Namespaces and links of attached tasks stay: containers outlive the worker."""
-        self._programmer.cancel()
+        self._programming.cancel()
         self._tidying.cancel()
-        if self._paced is not None:
-            self._paced.cancel()
-        await asyncio.gather(self._programmer, self._tidying, return_exceptions=True)
+        await asyncio.gather(self._programming, self._tidying, return_exceptions=True)
         await self.encryption.stop()
         await self._proxies.stop()
         for server in self._servers.values():
@@ -131,7 +118,7 @@ class Network:
         """
         touched = self._model.apply(changes, complete)
         if touched:
-            self._touch(touched)
+            self._programmer.touch(touched)
 
     def set_local(self, networks: Iterable[NetworkObject]) -> None:
         """Networks of this node alone: all of them, whatever managers say. Before `adopt` when there are any."""
@@ -154,17 +141,14 @@ class Network:
 
     async def settled(self) -> None:
         """Wait until the kernel has what `apply` was last told (or has refused it). For tests and measurements."""
-        await self._idle.wait()
+        await self._programmer.settled()
 
     async def in_force(self) -> None:
         """Wait until nothing that `apply` has withdrawn is used by the kernel any longer (or it refused).
 
         More tasks to share the work may still wait for their moment.
         """
-        # The round that is under way, and the one that was asked for meanwhile.
-        wanted = self._rounds + self._in_round + self._wake.is_set()
-        async with self._round_over:
-            await self._round_over.wait_for(lambda: self._rounds >= wanted)
+        await self._programmer.in_force()
 
     async def attach(self, task: Task) -> Sandbox:
         """Make (or find) the task's namespace with its interfaces. Raises OverlayError; leaves nothing half made.
@@ -178,7 +162,7 @@ class Network:
                 kept, sockets = await self._build(task)
                 self._serve(kept, sockets)
                 # Entries that came in while it was made.
-                self._touch(network.network_id for network in task.networks)
+                self._programmer.touch(network.network_id for network in task.networks)
         return self._sandbox(task)
 
     async def detach(self, task_id: str) -> None:
@@ -193,7 +177,7 @@ class Network:
                 await server.close()
             await self._kernel.call(self._segments.detach, task_id)
             if task is not None and task.endpoint.ports:
-                self._touch(network.network_id for network in task.networks)
+                self._programmer.touch(network.network_id for network in task.networks)
         self._locks.pop(task_id, None)
 
     async def adopt(self, task_ids: set[str]) -> None:
@@ -220,13 +204,12 @@ class Network:
                 await self._proxies.add(keep[task_id])
             except (OverlayError, OSError) as error:
                 log.warning("task %s: its addresses and ports cannot be served again: %s", task_id, error)
-        self._touch(self._in_use())
+        self._programmer.touch(self._wanted.in_use())
 
     async def leave(self) -> None:
         """The node is in no cluster (any longer): networks that are here without a task go too."""
-        await self._kernel.call(self._segments.hold, {}, {})
+        await self._programmer.hold_none()
         await self._kernel.call(lambda: self._segments.tidy(at_once=True))
-        self._held = set()
 
     async def _tidy(self) -> None:
         """Take networks away that nobody has been on for a while, as long as the worker runs."""
@@ -241,14 +224,14 @@ class Network:
         """The task's namespace, with its ports held; returns the task as it is to be remembered."""
         plans = attachments.plan(task, self._model.networks, self._underlay)
         networks = {one.network_id: self._model.networks[one.network_id] for one in plans}
-        forwardings = {network_id: self._forwarding(network_id) for network_id in networks}
+        forwardings = {network_id: self._wanted.forwarding(network_id) for network_id in networks}
         ports = self._publisher.hold_ports(task, attachments.is_reached_from_outside(plans))
         kept = attachments.memory(task, ports)
         try:
-            await self.encryption.program({*networks, *self._in_use()})
+            await self.encryption.program({*networks, *self._wanted.in_use()})
             sockets = await self._kernel.call(self._segments.attach, kept, plans, networks, forwardings)
             try:
-                await self._balancer.add(task.id, self._balance(networks))
+                await self._balancer.add(task.id, self._wanted.balance(networks))
                 await self._proxies.add(kept)
             except BaseException:
                 await self._proxies.remove(task.id)
@@ -288,143 +271,6 @@ class Network:
             hosts=(*hosts, *task.spec.container.hosts),
             ports=tuple(self._tasks[task.id].endpoint.ports) if task.id in self._tasks else (),
         )
-
-    def _in_use(self) -> set[str]:
-        """Networks that are to be on this node: some task is attached to them, or they publish ports."""
-        attached = {attachment.network_id for task in self._tasks.values() for attachment in task.networks}
-        return attached | self._ingress()
-
-    def _ingress(self) -> set[str]:
-        return {network.id for network in self._model.networks.values() if network.spec.ingress}
-
-    def _forwarding(self, network_id: str) -> Forwarding:
-        network = self._model.networks.get(network_id)
-        return wanted(
-            self._model.peers(network_id),
-            self._node_id,
-            self._local_address,
-            ingress=network_id in self._ingress(),
-            versions=versions(network, self._underlay) if network is not None else (4,),
-            through=self.encryption.end_of if self.encryption.covers(network_id) else vtep_of,
-        )
-
-    def _balance(self, network_ids: Iterable[str]) -> Balance:
-        """Virtual addresses of some networks together."""
-        result: Balance = {}
-        for network_id in network_ids:
-            result |= balance.wanted(self._model.services(network_id), self._model.peers(network_id))
-        return result
-
-    def _alive(self) -> set[str]:
-        """Addresses (without prefix length) of all tasks on this node's networks, wherever they are."""
-        local = (address for task in self._tasks.values() for one in task.networks for address in one.addresses)
-        known = (
-            address
-            for network_id in self._in_use()
-            for peer in self._model.peers(network_id)
-            for address in peer.addresses
-        )
-        return {address.partition("/")[0] for address in (*local, *known)}
-
-    async def _program(self) -> None:
-        """Bring the kernel's forwarding entries after the model's, as long as the worker runs."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            self._in_round = True
-            # Until a manager has spoken the model is empty, and the entries of before a restart are the best there are.
-            dirty, self._dirty = self._dirty, set()
-            refused: set[str] = set()
-            if self._model.complete:
-                refused |= await self._hold(dirty)
-                networks = dirty & self._in_use()
-                refused |= await self.encryption.follow(dirty, self._in_use())
-                for network_id in networks:
-                    refused |= await self._program_network(network_id)
-                alive = self._alive()
-                refused |= await self._program_balance(networks, alive)
-                refused |= await self._publish(dirty, alive)
-            if refused:
-                asyncio.get_running_loop().call_later(_RETRY, self._touch, refused)
-            self._in_round = False
-            self._rounds += 1
-            async with self._round_over:
-                self._round_over.notify_all()
-            if not self._wake.is_set() and self._paced is None:
-                self._idle.set()
-
-    async def _hold(self, dirty: set[str]) -> set[str]:
-        """Have the ingress network here, or no longer; returns `dirty` if the kernel refused."""
-        networks = {network_id: self._model.networks[network_id] for network_id in self._ingress()}
-        if networks.keys() == self._held:
-            return set()
-        forwardings = {network_id: self._forwarding(network_id) for network_id in networks}
-        try:
-            await self._kernel.call(self._segments.hold, networks, forwardings)
-        except (OverlayError, OSError) as error:
-            log.warning("ingress network: %s", error)
-            return dirty
-        self._held = set(networks)
-        return set()
-
-    async def _program_network(self, network_id: str) -> set[str]:
-        """Forwarding entries of one network; returns it if the kernel refused."""
-        try:
-            await self._kernel.call(self._segments.program, network_id, self._forwarding(network_id))
-        except (OverlayError, OSError) as error:
-            log.warning("network %s: %s", network_id, error)
-            return {network_id}
-        return set()
-
-    async def _program_balance(self, networks: Set[str], alive: Set[str]) -> set[str]:
-        """Virtual addresses for every task on one of `networks`; returns those of tasks where the kernel refused."""
-        of_network = {network_id: self._balance([network_id]) for network_id in self._in_use()}
-        updates = {}
-        for task in self._tasks.values():
-            on = {attachment.network_id for attachment in task.networks}
-            if on & networks:
-                wanted = {address: behind for one in on for address, behind in of_network[one].items()}
-                if self._balancer.may_wait(task.id, wanted):
-                    self._waiting |= on
-                    continue
-                updates[task.id] = (on, self._balancer.update(task.id, wanted, alive))
-        if self._waiting and self._paced is None:
-            self._paced = asyncio.get_running_loop().call_later(PACE, self._end_wait)
-        results = await asyncio.gather(*(update for _, update in updates.values()), return_exceptions=True)
-        refused: set[str] = set()
-        for (task_id, (on, _)), result in zip(updates.items(), results, strict=True):
-            # A task that was detached meanwhile has no namespace to be changed.
-            if isinstance(result, OverlayError | OSError) and task_id in self._tasks:
-                log.warning("task %s: %s", task_id, result)
-                refused |= on
-            elif isinstance(result, BaseException) and not isinstance(result, OverlayError | OSError):
-                raise result
-        return refused
-
-    async def _publish(self, dirty: set[str], alive: Set[str]) -> set[str]:
-        """Published ports; returns `dirty` if the kernel refused."""
-        mesh = {
-            network_id: publish.ingress_ports(self._model.services(network_id), self._model.peers(network_id))
-            for network_id in self._ingress()
-        }
-        if not mesh and self._publisher.is_idle():
-            return set()
-        try:
-            await self._publisher.update(mesh, await self._kernel.call(self._segments.ways_in), alive)
-        except (OverlayError, OSError) as error:
-            log.warning("published ports: %s", error)
-            return dirty
-        return set()
-
-    def _end_wait(self) -> None:
-        waiting, self._waiting, self._paced = self._waiting, set(), None
-        self._touch(waiting)
-
-    def _touch(self, networks: Iterable[str]) -> None:
-        """Have the kernel's entries of these networks compared with the model's."""
-        self._dirty.update(networks)
-        self._idle.clear()
-        self._wake.set()
 
     def _find_underlay(self) -> Underlay:
         """On the kernel thread."""

@@ -1,6 +1,6 @@
 """Runtime: the containers of one node, from images' layers to exit codes.
 
-    create   overlay, files, volumes ──► config.json ──► conmon ──► crun create     (a few at a time)
+    create   everything up to the moment before the program runs (making)
     launch   one byte into crun's fifo
     wait     conmon's pidfd, then its exit file
     remove   SIGKILL to the first process (its PID namespace dies with it), then groups, mounts and files
@@ -26,12 +26,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from flota.v1.task_states import task_name
 from flota.v1.tasks_pb2 import TaskStats
-from flota.v1.types_pb2 import Mount
-from flota.worker.runtime import bundle, devices, inside, machine, monitor, mounts, placing, root
-from flota.worker.runtime.accounts import Account
-from flota.worker.runtime.bundle import HostMount
+from flota.worker.runtime import machine, mounts, root
 from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.commands import CannotRun, Command
 from flota.worker.runtime.container import (
@@ -45,20 +41,18 @@ from flota.worker.runtime.container import (
 )
 from flota.worker.runtime.executing import Execution, process_of
 from flota.worker.runtime.machine import RuntimeUnavailable
+from flota.worker.runtime.making import AT_ONCE, Maker
 from flota.worker.runtime.monitor import Monitored, Record
 from flota.worker.runtime.oci import Program
 from flota.worker.runtime.processes import Completed, to_the_end
 from flota.worker.runtime.root import Places
 from flota.worker.runtime.usage import Gauges
-from flota.worker.volumes import Volumes, fill
+from flota.worker.volumes import Volumes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _INIT = "catatonit"
-# More at once only wait for each other: most of a creation is the kernel's mount and cgroup work.
-_AT_ONCE = 4
-_CREATE_LIMIT = 60.0
 _END_LIMIT = 10.0
 _LEAVE_LIMIT = 5.0
 _LEAVE_PAUSE = 0.005
@@ -84,7 +78,6 @@ class Runtime:
         # A lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stirring: asyncio.Future[None] | None = None
-        self._creating = asyncio.Semaphore(_AT_ONCE)
         self.volumes = Volumes(state_directory.absolute() / "volumes")
 
     async def start(self) -> None:
@@ -92,7 +85,6 @@ class Runtime:
         conmon = shutil.which("conmon")
         if conmon is None:
             raise RuntimeUnavailable("conmon is not installed: apt-get install conmon")
-        self._conmon = conmon
         self._machine = machine.look(self._cgroup_parent, shutil.which(_INIT) or "")
         self._cgroups = Cgroups(self._machine)
         self._gauges = Gauges(self._machine)
@@ -104,7 +96,10 @@ class Runtime:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._mounter = mounts.Mounter(self._layers)
         # Creations wait for the kernel, removals keep processors busy.
-        self._threads = ThreadPoolExecutor(_AT_ONCE + (os.cpu_count() or 1), "runtime")
+        self._threads = ThreadPoolExecutor(AT_ONCE + (os.cpu_count() or 1), "runtime")
+        self._maker = Maker(
+            self._machine, conmon, self._program, self._cgroups, self._mounter, self.volumes, self._threads
+        )
         await self._in_thread(self._cgroups.prepare)
         await self._in_thread(root.make_skeleton, self._skeleton)
         await self._in_thread(_let_go, self._looked_at)
@@ -145,7 +140,7 @@ class Runtime:
                 raise ContainerError(f"container {container.id} exists already")
             self.expect()
             try:
-                record = await self._make(container, self._places(container.id))
+                record = await self._maker.make(container, self._places(container.id))
             except BaseException as error:
                 try:
                     await to_the_end(self._undo(container.id, keep_files=container.again))
@@ -160,79 +155,6 @@ class Runtime:
         """A container is about to be made: have the kernel ready for it. Cheap, may be called at any time."""
         if self._stirring is None or self._stirring.done():
             self._stirring = asyncio.get_running_loop().run_in_executor(self._threads, self._cgroups.stir)
-
-    async def _make(self, container: Container, places: Places) -> Record:
-        async with self._creating:
-            account, own = await self._mounter.call(root.assemble, container, places, self._mounter)
-            if not container.task.spec.container.mounts and not container.image.volumes:
-                return await self._finish(container, places, account, own, [])
-        # Volumes may take their time: copying what an image has, mounting from a server.
-        wanted = await self._wanted_mounts(container, places)
-        async with self._creating:
-            return await self._finish(container, places, account, own, wanted)
-
-    async def _finish(
-        self, container: Container, places: Places, account: Account, own: list[HostMount], wanted: list[HostMount]
-    ) -> Record:
-        await self._in_thread(self._write_bundle, container, places, account, placing.arrange(wanted, own))
-        spec = container.task.spec.container
-        order = monitor.Order(
-            container.id, task_name(container.task), places.bundle, places.log, spec.tty, spec.open_stdin, container.log
-        )
-        record = await monitor.launch(order, self._conmon, self._program, self._place, limit=_CREATE_LIMIT)
-        record.write(places.bundle)
-        return record
-
-    def _write_bundle(self, container: Container, places: Places, account: Account, placed: list[HostMount]) -> None:
-        root.check_program(container, places.rootfs, placed)
-        found = devices.look(container.task.spec.container.devices)
-        config = bundle.configuration(container, account, placed, places.rootfs, self._machine, found)
-        places.config.write_text(json.dumps(config))
-
-    async def _place(self, monitor_pid: int) -> None:
-        await self._in_thread(self._cgroups.place_monitor, monitor_pid)
-
-    async def _wanted_mounts(self, container: Container, places: Places) -> list[HostMount]:
-        """The spec's mounts, and a volume for each place the image wants one at."""
-        spec = container.task.spec.container
-        result = []
-        for number, mount in enumerate(spec.mounts):
-            if mount.type == Mount.TYPE_BIND:
-                result.append(await self._in_thread(placing.bind, mount))
-            elif mount.type == Mount.TYPE_TMPFS:
-                result.append(placing.tmpfs(mount))
-            else:
-                result.append(await self._volume(container.id, mount, places, number))
-        taken = {one.target for one in result}
-        for number, path in enumerate(container.image.volumes, len(result)):
-            if placing.target(path) not in taken:
-                mount = Mount(type=Mount.TYPE_VOLUME, target=path)
-                result.append(await self._volume(container.id, mount, places, number))
-        return result
-
-    async def _volume(self, container_id: str, mount: Mount, places: Places, number: int) -> HostMount:
-        content = inside.resolve(places.rootfs, placing.target(mount.target))
-        if mount.source:
-            data = await self.volumes.use(container_id, mount, content)
-        elif mount.HasField("volume_driver"):
-            raise BadContainer(f"invalid mount at {mount.target}: driver options need a volume with a name")
-        else:
-            data = places.state / "volumes" / str(number) / "_data"
-            there = data.exists()
-            data.mkdir(parents=True, exist_ok=True)
-            data.chmod(0o755)
-            if not mount.volume_nocopy and not there:
-                await fill(content, data)
-        if not mount.volume_subpath:
-            return placing.directory(mount, str(data))
-        part = places.bundle / "mounts" / str(number)
-        try:
-            await self._mounter.call(mounts.bind_inside, data, mount.volume_subpath, part)
-        except OSError as error:
-            raise BadContainer(
-                f"invalid volume-subpath {mount.volume_subpath!r} of volume {mount.source}: {error.strerror}"
-            ) from None
-        return placing.directory(mount, str(part))
 
     async def launch(self, container_id: str) -> Running:
         """Let a created container's program run. Raises ContainerError."""
