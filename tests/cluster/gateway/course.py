@@ -21,6 +21,7 @@ from pathlib import Path
 from bench.docker_swarm import daemon_command
 from flota.node.lab import Lab
 from flota.node.lab.busybox import write_archive
+from tests.cluster.images.registry import PASSWORD, USER, Registry
 from tests.cluster.waiting import wait_until
 
 HERE = Path(__file__).parent
@@ -28,7 +29,7 @@ COURSE = HERE / "course.txt"
 PLAIN = HERE / "plain.txt"
 ROOT = HERE.parents[2]
 DEBIAN = ROOT / ".cache/docker/docker"
-_STEP = re.compile(r"(\w+)([$?~]) (.+)")
+_STEP = re.compile(r"(\w+)([$?~!]) (.+)")
 _LIMIT = 60.0
 _SETTLED = 3.0
 
@@ -38,7 +39,7 @@ class Step:
     """One line, and what was answered."""
 
     machine: str
-    # $ once, ? until it is so, ~ refused
+    # $ once, ? until it is so, ~ refused, ! the machine loses power and boots again
     kind: str
     line: str
     expected: list[str] = field(default_factory=list)
@@ -79,6 +80,25 @@ class Machines:
         """DOCKER_HOST of a node."""
         return f"unix://{self._lab.nodes[name].run_directory}/{self._socket}"
 
+    @contextmanager
+    def registry(self, machine: str, directory: Path) -> Iterator[None]:
+        """A registry on the loopback of a machine, $REGISTRY in lines, for who is $REGISTRY_USER; until the end."""
+        made = Registry(directory, auth=True)
+        self._environment |= {"REGISTRY": made.address, "REGISTRY_USER": USER, "REGISTRY_PASSWORD": PASSWORD}
+        with made.serving(self._lab.nodes[machine].pid):
+            yield
+
+    def boot_again(self, machine: str) -> None:
+        """A machine loses power and comes back, until its daemon answers."""
+        self._lab.kill(machine)
+        self._lab.start(machine)
+        self.wait_until_up(machine)
+
+    def wait_until_up(self, machine: str) -> None:
+        """Until its daemon answers."""
+        ask = "docker version -f '{{.Server.Os}}'"
+        wait_until(lambda: self.run(machine, ask) == ["linux"], f"the daemon of {machine}", _LIMIT, 0.3)
+
     def run(self, machine: str, line: str) -> list[str]:
         """What a line prints, both streams, made equal."""
         done = subprocess.run(
@@ -97,6 +117,8 @@ class Machines:
         """Without what differs each time."""
         for name, node in self._lab.nodes.items():
             text = text.replace(node.address, f"<{name}>")
+        if address := self._environment.get("REGISTRY"):
+            text = text.replace(address, "<registry>")
         for pattern, word in _NORMAL:
             text = re.sub(pattern, word, text)
         lines = [re.sub(r"\s+", " ", line).strip() for line in text.splitlines()]
@@ -132,7 +154,9 @@ def play(machines: Machines, transcript: Path = COURSE) -> None:
     """Every step; fails at the first whose answer is not the expected one."""
     for number, step in enumerate(steps(transcript), 1):
         what = f"step {number}, {step.machine}: {step.line}"
-        if step.kind == "?":
+        if step.kind == "!":
+            machines.boot_again(step.machine)
+        elif step.kind == "?":
             seen: list[str] = []
 
             def answered(step: Step = step, seen: list[str] = seen) -> bool:
@@ -159,14 +183,18 @@ def real_docker(scratch: Path, workers: int) -> Iterator[Machines]:
         write_archive(image)
         machines = Machines(lab, DEBIAN, "docker.sock", scratch)
         for node in lab.nodes:
-            wait_until(lambda node=node: "Server:" in machines.run(node, "docker version"), "dockerd", 60, 0.5)
+            machines.wait_until_up(node)
             machines.run(node, f"docker load -i {image}")
         yield machines
 
 
 def _record(transcript: Path) -> None:
     """Write the answers of real dockerds into a transcript."""
-    with tempfile.TemporaryDirectory() as scratch, real_docker(Path(scratch), 1) as machines:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        real_docker(Path(scratch), 1) as machines,
+        machines.registry("m1", Path(scratch) / "registry"),
+    ):
         text = []
         for line in transcript.read_text().splitlines():
             match = _STEP.fullmatch(line)
@@ -175,6 +203,9 @@ def _record(transcript: Path) -> None:
                     text.append(line)
                 continue
             text.append(line)
+            if match[2] == "!":
+                machines.boot_again(match[1])
+                continue
             answer = machines.run(match[1], match[3])
             if match[2] == "?":
                 since = time.monotonic()

@@ -1,7 +1,6 @@
 """Docker's own clients against real daemons and containers."""
 
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +13,7 @@ import docker
 import pytest
 from docker.errors import APIError, NotFound
 
-from flota.node.lab import Lab, machine
+from flota.node.lab import Lab
 from tests.cluster.daemon.daemons import eventually
 from tests.cluster.gateway.course import DEBIAN, Machines, play
 from tests.cluster.gateway.questions import ask_all, traefik_sees
@@ -28,7 +27,9 @@ pytestmark = pytest.mark.timeout(300)
 def test_a_course_of_docker_swarm_from_end_to_end(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     """Each answer is the one that Docker Swarm 20.10.24 gave."""
     lab = make_lab(managers=1, workers=1, swarm=False)
-    play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path))
+    machines = Machines(lab, DEBIAN, "flota/docker.sock", tmp_path)
+    with machines.registry("m1", tmp_path / "registry"):
+        play(machines)
 
 
 NEWEST = shutil.which("docker")
@@ -40,7 +41,9 @@ def test_the_same_course_with_this_machines_client(make_lab: Callable[..., Lab],
     """Tried with 28.2."""
     assert NEWEST is not None
     lab = make_lab(managers=1, workers=1, swarm=False)
-    play(Machines(lab, Path(NEWEST), "flota/docker.sock", tmp_path))
+    machines = Machines(lab, Path(NEWEST), "flota/docker.sock", tmp_path)
+    with machines.registry("m1", tmp_path / "registry"):
+        play(machines)
 
 
 @pytest.fixture(scope="module")
@@ -208,13 +211,8 @@ async def test_aiodocker_knows_all_of_it_too(client: Any, swarm: Lab) -> None:
 def registry(swarm: Lab, tmp_path: Path) -> Iterator[str]:
     """host:port of a registry on the node, which asks who one is."""
     made = Registry(tmp_path / "registry", auth=True)
-    command = ["docker-registry", "serve", str(tmp_path / "registry/config.yml")]
-    process = subprocess.Popen(machine.entering(swarm.nodes["m1"].pid, command), stderr=subprocess.DEVNULL)
-    fetch = ["python3", "-c", f"import urllib.request as u; u.urlopen('http://{made.address}/v2/')"]
-    wait_until(lambda: "401" in swarm.nodes["m1"].exec(fetch, check=False).stderr, "a registry", step=0.3)
-    yield made.address
-    process.terminate()
-    process.wait()
+    with made.serving(swarm.nodes["m1"].pid):
+        yield made.address
 
 
 @together

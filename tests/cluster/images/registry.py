@@ -8,11 +8,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flota.node.lab import machine
 from tests.cluster.images.authority import ISSUER, SERVICE, Authority
+from tests.cluster.waiting import wait_until
 from tests.unit.images.making import INDEX, MadeImage, sha256
 
 USER, PASSWORD = "reader", "secret"
@@ -79,6 +82,23 @@ class Registry:
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, "the registry does not answer"
             time.sleep(0.01)
+
+    @contextmanager
+    def serving(self, pid: int) -> Iterator[None]:
+        """Serves on a lab's machine, whose process 1 is `pid`, in place of `start` and `stop`."""
+        command = ["docker-registry", "serve", str(self._directory / "config.yml")]
+        process = subprocess.Popen(machine.entering(pid, command), stderr=subprocess.DEVNULL)
+        ask = ["python3", "-c", f"import urllib.request as u; u.urlopen('http://{self.address}/v2/')"]
+
+        def answers() -> bool:
+            return "401" in subprocess.run(machine.entering(pid, ask), capture_output=True, text=True).stderr
+
+        try:
+            wait_until(answers, "a registry", step=0.3)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
 
     def stop(self) -> None:
         if self._process is not None:
