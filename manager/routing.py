@@ -1,11 +1,13 @@
 """Where calls go that only the leader answers (rpc.servers.Router), and what becomes of them when the leader changes.
 
-A call that was passed on to a leader that lost power would wait for TCP to give up. As soon as this manager knows
-another leader, the channel to the old one is closed, and what still waits on it a moment later fails with "try again".
-When this manager hears neither of its leader nor of a quorum any more, it is closed at once: nobody will answer.
+A call that was passed on to a leader that lost power would wait for TCP to give up. Once this manager knows another
+leader, calls to the old one may end as long as that one is heard of; when it is not, its channel is closed and they
+fail with "try again". When this manager hears neither of its leader nor of a quorum any more, it is closed at once:
+nobody will answer.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,8 +16,9 @@ import grpc.aio
 from flota.manager.raft.node import RaftNode
 from flota.rpc.errors import FlotaError, TurnedAway, Unavailable
 
-# Seconds that calls to a former leader get.
+# Seconds that calls to a former leader get: at least, and at most while it is heard of.
 _GRACE = 0.5
+_LONGEST_GRACE = 10.0
 
 
 class LeaderRouter:
@@ -27,7 +30,7 @@ class LeaderRouter:
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        # Nobody will answer what was passed on.
+        # Nobody will answer what was passed on, or nobody waits for it.
         self._hopeless = asyncio.Event()
 
     def use(self, raft: RaftNode) -> None:
@@ -51,7 +54,7 @@ class LeaderRouter:
         if not address:
             return None
         if address != self._address:
-            self._forget(_GRACE)
+            self._forget()
         if self._channel is None:
             self._address, self._channel = address, self._channel_for(address)
         return self._channel
@@ -68,7 +71,8 @@ class LeaderRouter:
                 group.create_task(self._follow_leader(self._raft))
                 group.create_task(self._give_up(self._raft))
         finally:
-            self._forget(0)
+            self._hopeless.set()
+            self._forget()
             if self._closing:
                 await asyncio.wait(self._closing)
 
@@ -76,7 +80,7 @@ class LeaderRouter:
         async for address in raft.leaders():
             if address != self._address:
                 # One that handed leadership on still answers what it was asked; nobody waits for that.
-                self._forget(_GRACE)
+                self._forget()
 
     async def _give_up(self, raft: RaftNode) -> None:
         async for hope in raft.watch_hope():
@@ -84,16 +88,24 @@ class LeaderRouter:
                 self._hopeless.clear()
             else:
                 self._hopeless.set()
-                self._forget(0)
+                self._forget()
 
-    def _forget(self, grace: float) -> None:
-        channel, self._channel, self._address = self._channel, None, ""
+    def _forget(self) -> None:
+        channel, address = self._channel, self._address
+        self._channel, self._address = None, ""
         if channel is not None:
-            self._closing.add(closing := asyncio.create_task(self._close(channel, grace)))
+            self._closing.add(closing := asyncio.create_task(self._close(channel, address)))
             closing.add_done_callback(self._closing.discard)
 
-    async def _close(self, channel: grpc.aio.Channel, grace: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._hopeless.wait()
+    async def _close(self, channel: grpc.aio.Channel, address: str) -> None:
+        limit = time.monotonic() + _LONGEST_GRACE
+        while not self._hopeless.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await self._hopeless.wait()
+            if time.monotonic() > limit or not self._member_hears(address):
+                break
         await channel.close()
+
+    def _member_hears(self, address: str) -> bool:
+        return self._raft is not None and self._raft.hears(address)

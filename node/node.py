@@ -123,6 +123,7 @@ class Node:
             self.record = records.take_up(self.places.record)
         if self.record is None:
             # Left behind by an init, join or leave that did not come to its end.
+            await asyncio.to_thread(records.remove, self.places.record)
             await self.forget_files()
             await self.be_nobody()
             return

@@ -124,6 +124,13 @@ class Standing:
             for member in self.raft.conf.members
         ]
 
+    def hears(self, address: str) -> bool:
+        """Whether the member at this address was heard of within `silence`."""
+        since = time.monotonic() - self.config.silence
+        return any(
+            member.address == address and self._last_heard(member.raft_id) >= since for member in self.raft.conf.members
+        )
+
     def _last_heard(self, raft_id: int) -> float:
         if raft_id == self.raft_id:
             return time.monotonic()

@@ -44,11 +44,16 @@ def traces(lab: str) -> list[str]:
     return sorted(found)
 
 
-def bury_orphans() -> None:
-    """What process 1 of a machine does, which this is in its namespace."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def bury_orphans(lab: str) -> None:
+    """What process 1 of a machine does, which this is in its namespace. Who has begun to die has no command line."""
+    until = time.monotonic() + 10
+    while True:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if "process" not in traces(lab) or time.monotonic() > until:
+            return
+        time.sleep(0.01)
 
 
 def conditions(lab: str) -> dict[str, Callable[[], bool]]:
@@ -78,7 +83,7 @@ def main(lab: str, daemon: str, condition: str = "") -> None:
         subprocess.run([*LAB, "exec", "--name", lab, "m1", "--", *create], stdout=subprocess.DEVNULL, check=True)
     during = traces(lab)
     subprocess.run([*LAB, "down", "--name", lab], stdout=subprocess.DEVNULL)
-    bury_orphans()
+    bury_orphans(lab)
     print(json.dumps({"status": status, "before": before, "during": during, "after": traces(lab)}))
 
 
