@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -16,7 +18,7 @@ from flota.gateway.translation.machine import is_manager
 from flota.rpc.errors import InvalidArgument, NotFound
 from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer
 from flota.v1.control_pb2 import ListNetworksRequest
-from flota.v1.local_pb2 import InfoRequest, ListLocalTasksRequest
+from flota.v1.local_pb2 import InfoRequest, InspectImageRequest, ListLocalTasksRequest
 from flota.v1.network_options import HOST, NONE
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
@@ -26,8 +28,14 @@ _PAUSE = 0.1
 
 async def all_of(call: Call) -> list[Local]:
     """Those of tasks that have, or had, a container, and the plain ones."""
-    tasks = (await call.backend.agent.ListTasks(ListLocalTasksRequest())).tasks
-    return [Local(task) for task in tasks if container.exists(task)] + await plain_ones(call)
+    told = await call.backend.agent.ListTasks(ListLocalTasksRequest())
+    known = told.containers
+    tasks = [
+        Local(task, None, known[task.id].image_id, known[task.id].log_path)
+        for task in told.tasks
+        if container.exists(task)
+    ]
+    return tasks + await plain_ones(call)
 
 
 async def plain_ones(call: Call) -> list[Local]:
@@ -38,7 +46,7 @@ async def plain_ones(call: Call) -> list[Local]:
         if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
             return []
         raise
-    return [Local(plain.task, plain) for plain in found.containers]
+    return [Local(plain.task, plain, plain.image_id, plain.log_path) for plain in found.containers]
 
 
 async def find(call: Call, wanted: str) -> Local:
@@ -52,6 +60,19 @@ async def find(call: Call, wanted: str) -> Local:
     if not found:
         raise NotFound(f"No such container: {wanted}")
     return found[0]
+
+
+async def image_of(call: Call, local: Local) -> dict[str, Any]:
+    """What the configuration of its image says of its process; empty when the image is gone."""
+    if not local.image_id:
+        return {}
+    try:
+        found = await call.backend.agent.InspectImage(InspectImageRequest(reference=local.image_id))
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            return {}
+        raise
+    return json.loads(found.configuration).get("config") or {}
 
 
 async def find_plain(call: Call, to_do: str) -> PlainContainer:

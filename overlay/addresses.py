@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from flota.overlay.errors import BadAddress
+from flota.v1.mac_addresses import four_bytes, mac_text
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
@@ -31,17 +32,10 @@ def interface(field: str, value: str) -> Interface:
         raise BadAddress(field, value, "an address with a prefix length, such as 10.0.1.5/24") from None
 
 
-@lru_cache(maxsize=65536)
-def mac_of(address: str) -> str:
-    """MAC of a task's interface: 02:42 and the IPv4 address, or a digest of an IPv6 one."""
-    parsed = ipaddress.ip_address(address.partition("/")[0])
-    return _mac(b"\x02\x42" + _four_bytes(parsed))
-
-
 @lru_cache(maxsize=4096)
 def node_mac(vtep: str) -> str:
     """MAC of a node's own end on every network: 02:66 and its VXLAN endpoint's address."""
-    return _mac(b"\x02\x66" + _four_bytes(ipaddress.ip_address(vtep)))
+    return mac_text(b"\x02\x66" + four_bytes(ipaddress.ip_address(vtep)))
 
 
 def node_hop(vtep: str, version: int = 4) -> str:
@@ -53,7 +47,7 @@ def node_hop(vtep: str, version: int = 4) -> str:
 
 def node_mark(vtep: str) -> int:
     """What connections that came in through a node are marked with; also the number of the routing table back."""
-    return int.from_bytes(_four_bytes(ipaddress.ip_address(vtep)), "big")
+    return int.from_bytes(four_bytes(ipaddress.ip_address(vtep)), "big")
 
 
 def hop_of_mark(mark: int) -> str:
@@ -108,18 +102,3 @@ def task_namespace(run_directory: Path, task_id: str) -> Path:
 def network_namespace(run_directory: Path, network_id: str) -> Path:
     """Beside the tasks' ones; ids have no hyphen, so the two cannot be confused."""
     return run_directory / "netns" / f"net-{network_id}"
-
-
-def _four_bytes(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    packed = address.packed
-    if len(packed) == 4:
-        return packed
-    folded = bytearray(4)
-    for position, byte in enumerate(packed):
-        # Rotating multiply-and-add: neighbours in a subnet differ in the last bytes, which must not cancel out.
-        folded[position % 4] = (folded[position % 4] * 31 + byte) & 0xFF
-    return bytes(folded)
-
-
-def _mac(packed: bytes) -> str:
-    return ":".join(f"{byte:02x}" for byte in packed)

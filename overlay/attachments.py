@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flota.overlay import namespaces, netlink
-from flota.overlay.addresses import interface, mac_of, task_namespace
+from flota.overlay.addresses import interface, task_namespace
 from flota.overlay.dns.server import Sockets, open_sockets
 from flota.overlay.errors import BadAddress, UnknownNetwork
 from flota.overlay.links import address_on, default_route, link_up, prefix_route
 from flota.overlay.proxy_protocol import proxied
 from flota.overlay.segment import Segment
 from flota.overlay.underlay import Underlay, gateways, network_mtu, other_subnets, versions
+from flota.v1.mac_addresses import mac_of
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
 

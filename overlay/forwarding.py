@@ -14,9 +14,10 @@ A peer without addresses is a node that takes part in an ingress network without
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
-from flota.overlay.addresses import mac_of, node_hop, node_mac
+from flota.overlay.addresses import node_hop, node_mac
 from flota.overlay.tunnel_keys import newest, oldest, tunnel_address
 from flota.v1.dispatcher_pb2 import NetworkPeer
+from flota.v1.mac_addresses import mac_of
 
 
 @dataclass

@@ -22,7 +22,7 @@ from flota.rpc.servers import local_server
 from flota.v1 import types_pb2 as types
 from flota.v1.containers_pb2_grpc import add_ContainersServicer_to_server
 from flota.v1.dispatcher_pb2 import AttachNetworkRequest, SessionMessage
-from flota.v1.local_pb2 import AgentStatusResponse
+from flota.v1.local_pb2 import AgentStatusResponse, LocalContainer
 from flota.v1.local_pb2_grpc import add_AgentServicer_to_server
 from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import WorkerConfig
@@ -278,6 +278,17 @@ class Worker:
                 copy.status.CopyFrom(status)
             shown.append(copy)
         return shown
+
+    def containers(self) -> dict[str, LocalContainer]:
+        """What is known here of the containers of `tasks`, by the task's id."""
+        if self._tasks is None:
+            return {}
+        return {
+            task.id: LocalContainer(
+                image_id=self._tasks.image_id(task.id), log_path=str(self._runtime.log_file(task.id))
+            )
+            for task in self._tasks.all()
+        }
 
     async def remove_all(self, kill: bool) -> int:
         """Leave the cluster and end all tasks."""

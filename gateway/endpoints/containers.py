@@ -15,7 +15,7 @@ from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.streams import Streaming
 from flota.gateway.translation import container
-from flota.gateway.translation.container import Local
+from flota.gateway.translation.container_inspected import inspected
 from flota.gateway.translation.events import container_labels
 from flota.rpc.errors import InvalidArgument
 from flota.v1.containers_pb2 import (
@@ -24,6 +24,7 @@ from flota.v1.containers_pb2 import (
     StopContainerRequest,
     WaitContainerRequest,
 )
+from flota.v1.local_pb2 import ListVolumesRequest
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
 from flota.v1.tasks_pb2 import SignalTaskRequest, TopRequest
@@ -58,7 +59,7 @@ async def ls(call: Call) -> web.StreamResponse:
     return answer([container.listed(one, networks, now) for one in (found[:limit] if limit > 0 else found)])
 
 
-def _passes(local: Local, wanted: Filters, networks: dict[str, Network]) -> bool:
+def _passes(local: container.Local, wanted: Filters, networks: dict[str, Network]) -> bool:
     task = local.task
     on = [each.network_id for each in task.networks]
     on += [networks[id].spec.annotations.name for id in on if id in networks]
@@ -84,7 +85,10 @@ def _ends(mount: Mount) -> tuple[str, str]:
 async def inspect(call: Call) -> web.StreamResponse:
     """One of them."""
     local = await local_containers.find(call, call.name())
-    return answer(container.inspected(local, await local_containers.networks(call)))
+    image = await local_containers.image_of(call, local)
+    volumes = (await call.backend.agent.ListVolumes(ListVolumesRequest())).volumes
+    places = {volume.name: volume.mountpoint for volume in volumes}
+    return answer(inspected(local, await local_containers.networks(call), image, places))
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -182,10 +186,11 @@ async def _wait_for_plain(call: Call, container_id: str) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """One that runs only by force; a task's is then replaced by its service, and what has ended goes with its task."""
-    task, plain = await local_containers.find(call, call.name())
+    local = await local_containers.find(call, call.name())
+    task = local.task
     force = call.flag("force")
-    if plain is not None:
-        if container.status(Local(task, plain)) == "running" and not force:
+    if local.plain is not None:
+        if container.status(local) == "running" and not force:
             raise HttpFailure(
                 409,
                 f'cannot remove container "/{task_name(task)}": container is running: stop the container before '

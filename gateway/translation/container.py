@@ -1,4 +1,4 @@
-"""A container of this machine, a task's or a plain one, in the shape of Docker's API. Pure."""
+"""A container of this machine, a task's or a plain one, as Docker's API lists it. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flota.gateway.translation.events import container_labels
-from flota.gateway.translation.words import NEVER, time_of, word
+from flota.gateway.translation.words import word
 from flota.v1.containers_pb2 import PlainContainer
+from flota.v1.mac_addresses import mac_of
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
-from flota.v1.types_pb2 import Mount, PortConfig, RestartPolicy, TaskState
+from flota.v1.types_pb2 import Mount, PortConfig, TaskState
 
 Json = dict[str, Any]
 _STATES = TaskState
@@ -22,6 +23,9 @@ class Local(NamedTuple):
 
     task: Task
     plain: PlainContainer | None = None
+    # sha256:… of its image's configuration, and the file that keeps what it says; empty when they are not known.
+    image_id: str = ""
+    log_path: str = ""
 
 
 def container_id(task: Task) -> str:
@@ -31,7 +35,7 @@ def container_id(task: Task) -> str:
 
 def status(local: Local) -> str:
     """created, running, restarting or exited"""
-    task, plain = local
+    task, plain = local.task, local.plain
     if plain is not None and plain.restarting:
         return "restarting"
     if is_terminal(task) and (plain is None or plain.HasField("started_at")):
@@ -61,7 +65,7 @@ def command(task: Task) -> list[str]:
 
 def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
     """One of GET /containers/json; `now` is in Unix seconds."""
-    task, plain = local
+    task, plain = local.task, local.plain
     since = task.status.timestamp.seconds
     state = status(local)
     started = plain.started_at.seconds if plain is not None else since
@@ -76,7 +80,7 @@ def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
         "Id": container_id(task),
         "Names": [f"/{task_name(task)}"],
         "Image": task.spec.container.image,
-        "ImageID": plain.image_id if plain is not None else "",
+        "ImageID": local.image_id,
         "Command": " ".join(f"'{each}'" if " " in each else each for each in command(task)),
         "Created": task.meta.created_at.seconds,
         "Ports": ports(task),
@@ -84,7 +88,7 @@ def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
         "State": state,
         "Status": words if checked == "none" or state != "running" else f"{words} ({checked})",
         "HostConfig": {"NetworkMode": network_mode(task)},
-        "NetworkSettings": {"Networks": _networks(task, networks)},
+        "NetworkSettings": {"Networks": endpoints(task, networks)},
         "Mounts": mounts(task),
     }
 
@@ -112,49 +116,31 @@ def ports(task: Task) -> list[Json]:
     ]
 
 
-def _port_map(given: Iterable[PortConfig], address: str) -> Json:
-    found: Json = {}
-    for port in given:
-        key = f"{port.target_port}/{word(PortConfig.Protocol.Name(port.protocol), 'PROTOCOL_')}"
-        number = str(port.published_port) if port.published_port else ""
-        found.setdefault(key, []).append({"HostIp": address, "HostPort": number})
-    return found
-
-
-def _binds(task: Task) -> list[str]:
-    mounts = task.spec.container.mounts if not task.service_id else ()
-    return [
-        f"{each.source}:{each.target}{':ro' if each.read_only else ''}"
-        for each in mounts
-        if each.source and each.type != Mount.TYPE_TMPFS
-    ]
-
-
-def _restart_policy(plain: PlainContainer | None) -> Json:
-    policy = plain.task.spec.restart if plain is not None else RestartPolicy(condition=RestartPolicy.CONDITION_NONE)
-    name = {RestartPolicy.CONDITION_NONE: "no", RestartPolicy.CONDITION_ON_FAILURE: "on-failure"}.get(
-        policy.condition, "unless-stopped" if plain is not None and plain.unless_stopped else "always"
-    )
-    return {"Name": name, "MaximumRetryCount": policy.max_attempts}
-
-
-def mounts(task: Task) -> list[Json]:
-    """What is mounted from elsewhere."""
+def mounts(task: Task, places: Mapping[str, str] | None = None) -> list[Json]:
+    """What is mounted from elsewhere. `places` are volumes' directories on this machine."""
+    directories = places or {}
     return [
         {
             "Type": word(Mount.Type.Name(mount.type), "TYPE_"),
             **({"Name": mount.source, "Driver": "local"} if mount.type == Mount.TYPE_VOLUME else {}),
-            "Source": mount.source,
+            "Source": directories.get(mount.source, mount.source),
             "Destination": mount.target,
             "Mode": "",
             "RW": not mount.read_only,
-            "Propagation": "",
+            "Propagation": _propagation(mount),
         }
         for mount in task.spec.container.mounts
     ]
 
 
-def _networks(task: Task, networks: Mapping[str, Network]) -> Json:
+def _propagation(mount: Mount) -> str:
+    if mount.type != Mount.TYPE_BIND:
+        return ""
+    return word(Mount.Propagation.Name(mount.bind_propagation), "PROPAGATION_")
+
+
+def endpoints(task: Task, networks: Mapping[str, Network]) -> Json:
+    """Where it is on its networks, by their names."""
     found = {}
     for each in task.networks:
         known = networks.get(each.network_id)
@@ -170,7 +156,7 @@ def _networks(task: Task, networks: Mapping[str, Network]) -> Json:
             "IPv6Gateway": _first(gateways, 6),
             "GlobalIPv6Address": address6,
             "GlobalIPv6PrefixLen": int(length6 or 0),
-            "MacAddress": "",
+            "MacAddress": mac_of(each.addresses[0]) if each.addresses else "",
             "Aliases": list(each.aliases),
         }
     return found
@@ -184,92 +170,3 @@ def _first(addresses: Iterable[str], version: int) -> str:
 def network_mode(task: Task) -> str:
     """What `docker run --network` said; a service's tasks have none to speak of."""
     return task.spec.networks[0].target if not task.service_id and task.spec.networks else "default"
-
-
-def inspected(local: Local, networks: Mapping[str, Network]) -> Json:
-    """GET /containers/{id}/json"""
-    task, plain = local
-    spec, state = task.spec.container, status(local)
-    words = command(task)
-    seen = task.status
-    ended = state == "exited"
-    limits = task.spec.resources.limits
-    described: Json = {
-        "Status": state,
-        "Running": state == "running",
-        "Paused": False,
-        "Restarting": state == "restarting",
-        "OOMKilled": seen.container.oom_killed,
-        "Dead": False,
-        "Pid": seen.container.pid if state == "running" else 0,
-        "ExitCode": seen.container.exit_code,
-        "Error": seen.error,
-        "StartedAt": NEVER if state == "created" or ended else time_of(seen, "timestamp"),
-        "FinishedAt": time_of(seen, "timestamp") if ended else NEVER,
-    }
-    if plain is not None:
-        described |= {"StartedAt": time_of(plain, "started_at"), "FinishedAt": time_of(plain, "finished_at")}
-    if (checked := health(task)) != "none":
-        described["Health"] = {"Status": checked, "FailingStreak": 0, "Log": []}
-    return {
-        "Id": container_id(task),
-        "Created": time_of(task.meta, "created_at"),
-        "Path": words[0] if words else "",
-        "Args": words[1:],
-        "State": described,
-        "Image": plain.image_id if plain is not None else spec.image,
-        "Name": f"/{task_name(task)}",
-        "RestartCount": plain.restarts if plain is not None else 0,
-        "Driver": "overlay2",
-        "Platform": "linux",
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": "",
-        "ExecIDs": None,
-        "LogPath": "",
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
-        "HostConfig": {
-            "NetworkMode": network_mode(task),
-            "Binds": _binds(task) or None,
-            "PortBindings": _port_map(task.endpoint.ports, "") if plain is not None else {},
-            "RestartPolicy": _restart_policy(plain),
-            "AutoRemove": plain is not None and plain.auto_remove,
-            "Privileged": False,
-            "ReadonlyRootfs": spec.read_only,
-            "NanoCpus": limits.nano_cpus,
-            "Memory": limits.memory_bytes,
-            "PidsLimit": task.spec.resources.pids_limit or None,
-            "LogConfig": {"Type": "json-file", "Config": {}},
-            "Runtime": "crun",
-        },
-        "GraphDriver": {"Name": "overlay2", "Data": None},
-        "Mounts": mounts(task),
-        "Config": {
-            "Hostname": spec.hostname or task.id[:12],
-            "Domainname": "",
-            "User": spec.user,
-            "AttachStdin": False,
-            "AttachStdout": False,
-            "AttachStderr": False,
-            "Tty": spec.tty,
-            "OpenStdin": spec.open_stdin,
-            "StdinOnce": False,
-            "Env": list(spec.env),
-            "Cmd": list(spec.args) or None,
-            "Entrypoint": list(spec.command) or None,
-            "Image": spec.image,
-            "Volumes": None,
-            "WorkingDir": spec.dir,
-            "Labels": container_labels(task),
-            "StopSignal": spec.stop_signal or "SIGTERM",
-        },
-        "NetworkSettings": {
-            "Bridge": "",
-            "SandboxID": "",
-            "SandboxKey": "",
-            "Ports": _port_map(task.status.ports.ports, "0.0.0.0"),
-            "Networks": _networks(task, networks),
-        },
-    }

@@ -9,6 +9,7 @@ from flota.v1.local_pb2 import (
     AgentStatusResponse,
     ListLocalTasksRequest,
     ListLocalTasksResponse,
+    LocalContainer,
     RemoveAllTasksRequest,
     RemoveAllTasksResponse,
     WatchSessionRequest,
@@ -32,6 +33,10 @@ class Answers(Protocol):
         """Those of this machine, as anybody may see them."""
         ...
 
+    def containers(self) -> dict[str, LocalContainer]:
+        """What only this machine knows of their containers, by the task's id."""
+        ...
+
     async def remove_all(self, kill: bool) -> int:
         """Leave the cluster and end all tasks; how many there were."""
         ...
@@ -49,7 +54,7 @@ class TaskCalls(AgentServicer):
 
     async def ListTasks(self, request: ListLocalTasksRequest, context: Any) -> ListLocalTasksResponse:
         """Never fails; empty on a machine in no cluster."""
-        return ListLocalTasksResponse(tasks=self._answers.tasks())
+        return ListLocalTasksResponse(tasks=self._answers.tasks(), containers=self._answers.containers())
 
     async def WatchSession(self, request: WatchSessionRequest, context: Any) -> AsyncIterator[SessionMessage]:
         """Runs until the caller goes; says nothing while the machine is in no cluster."""

@@ -90,7 +90,10 @@ class ContainerCalls(ContainersServicer):
         self, request: messages.ListContainersRequest, context: Any
     ) -> messages.ListContainersResponse:
         """Those without a service."""
-        return messages.ListContainersResponse(containers=self._everything.plain.all())
+        found = self._everything.plain.all()
+        for plain in found:
+            plain.log_path = str(self._runtime.log_file(plain.task.id))
+        return messages.ListContainersResponse(containers=found)
 
     async def StartContainer(
         self, request: messages.StartContainerRequest, context: Any

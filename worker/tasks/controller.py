@@ -378,12 +378,19 @@ class Controller:
             status.container.container_id = self.id
             status.container.pid = 0 if is_over(state) else self._pid
             status.container.unhealthy = unhealthy or unready
+            self._remember_start(known, status)
         if self.prepared is not None and self.prepared.ports and not is_over(state):
             status.ports.ports.extend(self.prepared.ports)
         if exit is not None:
             status.container.exit_code = -1 if exit.code is None else exit.code
             status.container.oom_killed = exit.oom_killed
         self._observed(self)
+
+    def _remember_start(self, known: TaskStatus, status: TaskStatus) -> None:
+        if known.container.HasField("started_at"):
+            status.container.started_at.CopyFrom(known.container.started_at)
+        elif self._pid:
+            status.container.started_at.CopyFrom(status.timestamp)
 
 
 def _word(state: State) -> str:

@@ -59,6 +59,11 @@ class Tasks:
         controller = self._controllers.get(task_id)
         return controller.status if controller is not None else None
 
+    def image_id(self, task_id: str) -> str:
+        """What a task runs, or ran; empty before it is prepared."""
+        controller = self._controllers.get(task_id)
+        return controller.prepared.image_id if controller is not None and controller.prepared is not None else ""
+
     @property
     def running(self) -> int:
         """How many programs run."""

@@ -47,6 +47,7 @@ class PlainContainer(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     PREPARED_FIELD_NUMBER: _builtins.int
     RESTARTING_FIELD_NUMBER: _builtins.int
+    LOG_PATH_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration when the container was made."""
     auto_remove: _builtins.bool
@@ -59,6 +60,8 @@ class PlainContainer(_message.Message):
     """Somebody stopped it."""
     restarting: _builtins.bool
     """It has ended, and will start again. Only in answers."""
+    log_path: _builtins.str
+    """The file that keeps what it says. Only in answers."""
     @_builtins.property
     def task(self) -> _objects_pb2.Task:
         """What it is, and how it was last observed. spec.restart is its restart policy, spec.networks where it is to be,
@@ -86,10 +89,11 @@ class PlainContainer(_message.Message):
         stopped: _builtins.bool = ...,
         prepared: _process_pb2.PreparedTask | None = ...,
         restarting: _builtins.bool = ...,
+        log_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "prepared", b"prepared", "started_at", b"started_at", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "image_id", b"image_id", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "image_id", b"image_id", "log_path", b"log_path", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1557,6 +1557,7 @@ class ContainerStatus(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     OOM_KILLED_FIELD_NUMBER: _builtins.int
     UNHEALTHY_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     pid: _builtins.int
     exit_code: _builtins.int
@@ -1564,6 +1565,10 @@ class ContainerStatus(_message.Message):
     """The kernel killed it for want of memory."""
     unhealthy: _builtins.bool
     """Its health check failed: it still runs and is being stopped, and answers to no name any longer."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When its program was let run."""
+
     def __init__(
         self,
         *,
@@ -1572,10 +1577,11 @@ class ContainerStatus(_message.Message):
         exit_code: _builtins.int = ...,
         oom_killed: _builtins.bool = ...,
         unhealthy: _builtins.bool = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exit_code", b"exit_code", "oom_killed", b"oom_killed", "pid", b"pid", "unhealthy", b"unhealthy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exit_code", b"exit_code", "oom_killed", b"oom_killed", "pid", b"pid", "started_at", b"started_at", "unhealthy", b"unhealthy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,13 +8,11 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-import aiodocker
 import docker
 import pytest
 from docker.errors import APIError, NotFound
 
 from flota.node.lab import Lab
-from tests.cluster.daemon.daemons import eventually
 from tests.cluster.gateway.course import DEBIAN, Machines, play
 from tests.cluster.gateway.questions import ask_all, traefik_sees
 from tests.cluster.images.registry import Registry
@@ -44,24 +42,6 @@ def test_the_same_course_with_this_machines_client(make_lab: Callable[..., Lab],
     machines = Machines(lab, Path(NEWEST), "flota/docker.sock", tmp_path)
     with machines.registry("m1", tmp_path / "registry"):
         play(machines)
-
-
-@pytest.fixture(scope="module")
-def swarm() -> Iterator[Lab]:
-    """One manager, for what needs no more."""
-    with Lab.up(f"tg{time.monotonic_ns() % 10**9}", managers=1, workers=0) as lab:
-        yield lab
-
-
-@pytest.fixture
-def client(swarm: Lab) -> Iterator[Any]:
-    url = f"unix://{swarm.nodes['m1'].run_directory}/flota/docker.sock"
-    made = docker.DockerClient(base_url=url, timeout=60)
-    yield made
-    for service in made.services.list():
-        service.remove()
-    wait_until(lambda: made.api.containers() == [], "no containers")
-    made.close()
 
 
 together = pytest.mark.xdist_group("gateway")
@@ -127,6 +107,44 @@ def test_docker_py_talks_to_containers(client: Any) -> None:
 
 
 @together
+def test_a_container_is_shown_with_what_its_image_says(client: Any) -> None:
+    """`docker inspect` of a task's container, while it runs and after it."""
+    image = client.images.get("busybox")
+    volume = client.volumes.create("kept")
+    mount = docker.types.Mount("/kept", "kept", type="volume")
+    options: dict[str, Any] = {"env": ["A=1"], "mounts": [mount], "networks": ["flota"], "init": True}
+    service = client.services.create("busybox", args=["sleep", "1000"], name="shown", stop_grace_period=0, **options)
+    wait_until(lambda: [each.status for each in client.containers.list()] == ["running"], "a container")
+    (found,) = client.containers.list()
+    shown = found.attrs
+    assert (shown["Image"], found.image) == (image.id, image)
+    config = shown["Config"]
+    assert (config["Cmd"], config["Entrypoint"]) == (["sleep", "1000"], None)
+    assert config["Env"] == [*image.attrs["Config"]["Env"], "A=1"]
+    assert (shown["Path"], shown["Args"]) == ("sleep", ["1000"])
+    assert shown["LogPath"].startswith("/")
+    assert shown["State"]["Pid"] > 0
+    began = shown["State"]["StartedAt"]
+    assert shown["Created"] < began
+    assert shown["State"]["FinishedAt"] == "0001-01-01T00:00:00Z"
+    assert [(each["Type"], each["Name"], each["Source"]) for each in shown["Mounts"]] == [
+        ("volume", "kept", volume.attrs["Mountpoint"])
+    ]
+    inside = found.exec_run(["cat", "/sys/class/net/eth0/address"]).output.decode().strip()
+    assert shown["NetworkSettings"]["Networks"]["flota"]["MacAddress"] == inside
+
+    found.kill()
+    wait_until(lambda: client.containers.get(found.id).status == "exited", "its end")
+    ended = client.containers.get(found.id).attrs
+    state = ended["State"]
+    assert (state["StartedAt"], state["ExitCode"], state["Pid"], ended["Image"]) == (began, 137, 0, image.id)
+    assert state["FinishedAt"] > began
+    service.remove()
+    wait_until(lambda: not client.containers.list(), "no containers")
+    volume.remove(force=True)
+
+
+@together
 def test_docker_py_keeps_secrets_configs_networks_and_volumes(client: Any) -> None:
     secret = client.secrets.create(name="password", data=b"hidden")
     config = client.configs.create(name="page", data=b"shown")
@@ -179,32 +197,6 @@ def test_images_are_tagged_saved_loaded_and_removed(client: Any) -> None:
     client.images.load(saved)
     assert [one.id for one in client.images.list(name="busybox")] == [image.id]
     client.images.remove("example.com/box:1")
-
-
-@together
-async def test_aiodocker_knows_all_of_it_too(client: Any, swarm: Lab) -> None:
-    container = {"Image": "busybox", "Command": ["sh", "-c", "echo hello; exec sleep 1000"], "Init": True}
-    asked = {"service": "aio", "desired-state": "running"}
-    async with aiodocker.Docker(url=f"unix://{swarm.nodes['m1'].run_directory}/flota/docker.sock") as docker:
-        assert (await docker.swarm.inspect())["JoinTokens"]["Manager"].startswith("SWMTKN-1-")
-        assert [node["Description"]["Hostname"] for node in await docker.nodes.list()] == ["m1"]
-        await docker.services.create(task_template={"ContainerSpec": container}, name="aio")
-
-        async def has_said_hello() -> bool:
-            (task,) = await docker.tasks.list(filters=asked)
-            lines = await docker.services.logs("aio", stdout=True)
-            return task["Status"]["State"] == "running" and lines == ["hello\n"]
-
-        await eventually(has_said_hello, within=60)
-        (found,) = await docker.containers.list()
-        command = await found.exec(["sh", "-c", "echo out; exit 4"])
-        async with command.start() as wire:
-            message = await wire.read_out()
-            assert message is not None
-            assert message.data == b"out\n"
-            assert await wire.read_out() is None
-        assert (await command.inspect())["ExitCode"] == 4
-        await docker.services.delete("aio")
 
 
 @pytest.fixture

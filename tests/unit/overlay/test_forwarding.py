@@ -10,6 +10,7 @@ from flota.overlay import addresses
 from flota.overlay.errors import BadAddress
 from flota.overlay.forwarding import Forwarding, difference, wanted
 from flota.v1.dispatcher_pb2 import NetworkPeer
+from flota.v1.mac_addresses import mac_of
 
 HERE = ("node1", "192.0.2.1")
 
@@ -91,7 +92,7 @@ def test_no_way_out_takes_the_clouds_metadata_address() -> None:
 
 
 def test_macs_are_unicast_local_and_differ_within_a_subnet() -> None:
-    found = {addresses.mac_of(f"fd00::{number:x}/64") for number in range(2000)}
+    found = {mac_of(f"fd00::{number:x}/64") for number in range(2000)}
     assert len(found) == 2000
     assert all(int(mac[:2], 16) & 3 == 2 for mac in found)
 

@@ -1,0 +1,151 @@
+"""A container of this machine as `docker inspect` shows it: what was wanted, what its image adds, how it is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flota.gateway.translation.container import Local, container_id, endpoints, health, mounts, network_mode, status
+from flota.gateway.translation.events import container_labels
+from flota.gateway.translation.words import NEVER, time_of, word
+from flota.v1.containers_pb2 import PlainContainer
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.task_states import task_name
+from flota.v1.types_pb2 import Mount, PortConfig, RestartPolicy
+
+Json = dict[str, Any]
+
+
+def inspected(local: Local, networks: Mapping[str, Network], image: Json, places: Mapping[str, str]) -> Json:
+    """GET /containers/{id}/json. `image` is what its image's configuration says of the process, `places` are volumes'
+    directories on this machine."""
+    task, plain = local.task, local.plain
+    spec, state = task.spec.container, status(local)
+    config = _config(task, image)
+    words = [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]
+    limits = task.spec.resources.limits
+    return {
+        "Id": container_id(task),
+        "Created": time_of(task.meta, "created_at"),
+        "Path": words[0] if words else "",
+        "Args": words[1:],
+        "State": _state(local, state),
+        "Image": local.image_id,
+        "Name": f"/{task_name(task)}",
+        "RestartCount": plain.restarts if plain is not None else 0,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "LogPath": local.log_path,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "HostConfig": {
+            "NetworkMode": network_mode(task),
+            "Binds": _binds(task) or None,
+            "PortBindings": _port_map(task.endpoint.ports, "") if plain is not None else {},
+            "RestartPolicy": _restart_policy(plain),
+            "AutoRemove": plain is not None and plain.auto_remove,
+            "Privileged": False,
+            "ReadonlyRootfs": spec.read_only,
+            "NanoCpus": limits.nano_cpus,
+            "Memory": limits.memory_bytes,
+            "PidsLimit": task.spec.resources.pids_limit or None,
+            "LogConfig": {"Type": "json-file", "Config": {}},
+            "Runtime": "crun",
+        },
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "Mounts": mounts(task, places),
+        "Config": config,
+        "NetworkSettings": {
+            "Bridge": "",
+            "SandboxID": "",
+            "SandboxKey": "",
+            "Ports": _port_map(task.status.ports.ports, "0.0.0.0"),
+            "Networks": endpoints(task, networks),
+        },
+    }
+
+
+def _state(local: Local, state: str) -> Json:
+    task, plain = local.task, local.plain
+    seen = task.status
+    described: Json = {
+        "Status": state,
+        "Running": state == "running",
+        "Paused": False,
+        "Restarting": state == "restarting",
+        "OOMKilled": seen.container.oom_killed,
+        "Dead": False,
+        "Pid": seen.container.pid if state == "running" else 0,
+        "ExitCode": seen.container.exit_code,
+        "Error": seen.error,
+        "StartedAt": time_of(seen.container, "started_at"),
+        "FinishedAt": time_of(seen, "timestamp") if state == "exited" else NEVER,
+    }
+    if plain is not None:
+        described |= {"StartedAt": time_of(plain, "started_at"), "FinishedAt": time_of(plain, "finished_at")}
+    if (checked := health(task)) != "none":
+        described["Health"] = {"Status": checked, "FailingStreak": 0, "Log": []}
+    return described
+
+
+def _config(task: Task, image: Json) -> Json:
+    """What runs: the spec's word, else the image's. An entrypoint of the spec's own takes nothing of the command."""
+    spec = task.spec.container
+    return {
+        "Hostname": spec.hostname or task.id[:12],
+        "Domainname": "",
+        "User": spec.user or image.get("User", ""),
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "ExposedPorts": image.get("ExposedPorts") or {},
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": False,
+        "Env": _environment(image.get("Env") or (), spec.env),
+        "Cmd": list(spec.args) or (None if spec.command else image.get("Cmd")),
+        "Entrypoint": list(spec.command) or image.get("Entrypoint"),
+        "Image": spec.image,
+        "Volumes": image.get("Volumes"),
+        "WorkingDir": spec.dir or image.get("WorkingDir", ""),
+        "Labels": (image.get("Labels") or {}) | container_labels(task),
+        "StopSignal": spec.stop_signal or image.get("StopSignal") or "SIGTERM",
+    }
+
+
+def _environment(image: Iterable[str], spec: Iterable[str]) -> list[str]:
+    """The image's, but for what the spec says itself."""
+    own = list(spec)
+    names = {entry.partition("=")[0] for entry in own}
+    return [entry for entry in image if entry.partition("=")[0] not in names] + own
+
+
+def _port_map(given: Iterable[PortConfig], address: str) -> Json:
+    found: Json = {}
+    for port in given:
+        key = f"{port.target_port}/{word(PortConfig.Protocol.Name(port.protocol), 'PROTOCOL_')}"
+        number = str(port.published_port) if port.published_port else ""
+        found.setdefault(key, []).append({"HostIp": address, "HostPort": number})
+    return found
+
+
+def _binds(task: Task) -> list[str]:
+    mounts = task.spec.container.mounts if not task.service_id else ()
+    return [
+        f"{each.source}:{each.target}{':ro' if each.read_only else ''}"
+        for each in mounts
+        if each.source and each.type != Mount.TYPE_TMPFS
+    ]
+
+
+def _restart_policy(plain: PlainContainer | None) -> Json:
+    policy = plain.task.spec.restart if plain is not None else RestartPolicy(condition=RestartPolicy.CONDITION_NONE)
+    name = {RestartPolicy.CONDITION_NONE: "no", RestartPolicy.CONDITION_ON_FAILURE: "on-failure"}.get(
+        policy.condition, "unless-stopped" if plain is not None and plain.unless_stopped else "always"
+    )
+    return {"Name": name, "MaximumRetryCount": policy.max_attempts}
