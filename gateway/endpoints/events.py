@@ -34,7 +34,7 @@ _PAUSE, _PATIENCE = 0.2, 30.0
 
 def _moment(call: Call, name: str) -> Timestamp | None:
     """A time in the query; None when there is none. Raises InvalidArgument."""
-    if call.query(name) in ("", "0"):
+    if not call.query(name):
         return None
     try:
         return parse_time(call.query(name))
@@ -60,6 +60,9 @@ async def events(call: Call) -> web.StreamResponse:
     """Stream them, those since `since` first, as they happen until `until` or for ever."""
     wanted = call.filters(*_FILTERS)
     since, until = _moment(call, "since"), _moment(call, "until")
+    if until == Timestamp():
+        # Old clients' word for no end; as `since` it is everything that is remembered.
+        until = None
     limit = None if until is None else max(0.0, until.seconds + until.nanos / 1e9 - time.time())
     info = await call.backend.local.Info(InfoRequest())
     # The answer begins once nothing can be missed any longer: clients then do what they want to see the events of.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from typing import Any
 
 import grpc.aio
 from aiohttp import web
@@ -13,12 +14,14 @@ from flota.gateway import local_containers
 from flota.gateway.failures import failure_of
 from flota.gateway.http import NEWEST, OLDEST, Call, Route, answer
 from flota.gateway.translation import container, image, machine, volume
-from flota.rpc.errors import Unsupported
+from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.control_pb2 import GetClusterRequest, ListNodesRequest
 from flota.v1.local_pb2 import CheckRegistryAuthRequest, InfoRequest, ListImagesRequest, ListVolumesRequest
 
 # A manager without a leader still says what it is itself.
 _CLUSTER_LIMIT = 3.0
+# What takes room, by the names of /system/df.
+_OBJECTS = ("container", "image", "volume", "build-cache")
 
 
 def _text(version: tuple[int, int]) -> str:
@@ -68,22 +71,26 @@ async def auth(call: Call) -> web.StreamResponse:
 
 
 async def usage(call: Call) -> web.StreamResponse:
-    """What takes room on this machine."""
+    """What takes room on this machine; of the kinds in `type` only, if there are any."""
+    wanted = set(call.request.query.getall("type", _OBJECTS))
+    if unknown := wanted - set(_OBJECTS):
+        raise InvalidArgument.of("type", min(unknown), f"one of {', '.join(_OBJECTS)} is needed")
     agent = call.backend.agent
-    found = (await agent.ListImages(ListImagesRequest())).images
-    there = (await agent.ListVolumes(ListVolumesRequest(sizes=True))).volumes
-    networks = await local_containers.networks(call)
-    now = time.time()
-    return answer(
-        {
-            "LayersSize": sum(each.size_bytes for each in found),
-            "Images": [image.listed(each) for each in found],
-            "Containers": [container.listed(one, networks, now) for one in await local_containers.all_of(call)],
-            "Volumes": [volume.shown(each, sizes=True) for each in there],
-            "BuildCache": [],
-            "BuilderSize": 0,
-        }
-    )
+    shown: dict[str, Any] = {"LayersSize": 0, "BuilderSize": 0}
+    if "image" in wanted:
+        found = (await agent.ListImages(ListImagesRequest())).images
+        shown["LayersSize"] = sum(each.size_bytes for each in found)
+        shown["Images"] = [image.listed(each) for each in found]
+    if "container" in wanted:
+        networks = await local_containers.networks(call)
+        now = time.time()
+        shown["Containers"] = [container.listed(one, networks, now) for one in await local_containers.all_of(call)]
+    if "volume" in wanted:
+        there = (await agent.ListVolumes(ListVolumesRequest(sizes=True))).volumes
+        shown["Volumes"] = [volume.shown(each, sizes=True) for each in there]
+    if "build-cache" in wanted:
+        shown["BuildCache"] = []
+    return answer(shown)
 
 
 async def refuse_build(call: Call) -> web.StreamResponse:

@@ -214,8 +214,8 @@ def _data(given: Fields) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        # It may be a secret: not a word of it.
-        raise InvalidArgument(f"invalid {given.at('Data')}: base64 is needed") from None
+        # It may be a secret: not a word of it. Swarmpit tries again with base64 when an answer begins so.
+        raise InvalidArgument(f"illegal base64 data in {given.at('Data')}") from None
 
 
 def _template_driver(given: Fields, kind: str) -> str:

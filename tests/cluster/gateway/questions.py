@@ -1,6 +1,6 @@
-"""What dashboards and proxies ask, as their documentation has it, each question with the version they speak.
+"""What dashboards and proxies ask, as their public sources have it: none of them may get an error.
 
-Portainer's home page and Traefik's and Caddy's swarm providers: none of them may get an error.
+Portainer without an agent, Swarmpit, Traefik's and Caddy's swarm providers.
 """
 
 import http.client
@@ -39,10 +39,21 @@ QUESTIONS: dict[str, list[tuple[str, dict[str, Any] | None]]] = {
     "caddy": [
         ("/v1.40/info", None),
         ("/v1.40/networks", None),
+        ("/v1.40/configs", None),
+        ("/v1.40/containers/json", None),
         ("/v1.40/services", None),
         ("/v1.40/tasks", ALL | {"service": {"nothing": True}}),
-        ("/v1.40/configs", {"label": {"caddy": True}}),
-        ("/v1.40/containers/json", None),
+    ],
+    "swarmpit": [
+        ("/v1.30/version", None),
+        ("/v1.30/nodes", None),
+        ("/v1.30/services", {"label": ["com.docker.stack.namespace=shop"]}),
+        ("/v1.30/tasks", None),
+        ("/v1.30/networks", {"label": ["com.docker.stack.namespace=shop"]}),
+        ("/v1.30/volumes", {"label": ["com.docker.stack.namespace=shop"]}),
+        ("/v1.30/secrets", None),
+        ("/v1.30/configs", None),
+        ("/v1.30/images/busybox/json", None),
     ],
 }
 
@@ -103,3 +114,43 @@ def traefik_sees(path: Path, service_name: str) -> dict[str, Any]:
         },
         "nodes": {asked(path, f"/nodes/{task['NodeID']}")["Status"]["Addr"] for task in tasks},
     }
+
+
+def portainer_snapshot(path: Path) -> dict[str, int]:
+    """What Portainer's home page says of an environment, by the steps of its snapshot."""
+    info = asked(path, "/info")
+    assert info["Swarm"]["ControlAvailable"]
+    services, nodes = asked(path, "/services"), asked(path, "/nodes")
+    containers = asked(path, "/containers/json?all=1")
+    stacks = {each["Spec"]["Labels"].get("com.docker.stack.namespace") for each in services} - {None}
+    return {
+        "cpus": sum(each["Description"]["Resources"]["NanoCPUs"] for each in nodes) // 10**9,
+        "services": len(services),
+        "stacks": len(stacks),
+        "running": sum(each["State"] == "running" for each in containers),
+        "images": len(asked(path, "/images/json")),
+        "volumes": len(asked(path, "/volumes")["Volumes"]),
+    }
+
+
+def ask_about(path: Path, service: str) -> None:
+    """What the pages of one service, its tasks and containers, its network and image ask; fails at the first error."""
+    found = asked(path, f"/services/{service}")
+    (task, *_) = asked(path, "/tasks", {"service": [found["ID"]]})
+    assert asked(path, f"/tasks/{task['ID']}")["ServiceID"] == found["ID"]
+    assert asked(path, f"/nodes/{task['NodeID']}")["ID"] == task["NodeID"]
+    (container,) = asked(path, "/containers/json", {"label": [f"com.docker.swarm.service.id={found['ID']}"]})
+    shown = asked(path, f"/containers/{container['Id']}/json")
+    for endpoint in shown["NetworkSettings"]["Networks"].values():
+        assert asked(path, f"/networks/{endpoint['NetworkID']}")["Id"] == endpoint["NetworkID"]
+    assert asked(path, f"/images/{shown['Image']}/json")["Id"] == shown["Image"] == container["ImageID"]
+    assert asked(path, f"/containers/{container['Id']}/stats?stream=false")["memory_stats"]["usage"] > 0
+    assert asked(path, f"/containers/{container['Id']}/top")["Processes"]
+    connection = Connection(path)
+    lines = "details=true&stdout=true&stderr=true&timestamps=true&tail=2000"
+    for page in (f"services/{found['ID']}", f"tasks/{task['ID']}", f"containers/{container['Id']}"):
+        connection.request("GET", f"/v1.41/{page}/logs?{lines}")
+        answer = connection.getresponse()
+        assert answer.status == 200, f"{page}: {answer.read()!r}"
+        answer.read()
+    connection.close()

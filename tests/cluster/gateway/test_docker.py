@@ -14,7 +14,7 @@ from docker.errors import APIError, NotFound
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import DEBIAN, Machines, play
-from tests.cluster.gateway.questions import ask_all, traefik_sees
+from tests.cluster.gateway.questions import ask_about, ask_all, asked, portainer_snapshot, traefik_sees
 from tests.cluster.images.registry import Registry
 from tests.cluster.waiting import wait_until
 
@@ -183,6 +183,8 @@ def test_docker_py_sees_what_happens(client: Any) -> None:
 def test_docker_py_sees_what_has_happened(client: Any) -> None:
     client.secrets.create(name="past", data=b"x").remove()
     now = time.time()
+    everything = client.events(decode=True, since=0, until=now + 1, filters={"secret": "past"})
+    assert [one["Action"] for one in everything] == ["create", "remove"]
     past = client.events(decode=True, since=now - 60, until=now + 1, filters={"type": "secret", "secret": "past"})
     assert [one["Action"] for one in past] == ["create", "remove"]
 
@@ -287,7 +289,30 @@ def test_what_shepherd_runs_is_understood(client: Any, swarm: Lab, tmp_path: Pat
 def test_nobody_who_only_looks_gets_an_error(client: Any, swarm: Lab) -> None:
     client.services.create("busybox", ["sleep", "1000"], name="seen", init=True)
     wait_until(client.api.containers, "a container")
-    ask_all(swarm.nodes["m1"].run_directory / "flota/docker.sock")
+    path = swarm.nodes["m1"].run_directory / "flota/docker.sock"
+    ask_all(path)
+    ask_about(path, "seen")
+    home = portainer_snapshot(path)
+    assert (home["services"], home["stacks"], home["running"], home["images"]) == (1, 0, 1, 1)
+    assert home["cpus"] > 0
+
+
+@together
+def test_what_is_there_no_longer_or_never_was_is_said_as_docker_says_it(client: Any, swarm: Lab) -> None:
+    path = swarm.nodes["m1"].run_directory / "flota/docker.sock"
+    for page in ("/nothing", "/containers/x/nothing", "/plugins/x/json"):
+        assert asked(path, page) == {"message": "page not found"}
+    assert asked(path, "/services/nothing")["message"] == "service nothing not found"
+    assert set(asked(path, "/system/df?type=volume")) == {"LayersSize", "BuilderSize", "Volumes"}
+    spec = {"Image": "busybox", "Command": ["sleep", "1000"], "Init": True, "OfTomorrow": [1]}
+    body = {"Name": "odd", "OfTomorrow": {}, "TaskTemplate": {"ContainerSpec": spec, "OfTomorrow": 1}}
+    made = client.api._post_json(client.api._url("/services/create"), data=body)
+    assert made.status_code == 201
+    with pytest.raises(APIError, match="illegal base64 data") as refused:
+        client.api._raise_for_status(
+            client.api._post_json(client.api._url("/secrets/create"), data={"Name": "s", "Data": "no base64!"})
+        )
+    assert refused.value.status_code == 400
 
 
 @together
