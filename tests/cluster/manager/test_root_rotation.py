@@ -14,7 +14,9 @@ def test_the_root_is_replaced_while_services_run(make_lab: Callable[..., Lab]) -
     lab = make_lab(managers=3, workers=1)
     with Swarm(lab) as swarm:
         m2 = lab.nodes["m2"]
-        m2.flota("service", "create", "-d", "--name", "web", "--replicas", "4", "busybox", "sleep", "1000")
+        # Nothing hears SIGTERM in them: a node that leaves would wait for the whole of their grace.
+        brief = ["--replicas", "4", "--stop-grace-period", "1s"]
+        m2.flota("service", "create", "-d", "--name", "web", *brief, "busybox", "sleep", "1000")
         wait_until(lambda: swarm.running("web", "m2").total() == 4, "four tasks")
         tasks = {task.id for task in swarm.tasks("web", "m2")}
         before = m2.flota("swarm", "ca")
