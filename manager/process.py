@@ -75,7 +75,7 @@ class Manager:
         # Servers and channels notice a renewed certificate by themselves, each through an Identity of its own.
         self._server_identity = Identity(Path(config.identity_directory))
         self._identity = Identity(Path(config.identity_directory))
-        self._router = LeaderRouter(self._channel)
+        self._router = LeaderRouter(Identity(Path(config.identity_directory)))
         self._transport = RaftTransport(config.node_id, self._channel)
         self._membership = MembershipServicer()
         clock, rng = SystemClock(), SystemRandom()

@@ -4,17 +4,22 @@ A call that was passed on to a leader that lost power would wait for TCP to give
 leader, calls to the old one may end as long as that one is heard of; when it is not, its channel is closed and they
 fail with "try again". When this manager hears neither of its leader nor of a quorum any more, it is closed at once:
 nobody will answer.
+
+A connection shows the certificate that it was made with. When this node's certificate was replaced, new calls take a
+new connection, for a leader refuses the old certificate when another root has taken over (ca/rotation.py).
 """
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakSet
 
 import grpc.aio
 
 from flota.manager.raft.node import RaftNode
+from flota.rpc.channels import node_channel
 from flota.rpc.errors import FlotaError, TurnedAway, Unavailable
+from flota.rpc.identity import Identity
 
 # Seconds that calls to a former leader get: at least, and at most while it is heard of.
 _GRACE = 0.5
@@ -24,11 +29,14 @@ _LONGEST_GRACE = 10.0
 class LeaderRouter:
     """One per manager process. Calls are refused with Unavailable until `use` says which Raft member this is."""
 
-    def __init__(self, channel_for: Callable[[str], grpc.aio.Channel]) -> None:
-        self._channel_for = channel_for
+    def __init__(self, identity: Identity) -> None:
+        """`identity` is the router's own: it has to notice by itself that the certificate was replaced."""
+        self._identity = identity
         self._raft: RaftNode | None = None
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
+        # To the same leader, with certificates of before. Calls go on there; gRPC closes a channel that nobody holds.
+        self._former: WeakSet[grpc.aio.Channel] = WeakSet()
         self._closing: set[asyncio.Task[None]] = set()
         # Nobody will answer what was passed on, or nobody waits for it.
         self._hopeless = asyncio.Event()
@@ -55,8 +63,11 @@ class LeaderRouter:
             return None
         if address != self._address:
             self._forget()
+        if self._channel is not None and self._identity.reload():
+            self._former.add(self._channel)
+            self._channel = None
         if self._channel is None:
-            self._address, self._channel = address, self._channel_for(address)
+            self._address, self._channel = address, node_channel(self._identity, address)
         return self._channel
 
     def trouble(self) -> FlotaError | None:
@@ -91,9 +102,11 @@ class LeaderRouter:
                 self._forget()
 
     def _forget(self) -> None:
-        channel, address = self._channel, self._address
+        channels = [*self._former, *([self._channel] if self._channel is not None else [])]
+        address = self._address
+        self._former.clear()
         self._channel, self._address = None, ""
-        if channel is not None:
+        for channel in channels:
             self._closing.add(closing := asyncio.create_task(self._close(channel, address)))
             closing.add_done_callback(self._closing.discard)
 

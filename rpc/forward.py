@@ -67,9 +67,12 @@ async def pass_on(method: Method, channel: grpc.aio.Channel, request: bytes, con
             raise
         raise LeaderLost("it leads no longer", never_sent=False) from None
     except grpc.aio.AioRpcError as error:
+        details = error.details() or ""
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            # The root was replaced while the call was under way, and it showed the certificate of before.
+            raise LeaderLost(details, never_sent=True) from None
         if error.code() != grpc.StatusCode.UNAVAILABLE:
             raise
-        details = error.details() or ""
         if details.startswith("failed to connect to all addresses"):
             raise LeaderLost("it does not answer", never_sent=True) from None
         if _was_turned_away(error):
