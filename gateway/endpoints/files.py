@@ -9,7 +9,6 @@ from aiohttp import web
 from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import asked, shown
-from flota.rpc.errors import Unsupported
 from flota.v1.control_pb2 import (
     CreateConfigRequest,
     CreateSecretRequest,
@@ -19,8 +18,11 @@ from flota.v1.control_pb2 import (
     ListSecretsRequest,
     RemoveConfigRequest,
     RemoveSecretRequest,
+    UpdateConfigRequest,
+    UpdateSecretRequest,
 )
 from flota.v1.stack_records import RECORD, is_record
+from flota.v1.types_pb2 import Version
 
 # `docker stack rm` asks with it for what it has to remove.
 _STACK = "com.docker.stack.namespace"
@@ -55,6 +57,17 @@ async def create_secret(call: Call) -> web.StreamResponse:
     return answer({"ID": (await call.backend.control.CreateSecret(request)).secret.id}, 201)
 
 
+async def update_secret(call: Call) -> web.StreamResponse:
+    """Other labels, which is all that may change of a secret."""
+    request = UpdateSecretRequest(
+        secret_id=call.name(),
+        version=Version(index=call.object_version()),
+        spec=asked.secret_spec(await call.body()),
+    )
+    await call.backend.control.UpdateSecret(request)
+    return nothing()
+
+
 async def remove_secret(call: Call) -> web.StreamResponse:
     """Forget a secret."""
     await call.backend.control.RemoveSecret(RemoveSecretRequest(secret_id=call.name()))
@@ -80,15 +93,21 @@ async def create_config(call: Call) -> web.StreamResponse:
     return answer({"ID": (await call.backend.control.CreateConfig(request)).config.id}, 201)
 
 
+async def update_config(call: Call) -> web.StreamResponse:
+    """Other labels, which is all that may change of a config."""
+    request = UpdateConfigRequest(
+        config_id=call.name(),
+        version=Version(index=call.object_version()),
+        spec=asked.config_spec(await call.body()),
+    )
+    await call.backend.control.UpdateConfig(request)
+    return nothing()
+
+
 async def remove_config(call: Call) -> web.StreamResponse:
     """Forget a config."""
     await call.backend.control.RemoveConfig(RemoveConfigRequest(config_id=call.name()))
     return nothing(204)
-
-
-async def refuse_update(call: Call) -> web.StreamResponse:
-    """Raises Unsupported."""
-    raise Unsupported("secrets and configs cannot be changed: create another one and update the services that use it")
 
 
 ROUTES: list[Route] = [
@@ -96,10 +115,10 @@ ROUTES: list[Route] = [
     ("POST", "/secrets/create", create_secret),
     ("GET", "/secrets/{id}", secret),
     ("DELETE", "/secrets/{id}", remove_secret),
-    ("POST", "/secrets/{id}/update", refuse_update),
+    ("POST", "/secrets/{id}/update", update_secret),
     ("GET", "/configs", configs),
     ("POST", "/configs/create", create_config),
     ("GET", "/configs/{id}", config),
     ("DELETE", "/configs/{id}", remove_config),
-    ("POST", "/configs/{id}/update", refuse_update),
+    ("POST", "/configs/{id}/update", update_config),
 ]

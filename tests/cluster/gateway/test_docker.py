@@ -162,6 +162,28 @@ def test_docker_py_keeps_secrets_configs_networks_and_volumes(client: Any) -> No
 
 
 @together
+@pytest.mark.parametrize("kind", ["secrets", "configs"])
+def test_labels_of_secrets_and_configs_change_and_nothing_else(client: Any, kind: str) -> None:
+    made = getattr(client, kind).create(name="labelled", data=b"content")
+    stored = getattr(client, kind).get(made.id).attrs
+
+    def update(spec: dict[str, Any], version: int) -> None:
+        url = client.api._url(f"/{kind}/{{0}}/update", made.id)
+        client.api._raise_for_status(client.api._post_json(url, data=spec, params={"version": version}))
+
+    spec = stored["Spec"] | {"Labels": {"a": "b"}}
+    update(spec, stored["Version"]["Index"])
+    changed = getattr(client, kind).get(made.id).attrs
+    assert changed["Spec"]["Labels"] == {"a": "b"}
+    with pytest.raises(APIError, match="update out of sequence"):
+        update(spec, stored["Version"]["Index"])
+    with pytest.raises(APIError, match="only labels can change") as refused:
+        update(spec | {"Data": "b3RoZXI="}, changed["Version"]["Index"])
+    assert refused.value.status_code == 400
+    made.remove()
+
+
+@together
 def test_docker_py_sees_what_happens(client: Any) -> None:
     seen: list[dict[str, Any]] = []
     with closing(client.events(decode=True, filters={"type": ["secret", "container"]})) as events:
