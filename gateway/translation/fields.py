@@ -40,7 +40,7 @@ class Fields:
 
     def at(self, name: str) -> str:
         """The path of a field."""
-        return f"{self.path}.{name}" if self.path else name
+        return _below(self.path, name)
 
     def raw(self, name: str) -> Any:
         """The value as it came; None when it is absent."""
@@ -114,7 +114,7 @@ class Fields:
         values = self._typed(name, dict, "an object of strings", {})
         for key, value in values.items():
             if not isinstance(value, str):
-                raise InvalidArgument.of(f"{self.at(name)}.{key}", _short(value), "a string is needed")
+                raise InvalidArgument.of(_below(self.at(name), key), _short(value), "a string is needed")
         return values
 
     def part(self, name: str) -> Fields:
@@ -135,6 +135,11 @@ class Fields:
         if number is None:
             raise InvalidArgument.of(self.at(name), text, f"one of {', '.join(words)} is needed")
         return number
+
+
+def _below(path: str, name: str) -> str:
+    shown = name if name.isprintable() else repr(name)
+    return f"{path}.{shown}" if path else shown
 
 
 def _short(value: Any) -> Any:

@@ -17,7 +17,8 @@ from flota.v1.types_pb2 import NodeRole
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-WORDS = some.text(some.characters(exclude_categories=("C", "Z")), min_size=1, max_size=60)
+# The library takes at most 64 bytes.
+WORDS = some.text(some.characters(exclude_categories=("C", "Z")), min_size=1, max_size=16)
 
 
 def certificate(names: list[x509.NameAttribute]) -> x509.Certificate:
