@@ -103,6 +103,9 @@ class Proxies:
         connections.add(this)
         try:
             await self._pass_on(task_id, target, reader, writer)
+            # The client may have to read the last of it yet.
+            writer.close()
+            await writer.wait_closed()
         except OSError as error:
             # Nobody listens (any longer), or an end went away: the client hears of it as it would without us.
             log.debug("task %s, port %d: %s", task_id, target, error)

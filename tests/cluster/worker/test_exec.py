@@ -115,8 +115,8 @@ class Person:
             return await talk.until(lambda said: said.exit is not None)
 
     async def refused(self, start: ExecStart, *, here: bool = False) -> tuple[grpc.StatusCode, str]:
-        async with self.exec(start, here=here) as talk:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with self.exec(start, here=here) as talk:
                 await talk.until(lambda said: said.exit is not None or said.pid)
         return caught.value.code(), caught.value.details() or ""
 
