@@ -74,9 +74,11 @@ class KeptAddresses:
 
     def holder(self, task: Task) -> Task | None:
         """Another task that is still where an address of the task's slot leads; its node may be asked no longer."""
-        kept = self._services.get(task.service_id, {})
-        for other in self._tables.tasks.by("service", task.service_id):
-            if other.id == task.id or other.slot != task.slot or is_terminal(other) or not other.networks:
+        kept = self._services.get(task.service_id)
+        if not kept:
+            return None
+        for other in self._tables.tasks.by("slot", (task.service_id, task.slot or task.node_id)):
+            if other.id == task.id or is_terminal(other) or not other.networks:
                 continue
             if not self._is_lost(other) and any(
                 set(one.addresses) & set(kept.get((task.slot, one.network_id), ())) for one in other.networks
