@@ -18,10 +18,11 @@ from flota.gateway.translation.machine import is_manager
 from flota.rpc.errors import InvalidArgument, NotFound
 from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer
 from flota.v1.control_pb2 import ListNetworksRequest
-from flota.v1.local_pb2 import InfoRequest, InspectImageRequest, ListLocalTasksRequest
+from flota.v1.local_pb2 import InfoRequest, InspectImageRequest, ListLocalTasksRequest, LocalContainer
 from flota.v1.network_options import HOST, NONE
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
+from flota.v1.types_pb2 import ContainerHealth
 
 _PAUSE = 0.1
 
@@ -31,7 +32,7 @@ async def all_of(call: Call) -> list[Local]:
     told = await call.backend.agent.ListTasks(ListLocalTasksRequest())
     known = told.containers
     tasks = [
-        Local(task, None, known[task.id].image_id, known[task.id].log_path)
+        Local(task, None, known[task.id].image_id, known[task.id].log_path, _health(known[task.id]))
         for task in told.tasks
         if container.exists(task)
     ]
@@ -46,7 +47,11 @@ async def plain_ones(call: Call) -> list[Local]:
         if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
             return []
         raise
-    return [Local(plain.task, plain, plain.image_id, plain.log_path) for plain in found.containers]
+    return [Local(plain.task, plain, plain.image_id, plain.log_path, _health(plain)) for plain in found.containers]
+
+
+def _health(container: LocalContainer | PlainContainer) -> ContainerHealth | None:
+    return container.health if container.HasField("health") else None
 
 
 async def find(call: Call, wanted: str) -> Local:

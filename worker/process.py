@@ -285,7 +285,9 @@ class Worker:
             return {}
         return {
             task.id: LocalContainer(
-                image_id=self._tasks.image_id(task.id), log_path=str(self._runtime.log_file(task.id))
+                image_id=self._tasks.image_id(task.id),
+                log_path=str(self._runtime.log_file(task.id)),
+                health=self._tasks.health(task.id),
             )
             for task in self._tasks.all()
         }

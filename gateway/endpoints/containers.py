@@ -69,7 +69,7 @@ def _passes(local: container.Local, wanted: Filters, networks: dict[str, Network
         and wanted.within("name", f"/{task_name(task)}")
         and wanted.labels("label", container_labels(task))
         and wanted.equals("status", container.status(local))
-        and wanted.equals("health", container.health(task))
+        and wanted.equals("health", container.health(local))
         and wanted.equals("exited", str(task.status.container.exit_code) if is_terminal(task) else "")
         and wanted.starts("ancestor", task.spec.container.image)
         and wanted.equals("network", *on)

@@ -11,7 +11,7 @@ from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.mac_addresses import mac_of
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal, task_name
-from flota.v1.types_pb2 import Mount, PortConfig, TaskState
+from flota.v1.types_pb2 import ContainerHealth, Mount, PortConfig, TaskState
 
 Json = dict[str, Any]
 _STATES = TaskState
@@ -26,6 +26,8 @@ class Local(NamedTuple):
     # sha256:… of its image's configuration, and the file that keeps what it says; empty when they are not known.
     image_id: str = ""
     log_path: str = ""
+    # None without a health check.
+    health: ContainerHealth | None = None
 
 
 def container_id(task: Task) -> str:
@@ -48,14 +50,13 @@ def exists(task: Task) -> bool:
     return task.status.state >= _STATES.TASK_STATE_READY and task.status.state != _STATES.TASK_STATE_REJECTED
 
 
-def health(task: Task) -> str:
-    """healthy, starting or none, as far as a task's state tells."""
-    test = task.spec.container.healthcheck.test
-    if not test or test[0] == "NONE" or is_terminal(task):
+def health(local: Local) -> str:
+    """healthy, unhealthy, starting or none. One that has ended is unhealthy, as Docker has it."""
+    if local.health is None:
         return "none"
-    if task.status.unready:
+    if is_terminal(local.task):
         return "unhealthy"
-    return "healthy" if task.status.state == _STATES.TASK_STATE_RUNNING else "starting"
+    return word(ContainerHealth.State.Name(local.health.state), "STATE_")
 
 
 def command(task: Task) -> list[str]:
@@ -75,7 +76,7 @@ def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
         "restarting": f"Restarting ({task.status.container.exit_code}) {_duration(now - since)} ago",
         "exited": f"Exited ({task.status.container.exit_code}) {_duration(now - since)} ago",
     }[state]
-    checked = health(task)
+    checked = health(local)
     return {
         "Id": container_id(task),
         "Names": [f"/{task_name(task)}"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from flota.gateway.translation.container import Local, container_id, endpoints, health, mounts, network_mode, status
 from flota.gateway.translation.events import container_labels
+from flota.gateway.translation.shown_spec import healthcheck
 from flota.gateway.translation.words import NEVER, time_of, word
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.objects_pb2 import Network, Task
@@ -88,15 +89,29 @@ def _state(local: Local, state: str) -> Json:
     }
     if plain is not None:
         described |= {"StartedAt": time_of(plain, "started_at"), "FinishedAt": time_of(plain, "finished_at")}
-    if (checked := health(task)) != "none":
-        described["Health"] = {"Status": checked, "FailingStreak": 0, "Log": []}
+    if local.health is not None:
+        described["Health"] = {
+            "Status": health(local),
+            "FailingStreak": local.health.failing_streak,
+            "Log": [
+                {
+                    "Start": time_of(probe, "started_at"),
+                    "End": time_of(probe, "ended_at"),
+                    "ExitCode": probe.exit_code,
+                    "Output": probe.output,
+                }
+                for probe in local.health.log
+            ],
+        }
     return described
 
 
 def _config(task: Task, image: Json) -> Json:
     """What runs: the spec's word, else the image's. An entrypoint of the spec's own takes nothing of the command."""
     spec = task.spec.container
+    check = (image.get("Healthcheck") or {}) | healthcheck(spec.healthcheck)
     return {
+        **({"Healthcheck": check} if check else {}),
         "Hostname": spec.hostname or task.id[:12],
         "Domainname": "",
         "User": spec.user or image.get("User", ""),

@@ -121,20 +121,25 @@ def container_spec(spec: specs.ContainerSpec) -> Json:
     )
     if spec.HasField("healthcheck"):
         check = spec.healthcheck
-        shape["Healthcheck"] = some(
-            Test=list(check.test),
-            Interval=nanoseconds(check, "interval"),
-            Timeout=nanoseconds(check, "timeout"),
-            StartPeriod=nanoseconds(check, "start_period"),
-            StartInterval=nanoseconds(check, "start_interval"),
-            Retries=check.retries or None,
-            Action=word(types.HealthConfig.Action.Name(check.action), "ACTION_") if check.action else "",
-        )
+        action = word(types.HealthConfig.Action.Name(check.action), "ACTION_") if check.action else ""
+        shape["Healthcheck"] = healthcheck(check) | some(Action=action)
     if spec.HasField("dns"):
         shape["DNSConfig"] = some(
             Nameservers=list(spec.dns.nameservers), Search=list(spec.dns.search), Options=list(spec.dns.options)
         )
     return shape
+
+
+def healthcheck(check: types.HealthConfig) -> Json:
+    """What to run, and when."""
+    return some(
+        Test=list(check.test),
+        Interval=nanoseconds(check, "interval"),
+        Timeout=nanoseconds(check, "timeout"),
+        StartPeriod=nanoseconds(check, "start_period"),
+        StartInterval=nanoseconds(check, "start_interval"),
+        Retries=check.retries or None,
+    )
 
 
 def mount(mount: types.Mount) -> Json:

@@ -67,6 +67,8 @@ class Containers:
         shown.CopyFrom(life.record)
         shown.task.spec.container.registry_auth = ""
         shown.restarting = life.is_active and is_terminal(life.record.task)
+        if (health := life.health) is not None:
+            shown.health.CopyFrom(health)
         del shown.task.networks[:]
         shown.task.networks.extend(self.bridges.given(life.id))
         if any(wanted.target == HOST for wanted in life.record.task.spec.networks):

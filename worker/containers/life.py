@@ -20,7 +20,7 @@ from flota.rpc.errors import FailedPrecondition, FlotaError
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import is_terminal, task_name
-from flota.v1.types_pb2 import HealthConfig, NetworkAttachment, RestartPolicy, TaskState, TaskStatus
+from flota.v1.types_pb2 import ContainerHealth, HealthConfig, NetworkAttachment, RestartPolicy, TaskState, TaskStatus
 from flota.worker.containers.records import Records
 from flota.worker.runtime.container import ContainerError, ContainerState
 from flota.worker.tasks.controller import Controller
@@ -75,6 +75,11 @@ class Life:
     def is_running(self) -> bool:
         """Whether its program runs."""
         return STARTING <= self.record.task.status.state <= RUNNING
+
+    @property
+    def health(self) -> ContainerHealth | None:
+        """What health checks found in its last run under this worker; None without any."""
+        return self._controller.health if self._controller is not None else None
 
     @property
     def is_active(self) -> bool:

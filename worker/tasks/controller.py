@@ -23,7 +23,7 @@ from flota.overlay import BadAddress, OverlayError
 from flota.rpc.errors import DeadlineExceeded, FlotaError, ResourceExhausted, Unavailable
 from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import PreparedTask
-from flota.v1.types_pb2 import HealthConfig, TaskState, TaskStatus
+from flota.v1.types_pb2 import ContainerHealth, HealthConfig, TaskState, TaskStatus
 from flota.worker.runtime.container import BadContainer, ContainerError, ContainerState, Exit, Phase, signal_number
 from flota.worker.runtime.processes import Completed
 from flota.worker.tasks.health import Check, Health, Unhealthy, seconds
@@ -59,6 +59,7 @@ _FAULTS = (ContainerError, OverlayError, FlotaError)
 _LASTING = (BadContainer, BadAddress, FlotaError)
 _PASSING = (Unavailable, DeadlineExceeded, ResourceExhausted)
 _REMOVE = TaskState.TASK_STATE_REMOVE
+_HEALTHY, _UNHEALTHY = ContainerHealth.STATE_HEALTHY, ContainerHealth.STATE_UNHEALTHY
 
 
 class Controller:
@@ -116,6 +117,11 @@ class Controller:
     def runs(self) -> bool:
         """Whether its program runs, as far as is known."""
         return self._launched and not is_over(self.status.state)
+
+    @property
+    def health(self) -> ContainerHealth | None:
+        """What its health checks found; None without one, and before its program was let run. Not to be changed."""
+        return self._health.found if self._health is not None else None
 
     def assign(self, task: Task) -> None:
         """The task as the managers have it now."""
@@ -246,7 +252,10 @@ class Controller:
         check = self._check()
         if check is None:
             return await self._parts.containers.wait(self.id)
-        health = self._health or Health(check, self._execute)
+        if self._health is None:
+            # An earlier worker has followed it so far.
+            self._health = Health(check, self._execute, _UNHEALTHY if self.status.unready else _HEALTHY)
+        health = self._health
         assert self.prepared is not None
         tolerant = self.prepared.healthcheck.action == HealthConfig.ACTION_UNREADY
         exit = await self._end_or(self._tell_readiness(health) if tolerant else health.until_unhealthy())

@@ -2,17 +2,18 @@
 
 Until the first success failures within the start period do not count, and checks come every start interval; after it,
 or after the period, `retries` failures in a row make the container unhealthy: for good, or (action unready) until a
-check succeeds again. A check that takes longer than
-its timeout has failed. Semantics: Docker's daemon/health.go.
+check succeeds again. A check that takes longer than its timeout has failed. What the last checks found is kept for
+people. Semantics: Docker's daemon/health.go.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from flota.v1.types_pb2 import HealthConfig
+from flota.v1.types_pb2 import ContainerHealth, HealthConfig, HealthProbe
 from flota.worker.runtime.container import BadContainer, ContainerError
 from flota.worker.runtime.processes import Completed
 
@@ -20,7 +21,11 @@ _INTERVAL = _TIMEOUT = 30.0
 _START_INTERVAL = 5.0
 _RETRIES = 3
 _SHELL = ("/bin/sh", "-c")
+# Of a check's output: in errors, and in what is kept of the last few checks.
 _MAX_OUTPUT = 512
+_MAX_KEPT_OUTPUT = 4096
+_KEPT = 5
+_NOT_RUN = -1
 
 # Runs a command in the container for at most so many seconds; raises TimeoutError, ContainerError.
 Execute = Callable[[Sequence[str], float], Awaitable[Completed]]
@@ -88,10 +93,14 @@ class Check:
 class Health:
     """The health of one container, from its start on. Await `until_healthy`, then `until_unhealthy`."""
 
-    def __init__(self, check: Check, execute: Execute) -> None:
+    def __init__(
+        self, check: Check, execute: Execute, state: "ContainerHealth.State.ValueType" = ContainerHealth.STATE_STARTING
+    ) -> None:
+        """`state` is what an earlier worker found."""
+        # What there is to show; whoever gives it away copies it.
+        self.found = ContainerHealth(state=state)
         self._check = check
         self._execute = execute
-        self._failures = 0
         self._time = asyncio.get_running_loop().time
         self._started = self._time()
 
@@ -110,35 +119,50 @@ class Health:
         while True:
             await asyncio.sleep(self._check.interval)
             if await self._failure() is None:
-                self._failures = 0
                 return
+            self.found.failing_streak += 1
 
     async def _probe(self, *, starting: bool) -> bool:
         """Wait for the next check's time, and check. Raises Unhealthy when it was one too many."""
-        check = self._check
+        check, found = self._check, self.found
         forgiven = starting and self._time() - self._started < check.start_period
         await asyncio.sleep(check.start_interval if forgiven else check.interval)
         forgiven = starting and self._time() - self._started < check.start_period
         failure = await self._failure()
         if failure is None:
-            self._failures = 0
             return True
         if not forgiven:
-            self._failures += 1
-            if self._failures >= check.retries:
+            found.failing_streak += 1
+            if found.failing_streak >= check.retries:
+                found.state = ContainerHealth.STATE_UNHEALTHY
                 times = "the health check failed" + (f" {check.retries} times in a row" if check.retries > 1 else "")
                 raise Unhealthy(f"unhealthy: {times}, at last: {failure}")
         return False
 
     async def _failure(self) -> str | None:
         """Run the command once; why it failed."""
+        since = time.time_ns()
         try:
             done = await self._execute(self._check.command, self._check.timeout)
         except TimeoutError:
-            return f"not done within {self._check.timeout:g} s"
+            return self._failed(since, f"not done within {self._check.timeout:g} s")
         except ContainerError as error:
-            return str(error)
+            return self._failed(since, str(error))
+        self._keep(since, done.code, done.output)
         if done.code == 0:
+            self.found.state, self.found.failing_streak = ContainerHealth.STATE_HEALTHY, 0
             return None
         output = done.output if len(done.output) <= _MAX_OUTPUT else done.output[:_MAX_OUTPUT] + "…"
         return f"exit code {done.code}" + (f": {output}" if output else "")
+
+    def _failed(self, since: int, why: str) -> str:
+        self._keep(since, _NOT_RUN, why)
+        return why
+
+    def _keep(self, since: int, code: int, output: str) -> None:
+        probe = HealthProbe(exit_code=code, output=output.encode()[:_MAX_KEPT_OUTPUT].decode(errors="ignore"))
+        probe.started_at.FromNanoseconds(since)
+        probe.ended_at.FromNanoseconds(time.time_ns())
+        log = self.found.log
+        log.append(probe)
+        del log[:-_KEPT]

@@ -14,7 +14,7 @@ import structlog
 from flota.v1.dispatcher_pb2 import AssignmentChange
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import short_name
-from flota.v1.types_pb2 import TaskStatus
+from flota.v1.types_pb2 import ContainerHealth, TaskStatus
 from flota.worker import metrics
 from flota.worker.runtime.container import ContainerState
 from flota.worker.tasks.controller import Controller
@@ -63,6 +63,11 @@ class Tasks:
         """What a task runs, or ran; empty before it is prepared."""
         controller = self._controllers.get(task_id)
         return controller.prepared.image_id if controller is not None and controller.prepared is not None else ""
+
+    def health(self, task_id: str) -> ContainerHealth | None:
+        """What a task's health checks found; None without one."""
+        controller = self._controllers.get(task_id)
+        return controller.health if controller is not None else None
 
     @property
     def running(self) -> int:

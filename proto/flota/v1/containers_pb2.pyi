@@ -48,6 +48,7 @@ class PlainContainer(_message.Message):
     PREPARED_FIELD_NUMBER: _builtins.int
     RESTARTING_FIELD_NUMBER: _builtins.int
     LOG_PATH_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration when the container was made."""
     auto_remove: _builtins.bool
@@ -76,6 +77,10 @@ class PlainContainer(_message.Message):
     def prepared(self) -> _process_pb2.PreparedTask:
         """What was decided when it was last started."""
 
+    @_builtins.property
+    def health(self) -> _types_pb2.ContainerHealth:
+        """Of its last run; unset without a health check. Only in answers."""
+
     def __init__(
         self,
         *,
@@ -90,10 +95,11 @@ class PlainContainer(_message.Message):
         prepared: _process_pb2.PreparedTask | None = ...,
         restarting: _builtins.bool = ...,
         log_path: _builtins.str = ...,
+        health: _types_pb2.ContainerHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "prepared", b"prepared", "started_at", b"started_at", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "health", b"health", "prepared", b"prepared", "started_at", b"started_at", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "image_id", b"image_id", "log_path", b"log_path", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

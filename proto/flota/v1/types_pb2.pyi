@@ -1770,3 +1770,88 @@ class Device(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class HealthProbe(_message.Message):
+    """HealthProbe is one run of a health check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    """-1 when it was not done in time, or could not be run: `output` says which."""
+    output: _builtins.str
+    """What it said, 4 KiB at most."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        exit_code: _builtins.int = ...,
+        output: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit_code", b"exit_code", "output", b"output", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthProbe: _TypeAlias = HealthProbe  # noqa: Y015
+
+@_typing.final
+class ContainerHealth(_message.Message):
+    """ContainerHealth is what a container's health check found, as its node knows it since its worker started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ContainerHealth._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_NONE: ContainerHealth._State.ValueType  # 0
+        STATE_STARTING: ContainerHealth._State.ValueType  # 1
+        """No check has succeeded, and not too many have failed."""
+        STATE_HEALTHY: ContainerHealth._State.ValueType  # 2
+        STATE_UNHEALTHY: ContainerHealth._State.ValueType  # 3
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_NONE: ContainerHealth.State.ValueType  # 0
+    STATE_STARTING: ContainerHealth.State.ValueType  # 1
+    """No check has succeeded, and not too many have failed."""
+    STATE_HEALTHY: ContainerHealth.State.ValueType  # 2
+    STATE_UNHEALTHY: ContainerHealth.State.ValueType  # 3
+
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILING_STREAK_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    state: Global___ContainerHealth.State.ValueType
+    """Of a container that has ended: as it was last."""
+    failing_streak: _builtins.int
+    """Failures in a row, those of the start period not counted."""
+    @_builtins.property
+    def log(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthProbe]:
+        """The last five, the latest one last."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ContainerHealth.State.ValueType = ...,
+        failing_streak: _builtins.int = ...,
+        log: _abc.Iterable[Global___HealthProbe] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failing_streak", b"failing_streak", "log", b"log", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerHealth: _TypeAlias = ContainerHealth  # noqa: Y015

@@ -1,6 +1,7 @@
 """`docker run`: containers that belong to no service, with Docker's own clients."""
 
 import io
+import json
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,49 @@ def test_docker_py_runs_containers(client: Any) -> None:
     with pytest.raises(APIError, match="already in use") as refused:
         client.api.create_container("busybox", "true", name="d")
     assert refused.value.status_code == 409
+
+
+@together
+def test_the_health_of_an_image_s_own_check_is_shown(client: Any) -> None:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(client.images.get("busybox").save()))) as saved:
+        manifest = saved.extractfile("manifest.json")
+        assert manifest is not None
+        root = saved.extractfile(json.load(manifest)[0]["Layers"][0])
+        assert root is not None
+        change = "HEALTHCHECK --interval=100ms --retries=2 CMD cat /well"
+        client.api.import_image_from_data(root.read(), repository="checked", tag="1", changes=[change])
+    checked = client.containers.run("checked:1", ["sh", "-c", "echo yes > /well; sleep 1000"], detach=True)
+    unchecked = client.containers.run(
+        "checked:1", ["sleep", "1000"], detach=True, healthcheck={"test": ["NONE"]}, name="unchecked"
+    )
+    assert checked.attrs["Config"]["Healthcheck"] == {
+        "Test": ["CMD-SHELL", "cat /well"], "Interval": 100_000_000, "Retries": 2
+    }  # fmt: skip
+
+    def health() -> Any:
+        checked.reload()
+        return checked.attrs["State"]["Health"]
+
+    wait_until(lambda: health()["Status"] == "healthy", "healthy")
+    last = health()["Log"][-1]
+    assert (last["ExitCode"], last["Output"]) == (0, "yes")
+    assert last["Start"] < last["End"]
+    assert client.containers.list(filters={"health": "healthy"}) == [checked]
+    assert client.api.containers(filters={"id": checked.id})[0]["Status"].endswith("(healthy)")
+    unchecked.reload()
+    assert "Health" not in unchecked.attrs["State"]
+    checked.exec_run(["rm", "/well"])
+    wait_until(lambda: health()["Status"] == "unhealthy", "unhealthy")
+    assert health()["FailingStreak"] >= 2
+    assert [entry["ExitCode"] for entry in health()["Log"]][-2:] == [1, 1]
+    assert "/well" in health()["Log"][-1]["Output"]
+    checked.reload()
+    assert checked.status == "running", "as Docker has it, it runs on"
+    client.services.create("checked:1", ["sh", "-c", "touch /well; sleep 1000"], name="asked")
+    [task] = wait_until(lambda: client.containers.list(filters={"health": "healthy"}), "a task that is healthy")
+    assert task.name.startswith("asked.1.")
+    client.services.get("asked").remove()
+    wait_until(lambda: not client.containers.list(filters={"name": "asked"}), "the task gone")
 
 
 @together

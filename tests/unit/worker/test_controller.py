@@ -9,7 +9,7 @@ import pytest
 from flota.overlay import BadAddress, UnknownNetwork
 from flota.rpc.errors import Unavailable
 from flota.v1.process_pb2 import PreparedTask
-from flota.v1.types_pb2 import HealthConfig, PortConfig, TaskState, TaskStatus
+from flota.v1.types_pb2 import ContainerHealth, HealthConfig, PortConfig, TaskState, TaskStatus
 from flota.worker.images.config import ImageConfig
 from flota.worker.images.errors import ImageNotFound
 from flota.worker.runtime.container import BadContainer, ContainerError, Phase
@@ -351,6 +351,38 @@ async def test_a_check_that_hangs_has_failed() -> None:
     one = Life(node, task_with(health(interval=5, timeout=2, retries=1)))
     when, _, error = await one.until("FAILED")
     assert (when, error) == (7.1, "unhealthy: the health check failed, at last: not done within 2 s")
+
+
+@virtual
+async def test_what_the_last_checks_found_is_kept() -> None:
+    results = iter([Completed(1, "é" * 4000), *[Completed(code, f"{code}") for code in (0, 0, 0, 1, 1, 0, 1, 1, 1)]])
+    node = Node(health=lambda: next(results))
+    one = Life(node, task_with(health(interval=1)))
+    assert one.controller.health is None
+    await asyncio.sleep(1.5)
+    found = one.controller.health
+    assert found is not None
+    assert (found.state, found.failing_streak, len(found.log)) == (ContainerHealth.STATE_STARTING, 1, 1)
+    assert (found.log[0].exit_code, found.log[0].output) == (1, "é" * 2048)
+    await one.until("RUNNING")
+    assert (found.state, found.failing_streak) == (ContainerHealth.STATE_HEALTHY, 0)
+    await asyncio.sleep(4.5)
+    assert (found.state, found.failing_streak) == (ContainerHealth.STATE_HEALTHY, 2), "two of three"
+    assert [probe.output for probe in found.log] == ["0", "0", "0", "1", "1"]
+    await one.until("FAILED")
+    assert one.controller.health == found
+    assert (found.state, found.failing_streak) == (ContainerHealth.STATE_UNHEALTHY, 3)
+    assert [probe.exit_code for probe in found.log] == [1, 0, 1, 1, 1]
+
+
+@virtual
+async def test_a_check_that_could_not_be_done_is_kept_with_its_cause() -> None:
+    node = Node(delays={"execute": 60})
+    one = Life(node, task_with(health(interval=5, timeout=2)))
+    await asyncio.sleep(8)
+    assert one.controller.health is not None
+    [probe] = one.controller.health.log
+    assert (probe.exit_code, probe.output) == (-1, "not done within 2 s")
 
 
 @virtual
