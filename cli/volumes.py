@@ -5,6 +5,8 @@ What is done on this machine is asked of its own worker, also without a quorum; 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -21,6 +23,9 @@ node_option = click.option(
     "--node", default="", metavar="NODE", help="The node that is meant.", shell_complete=completing.nodes
 )
 
+# More nodes than that are not asked at the same time.
+_AT_ONCE = 32
+
 
 class Placed(NamedTuple):
     """A volume and its node: hostname and id (empty for this machine)."""
@@ -28,15 +33,17 @@ class Placed(NamedTuple):
     volume: Volume
     node: str
     node_id: str = ""
+    # Whether its node was asked: path, tasks and size are known then.
+    asked: bool = False
 
 
-async def of_this_node(session: Session, sizes: bool = False) -> list[Placed]:
-    """With all that is known of them."""
+async def of_this_node(session: Session, sizes: bool = False, name: str = "") -> list[Placed]:
+    """With all that is known of them; those called `name`, if that is said."""
     from flota.v1.local_pb2 import InfoRequest, ListVolumesRequest
 
-    answer = await session.agent.ListVolumes(ListVolumesRequest(sizes=sizes))
+    answer = await session.agent.ListVolumes(ListVolumesRequest(sizes=sizes, names=[name] if name else ()))
     hostname = (await session.local.Info(InfoRequest())).description.hostname
-    return [Placed(volume, hostname) for volume in answer.volumes]
+    return [Placed(volume, hostname, asked=True) for volume in answer.volumes]
 
 
 async def of_all_nodes(session: Session) -> list[Placed]:
@@ -52,6 +59,43 @@ async def of_all_nodes(session: Session) -> list[Placed]:
             raise
         return await of_this_node(session)
     return [Placed(volume, node.description.hostname, node.id) for node in nodes for volume in node.description.volumes]
+
+
+async def asked_of(session: Session, reported: Iterable[Placed], sizes: bool, name: str = "") -> list[Placed]:
+    """The same, with what only their nodes know; those called `name`, if that is said.
+
+    Of a node that does not answer what it had reported, and a warning.
+    """
+    by_node: dict[str, list[Placed]] = {}
+    for one in reported:
+        if not name or one.volume.name == name:
+            by_node.setdefault(one.node_id, []).append(one)
+    few = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(node_id: str, known: list[Placed]) -> list[Placed]:
+        async with few:
+            return await _ask(session, node_id, known, sizes, name)
+
+    answers = await asyncio.gather(*(ask(node_id, known) for node_id, known in by_node.items()))
+    return [one for answer in answers for one in answer]
+
+
+async def _ask(session: Session, node_id: str, known: list[Placed], sizes: bool, name: str) -> list[Placed]:
+    import grpc
+
+    from flota.cli.session import failure_of
+    from flota.v1.local_pb2 import ListVolumesRequest
+    from flota.v1.volumes_pb2 import ListNodeVolumesRequest
+
+    if not node_id:
+        return await of_this_node(session, sizes, name)
+    request = ListVolumesRequest(sizes=sizes, names=[name] if name else ())
+    try:
+        answer = await session.volumes.ListVolumes(ListNodeVolumesRequest(node_id=node_id, request=request))
+    except grpc.aio.AioRpcError as error:
+        click.echo(f"flota: warning: {failure_of(error, session.host)}", err=True)
+        return known
+    return [Placed(volume, known[0].node, node_id, asked=True) for volume in answer.volumes]
 
 
 async def create(session: Session, node: str, request: CreateVolumeRequest) -> str:

@@ -41,7 +41,7 @@ class VolumeCalls:
 
     async def ListVolumes(self, request: ListVolumesRequest, context: Any) -> ListVolumesResponse:
         """Those of this node."""
-        return ListVolumesResponse(volumes=await asyncio.to_thread(self._all, request.sizes))
+        return ListVolumesResponse(volumes=await asyncio.to_thread(self._wanted, request))
 
     async def RemoveVolume(self, request: RemoveVolumeRequest, context: Any) -> RemoveVolumeResponse:
         """Raises NotFound, FailedPrecondition (in use), Internal."""
@@ -70,12 +70,14 @@ class VolumeCalls:
             raise Internal(f"a volume could not be removed: {error}") from None
         return PruneVolumesResponse(names=names, reclaimed_bytes=sum(max(0, sizes[name]) for name in names))
 
-    def _all(self, sizes: bool) -> list[types.Volume]:
+    def _wanted(self, request: ListVolumesRequest) -> list[types.Volume]:
         result = []
         for volume in self.volumes.all():
+            if request.names and volume.name not in request.names:
+                continue
             shown = self._shown(volume)
             shown.task_ids.extend(sorted(self.volumes.users(volume.name)))
-            shown.size_bytes = self._size(volume) if sizes else _UNKNOWN
+            shown.size_bytes = self._size(volume) if request.sizes else _UNKNOWN
             result.append(shown)
         return result
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flota.cli import completing, volumes
+from flota.cli import completing, lookup, volumes
 from flota.cli.filters import Filters
 from flota.cli.groups import Command
 from flota.cli.inspection import inspect_each
@@ -19,33 +19,45 @@ from flota.cli.volumes import Placed
 
 _FILTERS = ("name", "label", "driver", "node", "dangling")
 _COLUMNS = (Column("Driver", "DRIVER"), Column("Name", "VOLUME NAME"), Column("Node", "NODE"))
+# What only a volume's node knows, beside its size.
+_ASKED = ("Mountpoint", "Links")
 _MORE = {"Labels": "LABELS", "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE", "Size": "SIZE", "Links": "LINKS"}
 
 
 @click.command(
     cls=Command,
-    examples=["flota volume ls", "flota volume ls --filter node=w1", "flota volume ls --here --filter dangling=true"],
+    examples=[
+        "flota volume ls",
+        "flota volume ls --filter node=w1",
+        "flota volume ls --filter dangling=true",
+        "flota volume ls --format 'table {{.Name}}\\t{{.Node}}\\t{{.Size}}\\t{{.Links}}'",
+    ],
 )
-@click.option("--here", is_flag=True, help="Only this node's: sizes and who uses them are known, too.")
+@click.option("--here", is_flag=True, help="Only this node's, with or without managers.")
 @filter_option(*_FILTERS)
 @format_option
 @quiet_option("Only names.")
 @talks
 async def ls(session: Session, here: bool, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
-    """List the named volumes of all nodes; on a machine that is no manager, of this one."""
+    """List the named volumes of all nodes; on a machine that is no manager, of this one.
+
+    Their nodes are asked when it takes that: for --filter dangling, and for sizes, links and mountpoints in --format.
+    Of a node that does not answer these are N/A, and no volume passes the filter.
+    """
     wanted = Filters(filters, _FILTERS)
     wanted.one_of("dangling", ("true", "false"))
     from flota.cli.output.human import natural
 
     sizes = form is not None and "Size" in form
-    here = here or sizes or bool(wanted.get("dangling"))
-    found = [
-        one
-        for one in await (volumes.of_this_node(session, sizes) if here else volumes.of_all_nodes(session))
-        if _passes(one, wanted)
-    ]
+    ask = sizes or bool(wanted.get("dangling")) or (form is not None and any(word in form for word in _ASKED))
+    if here:
+        there = await volumes.of_this_node(session, sizes)
+    else:
+        there = [one for one in await volumes.of_all_nodes(session) if _may_pass(one, wanted)]
+        there = await volumes.asked_of(session, there, sizes) if ask else there
+    found = [one for one in there if _may_pass(one, wanted) and _passes(one, wanted)]
     found.sort(key=lambda one: (natural(one.volume.name), natural(one.node)))
-    rows = [_row(one, here, sizes) for one in found]
+    rows = [_row(one) for one in found]
     if quiet and form is None:
         for name in dict.fromkeys(row["Name"] for row in rows):
             click.echo(name)
@@ -53,18 +65,23 @@ async def ls(session: Session, here: bool, filters: tuple[str, ...], form: str |
     print_rows(_COLUMNS, rows, form, more_headers=_MORE, labels=[one.volume.labels for one in found])
 
 
-def _passes(one: Placed, wanted: Filters) -> bool:
+def _may_pass(one: Placed, wanted: Filters) -> bool:
+    """By what every manager knows of it."""
     names = wanted.get("name")
     return (
         (not names or any(name in one.volume.name for name in names))
         and wanted.labels("label", one.volume.labels)
         and wanted.equals("driver", one.volume.driver)
         and wanted.equals("node", one.node)
-        and wanted.equals("dangling", "false" if one.volume.task_ids else "true")
     )
 
 
-def _row(one: Placed, here: bool, sizes: bool) -> Mapping[str, str]:
+def _passes(one: Placed, wanted: Filters) -> bool:
+    """By what its node has said."""
+    return wanted.equals("dangling", ("false" if one.volume.task_ids else "true") if one.asked else "unknown")
+
+
+def _row(one: Placed) -> Mapping[str, str]:
     from flota.cli.output.human import decimal_size, labels_text
 
     volume = one.volume
@@ -73,27 +90,47 @@ def _row(one: Placed, here: bool, sizes: bool) -> Mapping[str, str]:
         "Name": volume.name,
         "Node": one.node,
         "Labels": labels_text(volume.labels),
-        "Mountpoint": volume.mountpoint if here else "N/A",
+        "Mountpoint": volume.mountpoint if one.asked else "N/A",
         "Scope": "local",
-        "Size": decimal_size(volume.size_bytes) if sizes and volume.size_bytes >= 0 else "N/A",
-        "Links": str(len(volume.task_ids)) if here else "N/A",
+        "Size": decimal_size(volume.size_bytes) if one.asked and volume.size_bytes >= 0 else "N/A",
+        "Links": str(len(volume.task_ids)) if one.asked else "N/A",
     }
 
 
-@click.command(cls=Command, examples=["flota volume inspect data", "flota volume inspect --format '{{.Node}}' data"])
+@click.command(
+    cls=Command,
+    examples=[
+        "flota volume inspect data",
+        "flota volume inspect --node w1 data",
+        "flota volume inspect --format '{{.Node}}' data",
+    ],
+)
+@volumes.node_option
 @inspect_format_option
 @click.argument("names", nargs=-1, required=True, metavar="VOLUME...", shell_complete=completing.volumes)
 @talks
-async def inspect(session: Session, names: tuple[str, ...], form: str | None) -> None:
+async def inspect(session: Session, names: tuple[str, ...], form: str | None, node: str) -> None:
     """Show volumes as JSON in the shape of Docker's API: this node's, else that of another node."""
-    await inspect_each(session, names, _find, _shape, form)
+    node_id = (await lookup.node(session, node)).id if node else ""
+
+    async def find(session: Session, name: str) -> Placed:
+        return await _find(session, name, node_id)
+
+    await inspect_each(session, names, find, _shape, form)
 
 
-async def _find(session: Session, name: str) -> Placed:
-    for one in [*await volumes.of_this_node(session, sizes=True), *await volumes.of_all_nodes(session)]:
-        if one.volume.name == name:
+async def _find(session: Session, name: str, node_id: str) -> Placed:
+    """The one of that node; if it is empty this node's, else the first of all nodes."""
+    if not node_id:
+        for one in await volumes.of_this_node(session, True, name):
             return one
-    raise Missing(f"no such volume: {name}")
+    reported = [one for one in await volumes.of_all_nodes(session) if one.volume.name == name]
+    for one in reported:
+        if not node_id or one.node_id == node_id:
+            for answered in await volumes.asked_of(session, [one], True, name):
+                return answered
+    where = ", ".join(one.node for one in reported)
+    raise Missing(f"no such volume: {name}" + (f" (it is on {where})" if where else ""))
 
 
 def _shape(one: Placed) -> dict[str, Any]:
@@ -111,7 +148,7 @@ def _shape(one: Placed) -> dict[str, Any]:
         "Scope": "local",
         "Node": one.node,
     }
-    if volume.mountpoint:
+    if one.asked:
         shape["UsageData"] = {"Size": volume.size_bytes, "RefCount": len(volume.task_ids)}
         shape["Tasks"] = list(volume.task_ids)
     return shape

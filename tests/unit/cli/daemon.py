@@ -203,7 +203,8 @@ class Agent(local_pb2_grpc.AgentServicer):
         return local_pb2.CreateVolumeResponse(volume=Volume(name=request.name))
 
     async def ListVolumes(self, request: Any, context: Any) -> local_pb2.ListVolumesResponse:
-        return local_pb2.ListVolumesResponse(volumes=self.volumes)
+        named = [volume for volume in self.volumes if not request.names or volume.name in request.names]
+        return local_pb2.ListVolumesResponse(volumes=named)
 
     async def RemoveVolume(self, request: Any, context: Any) -> local_pb2.RemoveVolumeResponse:
         if all(volume.name != request.name for volume in self.volumes):
@@ -227,6 +228,8 @@ class NodeVolumes(volumes_pb2_grpc.NodeVolumesServicer):
     def __init__(self, agent: Agent) -> None:
         self.asked: list[Any] = []
         self.silent: set[str] = set()
+        # The volumes of nodes, by the node's id.
+        self.there: dict[str, list[Volume]] = {}
         self._agent = agent
 
     def _note(self, request: Any) -> Any:
@@ -237,6 +240,12 @@ class NodeVolumes(volumes_pb2_grpc.NodeVolumesServicer):
 
     async def CreateVolume(self, request: Any, context: Any) -> local_pb2.CreateVolumeResponse:
         return await self._agent.CreateVolume(self._note(request), context)
+
+    async def ListVolumes(self, request: Any, context: Any) -> local_pb2.ListVolumesResponse:
+        asked = self._note(request)
+        return local_pb2.ListVolumesResponse(
+            volumes=[one for one in self.there.get(request.node_id, ()) if not asked.names or one.name in asked.names]
+        )
 
     async def RemoveVolume(self, request: Any, context: Any) -> local_pb2.RemoveVolumeResponse:
         self._note(request)

@@ -24,6 +24,10 @@ def volumes(swarm: Daemon) -> Daemon:
         Volume(name="data", driver="local", mountpoint="/v/data", task_ids=["t1"], size_bytes=2048),
         Volume(name="scratch", driver="local", mountpoint="/v/scratch", size_bytes=-1),
     ]
+    swarm.node_volumes.there = {
+        swarm.cluster.node("m1").id: swarm.agent.volumes,
+        swarm.cluster.node("w1").id: [Volume(name="data", driver="local", mountpoint="/w/data", size_bytes=10)],
+    }
     return swarm
 
 
@@ -37,13 +41,45 @@ def test_ls_shows_where_they_are(volumes: Daemon, flota: Flota) -> None:
     ]
     assert flota("volume", "ls", "-q").lines == ["data", "scratch"]
     assert flota("volume", "ls", "--filter", "node=w1", "--format", '{{.Name}} {{.Label "of"}}').lines == ["data w1"]
-    assert flota("volume", "ls", "--filter", "dangling=true", "-q").lines == ["scratch"]
-    assert flota("volume", "ls", "--format", "{{.Name}} {{.Size}} {{.Links}}").lines == [
-        "data 2.05kB 1",
-        "scratch N/A 0",
-    ]
+    assert volumes.node_volumes.asked == [], "what every manager knows is asked of no node"
     done = flota("volume", "ls", "--filter", "dangling=maybe")
     assert (done.status, done.err.startswith("flota: invalid --filter 'dangling=maybe'")) == (125, True)
+
+
+def test_what_only_their_nodes_know_is_asked_of_them(volumes: Daemon, flota: Flota) -> None:
+    line = ("--format", "{{.Name}} {{.Node}} {{.Size}} {{.Links}} {{.Mountpoint}}")
+    ours, theirs, scratch = "data m1 2.05kB 1 /v/data", "data w1 10B 0 /w/data", "scratch m1 N/A 0 /v/scratch"
+    assert flota("volume", "ls", *line).lines == [ours, theirs, scratch]
+    assert flota("volume", "ls", "--filter", "dangling=true", *line).lines == [theirs, scratch]
+    assert flota("volume", "ls", "--filter", "dangling=false", *line).lines == [ours]
+    assert flota("volume", "ls", "--here", *line).lines == [ours, scratch]
+    volumes.node_volumes.asked.clear()
+    assert flota("volume", "ls", "--filter", "node=w1", *line).lines == [theirs]
+    assert [one.node_id for one in volumes.node_volumes.asked] == [volumes.cluster.node("w1").id]
+
+
+def test_of_a_node_that_does_not_answer_there_is_what_it_reported(volumes: Daemon, flota: Flota) -> None:
+    volumes.node_volumes.silent = {volumes.cluster.node("m1").id}
+    done = flota("volume", "ls", "--format", "{{.Name}} {{.Node}} {{.Size}} {{.Links}}")
+    assert done.lines == ["data m1 N/A N/A", "data w1 10B 0", "scratch m1 N/A N/A"]
+    assert (done.status, done.err) == (0, "flota: warning: Error response from daemon: node m1 is down\n")
+    assert flota("volume", "ls", "--filter", "dangling=true", "--format", "{{.Node}}").lines == ["w1"]
+    volumes.agent.volumes = []
+    shown = json.loads(flota("volume", "inspect", "scratch").out)[0]
+    assert (shown["Node"], "UsageData" in shown) == ("m1", False)
+
+
+def test_inspect_asks_the_node_that_has_it(volumes: Daemon, flota: Flota) -> None:
+    def shown(*command: str) -> tuple[str, str, int]:
+        [one] = json.loads(flota("volume", "inspect", *command).out)
+        return one["Node"], one["Mountpoint"], one["UsageData"]["Size"]
+
+    assert shown("--node", "w1", "data") == ("w1", "/w/data", 10)
+    assert shown("data") == ("m1", "/v/data", 2048)
+    volumes.agent.volumes = []
+    volumes.node_volumes.silent = {volumes.cluster.node("m1").id}
+    done = flota("volume", "inspect", "--node", "w1", "scratch")
+    assert (done.status, done.err) == (1, "flota: no such volume: scratch (it is on m1)\n")
 
 
 def test_inspect_is_dockers_shape(volumes: Daemon, flota: Flota) -> None:
