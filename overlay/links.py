@@ -13,7 +13,19 @@ _MAIN_TABLE = 254
 _STATIC_ROUTE, _UNICAST, _ONLINK = 4, 1, 4  # RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK
 _LINK = 253  # RT_SCOPE_LINK
 _TO_TABLE = 1  # FR_ACT_TO_TBL
+_LOCAL = 2  # RTN_LOCAL
+# In the node's namespace: where answers to ::1 are looked for that did not come from lo. No mark's number.
+_LOOPBACK_TABLE, _LOOPBACK_PLACE = 0xF107A, 30000
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+_RULE: dict[str, Any] = {
+    "family": socket.AF_INET6,
+    "dst_len": 128,
+    "action": _TO_TABLE,
+    # With a place of its own: the kernel would take a second one with another place.
+    "attributes": [("FRA_DST", "::1"), ("FRA_PRIORITY", _LOOPBACK_PLACE), ("FRA_TABLE", _LOOPBACK_TABLE)],
+}
 
 
 def family(address: str) -> int:
@@ -95,6 +107,40 @@ def prefix_route(index: int, prefix: str, source: str) -> Message:
         scope=_LINK,
         type=_UNICAST,
         attributes=[("RTA_DST", network), ("RTA_OIF", index), ("RTA_PREFSRC", source)],
+    )
+
+
+def loopback_rule() -> Message:
+    """Packets for ::1 that the table `local` refuses, as they did not come from lo, are looked for in one of ours.
+
+    The kernel has such a switch for 127.0.0.1 (route_localnet), and none for ::1.
+    """
+    return netlink.message(netlink.RTM_NEWRULE, netlink.CREATE, "routing rule for ::1", ignore=(errno.EEXIST,), **_RULE)
+
+
+def loopback_rule_removal() -> Message:
+    return netlink.remove(netlink.RTM_DELRULE, "removal of the routing rule for ::1", **_RULE)
+
+
+def loopback_route(index: int, number: int) -> Message:
+    """::1 may be reached through the link behind `index`; `number` is the link's own, so that many may have one."""
+    return netlink.message(
+        netlink.RTM_NEWROUTE,
+        netlink.CREATE,
+        "route to ::1",
+        family=socket.AF_INET6,
+        dst_len=128,
+        table=0,
+        proto=_STATIC_ROUTE,
+        scope=0,
+        type=_LOCAL,
+        ignore=(errno.EEXIST,),
+        attributes=[
+            ("RTA_DST", "::1"),
+            ("RTA_OIF", index),
+            ("RTA_PRIORITY", number + 1),
+            ("RTA_TABLE", _LOOPBACK_TABLE),
+        ],
     )
 
 

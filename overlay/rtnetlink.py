@@ -98,10 +98,11 @@ _ROUTE: _Table = {
     "RTA_DST": (1, _IP),
     "RTA_OIF": (4, _U32),
     "RTA_GATEWAY": (5, _IP),
+    "RTA_PRIORITY": (6, _U32),
     "RTA_PREFSRC": (7, _IP),
     "RTA_TABLE": (15, _U32),
 }
-_RULE: _Table = {"FRA_FWMARK": (10, _U32), "FRA_TABLE": (15, _U32)}
+_RULE: _Table = {"FRA_DST": (1, _IP), "FRA_PRIORITY": (6, _U32), "FRA_FWMARK": (10, _U32), "FRA_TABLE": (15, _U32)}
 _NEIGHBOUR: _Table = {"NDA_DST": (1, _IP), "NDA_LLADDR": (2, _MAC)}
 
 

@@ -46,6 +46,7 @@ from flota.overlay.links import (
     link_down,
     link_removal,
     link_up,
+    loopback_route,
     mark_rule,
     mark_rule_removal,
     new_link,
@@ -123,6 +124,8 @@ class Segment:
         segment._bridge, segment._vxlan = links["br0"], links.get("vxlan0", 0)
         if "out0" in links:
             segment._find_exit(routes.addresses(links["out0"]))
+            with RouteSocket() as node:
+                segment._open_loopback(node)
         segment._programmed = segment._read()
         return segment
 
@@ -296,8 +299,8 @@ class Segment:
                     namespaces.set_sysctl(f"ipv6.conf.{name}.{setting}", value)
             index = node.link(name) or 0
             node.send(address_on(index, _of_two(near), name) for near, _ in ends)
-        # Published ports answer at 127.0.0.1 of the node too, from where only this link leads to them.
-        namespaces.set_sysctl(f"ipv4.conf.{name}.route_localnet", "1")
+            self.exit_number = number
+            self._open_loopback(node)
         outside = self._routes.link("out0") or 0
         self._routes.send(
             [
@@ -306,7 +309,14 @@ class Segment:
                 *(default_route(outside, near) for near, _ in ends),
             ]
         )
-        self.exit_number = number
+
+    def _open_loopback(self, node: RouteSocket) -> None:
+        """Published ports answer at 127.0.0.1 and ::1 of the node too, from where only this link leads to them."""
+        name = exit_name(self.network_id)
+        namespaces.set_sysctl(f"ipv4.conf.{name}.route_localnet", "1")
+        index = node.link(name)
+        if 6 in self._versions and index is not None and self.exit_number is not None:
+            node.send([loopback_route(index, self.exit_number)])
 
     def _messages(self, change: ForwardingChange) -> list[Message]:
         messages = []

@@ -19,6 +19,8 @@ from flota.overlay.addresses import exit_index
 from flota.overlay.attachments import InterfacePlan
 from flota.overlay.dns.server import Sockets
 from flota.overlay.forwarding import Forwarding
+from flota.overlay.links import loopback_rule, loopback_rule_removal
+from flota.overlay.netlink import RouteSocket
 from flota.overlay.segment import Segment
 from flota.overlay.tunnels import Tunnels
 from flota.overlay.underlay import Underlay
@@ -141,7 +143,10 @@ class Segments:
         if self._tunnels.is_up and not self._encrypted:
             self._tunnels.remove()
         self._node_ready = bool(self.ways_in().networks)
-        libnftables.load(firewall.node_rules() if self._node_ready else firewall.remove_rules())
+        if self._node_ready:
+            self._load_node_rules()
+        else:
+            self._remove_node_rules()
         reopened: dict[str, Sockets] = {}
         for task_id in keep:
             try:
@@ -162,7 +167,7 @@ class Segments:
         """Have the node's own rules, so that the first network does not have to wait for them."""
         if not self._node_ready:
             namespaces.set_sysctl("ipv4.ip_forward", "1")
-            libnftables.load(firewall.node_rules())
+            self._load_node_rules()
             self._node_ready = True
             self._node_made = self._next()
 
@@ -223,8 +228,20 @@ class Segments:
         # A node that keeps networks for the next task keeps its rules for the next network.
         keeps = bool(self._linger if linger is None else linger)
         if self._node_ready and not keeps and not self.ways_in().networks:
-            libnftables.load(firewall.remove_rules())
+            self._remove_node_rules()
             self._node_ready = False
+
+    def _load_node_rules(self) -> None:
+        libnftables.load(firewall.node_rules())
+        if self._underlay.has_ipv6:
+            with RouteSocket() as node:
+                node.send([loopback_rule()])
+
+    def _remove_node_rules(self) -> None:
+        libnftables.load(firewall.remove_rules())
+        if self._underlay.has_ipv6:
+            with RouteSocket() as node:
+                node.send([loopback_rule_removal()])
 
     def _remove(self, network_id: str) -> None:
         for known in (self._made, self._vnis, self._unused):

@@ -138,8 +138,16 @@ def test_nodes_and_tasks_reach_published_ports(cluster: Cluster) -> None:
         for address in (node.ipv6_address, cluster.c.ipv6_address):
             answer = node.sh(f"{sys.executable} -c '{ASK.format(address=address, port=8080, count=1)}'").strip()
             assert answer.endswith(f" {node.ipv6_address}"), answer
+        answer = node.sh(f"{sys.executable} -c '{ASK.format(address='::1', port=8080, count=1)}'").strip()
+        assert answer.startswith("web.") and " fd7a:f108:" in answer, f"loopback: {answer}"
+        [answer] = node.sh(f"{sys.executable} -c '{ASK_UDP.format(address='::1', port=5353)}'").splitlines()
+        assert answer.startswith("web.") and " fd7a:f108:" in answer, f"loopback: {answer}"
         answer = cluster.a.python(ASKER, ASK.format(address=node.ipv6_address, port=8080, count=1))
         assert answer.startswith("web."), answer
+    # A task on its own node, where every second answer is its own.
+    for address in (cluster.b.address, cluster.b.ipv6_address):
+        answers = cluster.b.python(WEBS[0], ASK.format(address=address, port=8080, count=4)).splitlines()
+        assert Counter(answer.split()[0] for answer in answers) == {"web.1": 2, "web.2": 2}, answers
 
 
 def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Cluster) -> None:

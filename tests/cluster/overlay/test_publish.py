@@ -448,6 +448,7 @@ def test_a_machine_that_left_the_cluster_has_nothing_of_the_mesh(cluster: Cluste
 def assert_nothing_left(node: Node) -> None:
     assert node.sh("nft list ruleset") == ""
     assert "fl-" not in node.sh("ip link")
+    assert "::1" not in node.sh("ip -6 rule")
     assert not list((node.run_directory / "netns").iterdir())
     assert not list((node.run_directory / "overlay").iterdir())
 
