@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         "flota network create --opt encrypted --ipv6 secret",
         "flota network create --subnet 10.9.0.0/24 --gateway 10.9.0.1 --ip-range 10.9.0.128/25 backend",
         "flota network create --opt com.docker.network.driver.mtu=1400 --label team=shop backend",
+        "flota network create --ingress --ipv6 --subnet 10.11.0.0/16 mesh",
     ],
 )
 @click.option("-d", "--driver", default="overlay", metavar="DRIVER", help="overlay (the default, and all there is).")
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @label_option
 @click.option("--attachable", is_flag=True, help="Plain containers may join.")
 @click.option("--internal", is_flag=True, help="No way out of the network.")
-@click.option("--ingress", is_flag=True, help="The network of published ports.")
+@click.option("--ingress", is_flag=True, help="The network of published ports; there can be one.")
 @click.option("--ipv6", is_flag=True, help="IPv6 addresses, too.")
 @refused_option("--config-from", "there are no networks that are only configuration")
 @refused_option("--config-only", "there are no networks that are only configuration", is_flag=True)

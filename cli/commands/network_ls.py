@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flota.cli import completing, lookup
+from flota.cli.failures import CommandFailed
 from flota.cli.filters import Filters
 from flota.cli.groups import Command
 from flota.cli.inspection import inspect_each
-from flota.cli.options import filter_option, format_option, inspect_format_option, no_trunc_option, quiet_option
+from flota.cli.options import (
+    confirmed,
+    filter_option,
+    format_option,
+    inspect_format_option,
+    no_trunc_option,
+    quiet_option,
+)
 from flota.cli.output.tables import Column, print_rows
 from flota.cli.session import Session, talks
 from flota.cli.several import remove_each
@@ -25,6 +33,10 @@ _COLUMNS = (
     Column("Driver", "DRIVER"),
     Column("Scope", "SCOPE"),
     Column("Use", "USE"),
+)
+_INGRESS_GOES = (
+    "{name} is the ingress network: without it no port can be published on every node, until another one is made "
+    "(flota network create --ingress)."
 )
 _MORE = {
     "IPv6": "IPV6",
@@ -128,11 +140,15 @@ async def inspect(session: Session, networks: tuple[str, ...], form: str | None,
 
 
 @click.command(cls=Command, examples=["flota network rm backend", "flota network rm --force old older"])
-@click.option("-f", "--force", is_flag=True, help="They need not be there.")
+@click.option("-f", "--force", is_flag=True, help="They need not be there; and do not ask about the ingress network.")
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=completing.networks)
 @talks
 async def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
-    """Remove networks that no service is on."""
+    """Remove networks that no service is on.
+
+    Of the ingress network it is asked first: without one no port can be published on every node, until another one is
+    made (network create --ingress).
+    """
     from flota.v1.control_pb2 import RemoveNetworkRequest
 
     async def remove(wanted: str) -> None:
@@ -142,6 +158,8 @@ async def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
             if not force:
                 raise
             return
+        if found.spec.ingress and not confirmed(_INGRESS_GOES.format(name=found.spec.annotations.name), force):
+            raise CommandFailed(f"network {found.spec.annotations.name} stays")
         await session.control.RemoveNetwork(RemoveNetworkRequest(network_id=found.id))
 
     await remove_each(session, networks, remove)

@@ -30,7 +30,7 @@ from flota.v1.local_pb2 import InfoRequest
 from flota.v1.network_options import BRIDGE, PREDEFINED
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import TaskState
+from flota.v1.types_pb2 import PortConfig, TaskState
 
 # A task's grace is 10 s unless the service says another.
 _PATIENCE, _PAUSE = 60.0, 0.2
@@ -173,7 +173,7 @@ async def _remove_from_swarm(call: Call) -> web.StreamResponse:
             if error.code() != grpc.StatusCode.FAILED_PRECONDITION or time.monotonic() > patience:
                 raise
             found = await call.backend.control.GetNetwork(GetNetworkRequest(network_id=call.name()))
-            if found.network.spec.ingress or found.network.id in await _used(call):
+            if await _has_users(call, found.network):
                 raise
             if unused:
                 raise
@@ -181,6 +181,15 @@ async def _remove_from_swarm(call: Call) -> web.StreamResponse:
             tasks = (await call.backend.control.ListTasks(ListTasksRequest())).tasks
             unused = not any(_is_on(task, found.network) for task in tasks)
         await asyncio.sleep(_PAUSE)
+
+
+async def _has_users(call: Call, network: Network) -> bool:
+    """Whether services are on it; on the ingress network, by publishing ports."""
+    if not network.spec.ingress:
+        return network.id in await _used(call)
+    services = (await call.backend.control.ListServices(ListServicesRequest())).services
+    ports = (port for service in services for port in service.spec.endpoint.ports)
+    return any(port.publish_mode == PortConfig.PUBLISH_MODE_INGRESS for port in ports)
 
 
 def _is_on(task: Task, network: Network) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from flota.manager.allocator.addresses import Exhausted, Taken
-from flota.manager.allocator.state import Allocation, NotYet
+from flota.manager.allocator.state import Allocation, NotThere, NotYet
 from flota.manager.clock import Clock
 from flota.manager.orchestrator.changes import Group, commit
 from flota.manager.store import Event, Store
@@ -117,7 +117,7 @@ class Allocator(WatchLoop):
         try:
             made = makers[kind](object_id, services)
         except NotYet as reason:
-            return self._block(object_id, kind, str(reason), tell=False)
+            return self._block(object_id, kind, str(reason), tell=isinstance(reason, NotThere))
         except (Exhausted, Taken) as reason:
             return self._block(object_id, kind, str(reason), tell=True)
         return None if made is None else Group(object_id, update=[made])

@@ -21,6 +21,10 @@ class NotYet(Exception):
     """Something it rests on is not allocated yet; the message says what."""
 
 
+class NotThere(NotYet):
+    """Something it rests on does not exist, and a person has to make it."""
+
+
 Addresses = list[tuple[str, list[str]]]
 # (network, IP version)
 _Place = tuple[str, int]
@@ -227,6 +231,8 @@ class Allocation:
         if self._ingress not in self._networks:
             self._ingress = next((network.id for network in self._tables.networks if network.spec.ingress), "")
         if self._ingress not in self._networks:
+            if not self._ingress:
+                raise NotThere("there is no ingress network: network create --ingress makes one")
             raise NotYet("waits for the ingress network")
         return self._ingress
 

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from flota.manager.control.names import check_annotations, check_network_name
-from flota.rpc.errors import InvalidArgument, Unsupported
+from flota.rpc.errors import AlreadyExists, InvalidArgument, Unsupported
 from flota.v1.network_options import ENCRYPTED_OPTION, FALSE, MTU_OPTION, PREDEFINED, TRUE
 from flota.v1.objects_pb2 import Network
 from flota.v1.specs_pb2 import NetworkSpec
@@ -43,7 +43,9 @@ def check_network(spec: NetworkSpec) -> None:
             if ":" in config.subnet:
                 raise InvalidArgument.of("subnet", config.subnet, "it is for networks with IPv6 (--ipv6) only")
     if spec.ingress:
-        raise Unsupported("another ingress network cannot be made yet: there is one already")
+        for field, value in (("internal", spec.internal), ("attachable", spec.attachable)):
+            if value:
+                raise InvalidArgument(f"the ingress network cannot be {field}: published ports are reached through it")
     for config in spec.ipam:
         check_ipam(config)
     _check_apart([config.subnet for config in spec.ipam if config.subnet])
@@ -113,6 +115,16 @@ def _check_apart(subnets: list[str]) -> None:
         for other in parsed[:position]:
             if one.overlaps(other):
                 raise InvalidArgument.of("subnet", str(one), f"it overlaps {other}, which is given as well")
+
+
+def check_single_ingress(spec: NetworkSpec, networks: Iterable[Network]) -> None:
+    """There is one network of published ports at most. Raises AlreadyExists."""
+    there = next((network for network in networks if network.spec.ingress), None) if spec.ingress else None
+    if there is not None:
+        raise AlreadyExists(
+            f"network {there.spec.annotations.name} is the ingress network already, and there can be only one: "
+            "remove it first"
+        )
 
 
 def check_no_overlap(spec: NetworkSpec, networks: Iterable[Network]) -> None:

@@ -1,12 +1,14 @@
 """Networks: create, look, remove. Addresses and VXLAN identifiers are given by the allocator afterwards."""
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 from flota.manager.bootstrap import DEFAULT_NETWORK
 from flota.manager.control.base import ControlBase
 from flota.manager.control.lookup import find, matching
-from flota.manager.control.network_rules import check_network, check_no_overlap
+from flota.manager.control.network_rules import check_network, check_no_overlap, check_single_ingress
+from flota.manager.control.references import publishes
 from flota.manager.control.usage import check_unused
 from flota.manager.store import ReadTables, Transaction
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument
@@ -23,7 +25,7 @@ from flota.v1.control_pb2 import (
 )
 from flota.v1.ids import new_id
 from flota.v1.network_options import apply_default
-from flota.v1.objects_pb2 import Network
+from flota.v1.objects_pb2 import Network, Service
 from flota.v1.task_states import is_terminal, task_name
 from flota.v1.types_pb2 import IpamConfig
 
@@ -90,6 +92,7 @@ class Networks(ControlBase):
             holder = tx.networks.by_name(name)
             if holder is not None:
                 raise AlreadyExists(f"network name {name!r} is taken by network {holder.id}")
+            check_single_ingress(request.spec, tx.networks)
             check_no_overlap(request.spec, tx.networks)
             network = Network(id=id, spec=request.spec)
             network.spec.driver.name = "overlay"
@@ -109,11 +112,12 @@ class Networks(ControlBase):
         def change(tx: Transaction) -> None:
             network = find(tx.networks, "network", request.network_id)
             name = network.spec.annotations.name
-            if network.spec.ingress:
-                raise FailedPrecondition(f"network {name} is the ingress network: it cannot be removed")
             if name == DEFAULT_NETWORK:
                 raise FailedPrecondition(f"network {name} is the default network: it cannot be removed")
-            users = tx.services.by("network", network.id)
+            if network.spec.ingress:
+                users: Sequence[Service] = [service for service in tx.services if publishes(service.spec)]
+            else:
+                users = tx.services.by("network", network.id)
             check_unused("network", name, network.id, users, self._claims)
             tasks = [task for task in tx.tasks.by("network", network.id) if not is_terminal(task)]
             if tasks:

@@ -11,7 +11,7 @@ from flota.manager.control.claims import Claim
 from flota.manager.control.container_rules import check_file
 from flota.manager.control.names import check_unique
 from flota.manager.store import Transaction, View
-from flota.rpc.errors import InvalidArgument, NotFound
+from flota.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from flota.v1.network_options import BRIDGE, PREDEFINED
 from flota.v1.objects_pb2 import Config, Network, Secret
 from flota.v1.specs_pb2 import ServiceSpec, TaskSpec
@@ -23,10 +23,33 @@ _FILE_MODE = 0o444
 
 
 def resolve(tx: Transaction, spec: ServiceSpec, claim: Claim) -> None:
-    """Fill ids (and names) into `spec`. Raises NotFound, InvalidArgument, Unsupported; then `spec` is half filled."""
+    """Fill ids (and names) into `spec`. Raises NotFound, InvalidArgument, FailedPrecondition, Unsupported; then `spec`
+    is half filled.
+    """
     _resolve_files(tx, spec.task, claim)
     _resolve_networks(tx, spec.task, claim)
     _check_predefined(spec)
+    require_ingress(tx, spec, claim)
+
+
+def publishes(spec: ServiceSpec) -> bool:
+    """Whether a service needs the ingress network."""
+    return any(port.publish_mode == PortConfig.PUBLISH_MODE_INGRESS for port in spec.endpoint.ports)
+
+
+def require_ingress(tx: Transaction, spec: ServiceSpec, claim: Claim) -> None:
+    """The network of published ports is there if the service needs it. Raises FailedPrecondition."""
+    if not publishes(spec):
+        return
+    network = next((network for network in tx.networks if network.spec.ingress), None)
+    if network is None:
+        [port, *_] = (port for port in spec.endpoint.ports if port.publish_mode == PortConfig.PUBLISH_MODE_INGRESS)
+        raise FailedPrecondition(
+            f"port {port.published_port or port.target_port} is published on every node, and the swarm has no ingress "
+            "network for that: make one with network create --ingress, or publish with mode=host"
+        )
+    tx.require(network)
+    claim.add(network.id)
 
 
 def _find(tx: Transaction, view: View[M], word: str, id: str, name: str, claim: Claim) -> M:

@@ -8,7 +8,7 @@ from flota.manager.control.claims import Claim
 from flota.manager.control.histories import go_to, record, revision_of
 from flota.manager.control.lookup import find, matching
 from flota.manager.control.ports import check_ports_free
-from flota.manager.control.references import resolve
+from flota.manager.control.references import require_ingress, resolve
 from flota.manager.control.service_rules import check_service, mode_of
 from flota.manager.control.shown import shown_service
 from flota.manager.control.statuses import status_of
@@ -107,6 +107,7 @@ class Services(ControlBase):
             check_version(f"service {stored.spec.annotations.name}", request.version, stored.meta.version)
             if rollback:
                 changed: Service | None = self._rolled_back(tx, stored, request.rollback_to)
+                require_ingress(tx, changed.spec, claim)
             else:
                 changed = self._updated(tx, stored, request.spec, claim)
             if changed is not None:

@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import docker
+import docker.errors
+import docker.types
 import pytest
 
-from flota.node.lab import Lab
+from flota.node.lab import Lab, LabError
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
@@ -111,6 +114,41 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
     nodes["m1"].flota("service", "rm", "web")
     for name in nodes:
         wait_until(lambda name=name: "elements" not in nft(swarm, name), f"no port is left on {name}")
+
+
+def test_the_ingress_network_is_replaced(swarm: Swarm) -> None:
+    """By one with other addresses, through Docker's API and back with the command line: ports answer as before."""
+    nodes = swarm.lab.nodes
+    m1 = nodes["m1"]
+    client = docker.DockerClient(base_url=m1.environment()["DOCKER_HOST"], timeout=60)
+    publish = ("--replicas", "1", "--hostname", "{{.Task.Slot}}", "-p", "8080:80")
+    create(swarm, *publish)
+    for name, node in nodes.items():
+        wait_until(lambda node=node: answers(node.address), f"{name} answers")
+    with pytest.raises(docker.errors.APIError, match="network ingress is in use by service web"):
+        client.networks.get("ingress").remove()
+    m1.flota("service", "rm", "web")
+    # Tasks that are still stopping are waited for.
+    client.networks.get("ingress").remove()
+    with pytest.raises(LabError, match="port 8080 is published on every node, and the swarm has no ingress network"):
+        create(swarm, *publish)
+
+    pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet="10.77.0.0/24")])
+    made = client.networks.create("mesh", driver="overlay", ingress=True, ipam=pool)
+    create(swarm, *publish)
+    for name, node in nodes.items():
+        wait_until(lambda node=node: answers(node.address), f"{name} answers again")
+        assert ask(node.address) == ("1", own_address(node.address)), "and keeps the client's address"
+    [task] = swarm.tasks("web")
+    assert [on.addresses[0].rpartition(".")[0] for on in task.networks if on.network_id == made.id] == ["10.77.0"]
+    client.close()
+    m1.flota("service", "rm", "web")
+    remove = ["flota", "network", "rm", "--force", "mesh"]
+    wait_until(lambda: not m1.exec(remove, check=False).returncode, "its tasks have stopped")
+    m1.flota("network", "create", "--ingress", "--ipv6", "ingress")
+    create(swarm, *publish)
+    for name, node in nodes.items():
+        wait_until(lambda node=node: answers(node.ipv6_address), f"{name} answers, by IPv6 too")
 
 
 def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:

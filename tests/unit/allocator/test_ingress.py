@@ -2,7 +2,7 @@
 
 import pytest
 
-from flota.manager.allocator.state import Allocation, NotYet
+from flota.manager.allocator.state import Allocation, NotThere, NotYet
 from flota.manager.store import LocalProposer, Store, Transaction
 from flota.v1.objects_pb2 import Network, Service, Task
 from flota.v1.types_pb2 import PortConfig, TaskState
@@ -73,10 +73,27 @@ async def test_its_address_comes_back_when_it_has_stopped() -> None:
     assert len(given) == 253, "all of a /24 but its gateway"
 
 
-async def test_without_an_ingress_network_it_waits() -> None:
+async def test_without_an_ingress_network_it_waits_and_says_what_for() -> None:
     made = await allocation(network("app"))
-    with pytest.raises(NotYet, match="waits for the ingress network"):
+    with pytest.raises(NotThere, match="there is no ingress network: network create --ingress makes one"):
         made.allocate_task(a_task("app", ports=(INGRESS,)), None, NOW)
+
+
+async def test_an_ingress_network_in_place_of_another_is_used_at_once() -> None:
+    store = Store()
+    LocalProposer(store)
+    made = Allocation(store)
+    for id in ("ingress", "mesh"):
+        one = network(id, ingress=True)
+        await store.update(lambda tx, one=one: tx.create(one))  # type: ignore[misc]
+        task = a_task(ports=(INGRESS,))
+        with pytest.raises(NotYet, match="waits for the ingress network"):
+            made.allocate_task(task, None, NOW)
+        made.allocate_network(one)
+        assert [on.network_id for on in made.allocate_task(task, None, NOW).networks] == [id]
+        made.release_task(task.id)
+        made.release_network(id)
+        await store.update(lambda tx, id=id: tx.remove(store.networks.get(id)))  # type: ignore[misc]
 
 
 async def test_a_service_has_no_virtual_address_there() -> None:

@@ -1,5 +1,6 @@
 """`flota network`: from the flags to the spec, and back to tables."""
 
+import io
 import json
 
 import pytest
@@ -43,11 +44,44 @@ def test_ls_and_rm(swarm: Daemon, flota: Flota) -> None:
         "network", "ls", "--filter", "name=back", "--format", 'table {{.Name}}\t{{.Label "com.example.team"}}'
     )
     assert shown.lines == ["NAME      TEAM", "backend   shop"]
-    done = flota("network", "rm", "backend", "backend", "ingress")
+    done = flota("network", "rm", "backend", "backend", "flota")
     assert (done.status, done.out) == (1, "backend\n")
     assert done.err == (
         "flota: no such network: backend\n"
-        "flota: Error response from daemon: network ingress is the ingress network: it cannot be removed\n"
+        "flota: Error response from daemon: network flota is the default network: it cannot be removed\n"
+    )
+
+
+def test_the_ingress_network_goes_after_a_question(
+    swarm: Daemon, flota: Flota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    done = flota("network", "rm", "ingress")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(
+        "WARNING! ingress is the ingress network: without it no port can be published on every node, until another "
+        "one is made (flota network create --ingress).\nAre you sure you want to continue? [y/N]: "
+    )
+    assert done.err.endswith("flota: network ingress stays\n")
+    flota("service", "create", "-d", "--name", "web", "-p", "80", "busybox")
+    done = flota("network", "rm", "--force", "ingress")
+    assert done.err == "flota: Error response from daemon: network ingress is in use by service web\n"
+    flota("service", "rm", "web")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert flota("network", "rm", "ingress").out == "ingress\n"
+    done = flota("service", "create", "-d", "--name", "web", "-p", "8080:80", "busybox")
+    assert done.status == 1
+    assert done.err == (
+        "flota: Error response from daemon: port 8080 is published on every node, and the swarm has no ingress network "
+        "for that: make one with network create --ingress, or publish with mode=host\n"
+    )
+    made = flota("network", "create", "--ingress", "--subnet", "10.11.0.0/24", "mesh").out.strip()
+    assert swarm.cluster.store.networks.get(made).spec.ingress  # type: ignore[union-attr]
+    assert flota("service", "create", "-d", "--name", "web", "-p", "8080:80", "busybox").status == 0
+    done = flota("network", "create", "--ingress", "another")
+    assert done.err == (
+        "flota: Error response from daemon: network mesh is the ingress network already, and there can be only one: "
+        "remove it first\n"
     )
 
 

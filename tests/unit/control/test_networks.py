@@ -12,12 +12,15 @@ from flota.v1.control_pb2 import (
     ListNetworksRequest,
     RemoveNetworkRequest,
     RemoveServiceRequest,
+    UpdateServiceRequest,
 )
 from flota.v1.network_options import is_encrypted
-from flota.v1.specs_pb2 import NetworkSpec
-from flota.v1.types_pb2 import TaskState
+from flota.v1.specs_pb2 import NetworkSpec, ServiceSpec
+from flota.v1.types_pb2 import PortConfig, TaskState
 from tests.unit.control.cluster import Cluster
-from tests.unit.control.specs import create_network, create_service, on_network, refused
+from tests.unit.control.specs import create_network, create_service, on_network, refused, update_service
+
+HOST = PortConfig.PUBLISH_MODE_HOST
 
 
 def spec_with(text: str) -> NetworkSpec:
@@ -103,10 +106,43 @@ async def test_many_users_are_not_all_named(cluster: Cluster) -> None:
         await cluster.control.RemoveNetwork(RemoveNetworkRequest(network_id="back"), None)
 
 
-@pytest.mark.parametrize(("name", "which"), [("ingress", "ingress"), ("flota", "default")])
-async def test_the_swarms_own_networks_stay(cluster: Cluster, name: str, which: str) -> None:
-    with refused(FailedPrecondition, f"network {name} is the {which} network: it cannot be removed"):
-        await cluster.control.RemoveNetwork(RemoveNetworkRequest(network_id=name), None)
+async def test_the_default_network_stays(cluster: Cluster) -> None:
+    with refused(FailedPrecondition, "network flota is the default network: it cannot be removed"):
+        await cluster.control.RemoveNetwork(RemoveNetworkRequest(network_id="flota"), None)
+
+
+def published(spec: ServiceSpec) -> None:
+    spec.endpoint.ports.add(target_port=80, published_port=8080)
+
+
+async def test_the_ingress_network_is_replaced_while_no_service_needs_it(cluster: Cluster) -> None:
+    remove = RemoveNetworkRequest(network_id="ingress")
+    spec = spec_with("ingress: true")
+    with refused(AlreadyExists, "network ingress is the ingress network already, and there can be only one: …"):
+        await cluster.control.CreateNetwork(CreateNetworkRequest(spec=spec), None)
+    web = await create_service(cluster, "web", published)
+    with refused(FailedPrecondition, "network ingress is in use by service web"):
+        await cluster.control.RemoveNetwork(remove, None)
+    web = await update_service(cluster, web, lambda spec: spec.endpoint.ClearField("ports"))
+    await cluster.control.RemoveNetwork(remove, None)
+
+    needs = "port 8080 is published on every node, and the swarm has no ingress network for that: make one with …"
+    with refused(FailedPrecondition, needs):
+        await create_service(cluster, "other", published)
+    with refused(FailedPrecondition, needs):
+        await update_service(cluster, web, published)
+    rollback = UpdateServiceRequest(
+        service_id=web.id, version=web.meta.version, rollback=UpdateServiceRequest.ROLLBACK_PREVIOUS
+    )
+    with refused(FailedPrecondition, needs):
+        await cluster.control.UpdateService(rollback, None)
+    await create_service(cluster, "host", lambda spec: spec.endpoint.ports.add(target_port=80, publish_mode=HOST))
+
+    made = (await cluster.control.CreateNetwork(CreateNetworkRequest(spec=spec), None)).network
+    assert made.spec.ingress
+    assert (await cluster.control.UpdateService(rollback, None)).service.spec.endpoint.ports
+    with refused(FailedPrecondition, "network back is in use by service web"):
+        await cluster.control.RemoveNetwork(RemoveNetworkRequest(network_id="back"), None)
 
 
 async def test_lists_are_filtered(cluster: Cluster) -> None:
