@@ -43,8 +43,8 @@ def check_network(spec: NetworkSpec) -> None:
             if ":" in config.subnet:
                 raise InvalidArgument.of("subnet", config.subnet, "it is for networks with IPv6 (--ipv6) only")
     if spec.ingress:
-        for field, value in (("internal", spec.internal), ("attachable", spec.attachable)):
-            if value:
+        for field, asked in (("internal", spec.internal), ("attachable", spec.attachable)):
+            if asked:
                 raise InvalidArgument(f"the ingress network cannot be {field}: published ports are reached through it")
     for config in spec.ipam:
         check_ipam(config)

@@ -105,8 +105,9 @@ class Services(ControlBase):
         def change(tx: Transaction) -> str:
             stored = find(tx.services, "service", request.service_id)
             check_version(f"service {stored.spec.annotations.name}", request.version, stored.meta.version)
+            changed: Service | None
             if rollback:
-                changed: Service | None = self._rolled_back(tx, stored, request.rollback_to)
+                changed = self._rolled_back(tx, stored, request.rollback_to)
                 require_ingress(tx, changed.spec, claim)
             else:
                 changed = self._updated(tx, stored, request.spec, claim)
