@@ -5,7 +5,6 @@ What is done on this machine is asked of its own worker, also without a quorum; 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,6 +65,8 @@ async def asked_of(session: Session, reported: Iterable[Placed], sizes: bool, na
 
     Of a node that does not answer what it had reported, and a warning.
     """
+    import asyncio
+
     by_node: dict[str, list[Placed]] = {}
     for one in reported:
         if not name or one.volume.name == name:

@@ -126,30 +126,22 @@ def test_volumes_of_any_node_from_any_manager(swarm: Swarm, lab: Lab) -> None:
     assert {"only-there", "unused", "kept"} <= there("w1")
     assert not {"only-there", "unused", "kept"} & there("m2")
     wait_until(lambda: "only-there" in run("m2", "volume", "ls", "-q").stdout, "the managers know of it")
-    writes = [
-        *CREATE[:3],
-        "--constraint",
-        "node.hostname==w1",
-        "--mount",
-        "source=kept,target=/data",
-        "--name",
-        "writes",
-    ]
+    writes = [*CREATE[:3], "--constraint", "node.hostname==w1", "--mount", "source=kept,target=/data", "--name", "use"]
     line = "head -c 3000 /dev/zero > /data/it; sleep 100000"
     created = run("m2", *writes, "--stop-grace-period", "100ms", "busybox", "sh", "-c", line)
     assert created.returncode == 0, created.stderr
     names = "{{.Name}} {{.Node}} {{.Links}}"
     wait_until(lambda: "kept w1 1\n" in run("m2", "volume", "ls", "--format", names).stdout, "it is used", step=0.2)
-    sizes = run("m2", "volume", "ls", "--filter", "dangling=false", "--format", "{{.Name}} {{.Size}}").stdout
-    assert sizes == "kept 3kB\n"
+    used = ("--filter", "dangling=false", "--format", "{{.Name}} {{.Size}}")
+    wait_until(lambda: run("m2", "volume", "ls", *used).stdout == "kept 3kB\n", "its size", step=0.2)
     unused = run("m3", "volume", "ls", "--filter", "dangling=true", "--filter", "node=w1", "-q").stdout.split()
     assert {"only-there", "unused"} <= set(unused)
     assert "kept" not in unused
     [shown] = json.loads(run("m3", "volume", "inspect", "kept").stdout)
     assert (shown["Node"], shown["UsageData"]) == ("w1", {"Size": 3000, "RefCount": 1})
-    assert [task.id for task in swarm.tasks("writes")] == shown["Tasks"]
+    assert [task.id for task in swarm.tasks("use")] == shown["Tasks"]
     assert shown["Mountpoint"].endswith("/volumes/kept/_data")
-    run("m2", "service", "rm", "writes")
+    run("m2", "service", "rm", "use")
     wait_until(lambda: "kept w1 0\n" in run("m2", "volume", "ls", "--format", names).stdout, "it is let go", step=0.2)
     assert done("rm", "only-there") == "only-there\n"
     assert done("prune", "--force", "--all-nodes", "--filter", "label=is=unused").splitlines()[0] == "unused"
