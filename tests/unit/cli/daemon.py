@@ -313,7 +313,7 @@ class Daemon:
         )
         self.local, self.logs = Local(self.cluster), Logs()
         self.agent = Agent()  # type: ignore[abstract]  # the command line asks nothing else of it
-        self.node_volumes = NodeVolumes(self.agent)  # type: ignore[abstract]
+        self.node_volumes = NodeVolumes(self.agent)
         self._work: concurrent.futures.Future[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
