@@ -10,21 +10,20 @@ import logging
 import socket
 import threading
 from collections.abc import Coroutine, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flota.overlay import namespaces
 from flota.overlay.addresses import task_namespace
-from flota.overlay.proxy_protocol import header, listener, proxied
+from flota.overlay.proxy_protocol import Target, header, listener, targets_of
+from flota.overlay.relay import CHUNK, Stream, relay
 from flota.v1.objects_pb2 import Task
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_CHUNK = 1 << 16
 _BACKLOG = 1024
 
 
@@ -42,9 +41,9 @@ class Proxies:
 
     async def add(self, task: Task) -> None:
         """Listen beside the programs of a task that has its namespace. Raises OSError."""
-        targets = {port.target_port for port in proxied(task.endpoint.spec.ports)}
+        targets = targets_of(task.endpoint.spec.ports)
         if targets:
-            await self._call(self._open(task.id, sorted(targets)))
+            await self._call(self._open(task.id, targets))
 
     async def remove(self, task_id: str) -> None:
         """End the task's listeners and connections."""
@@ -71,15 +70,15 @@ class Proxies:
             self._thread.start()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there, self._loop))
 
-    async def _open(self, task_id: str, targets: Iterable[int]) -> None:
+    async def _open(self, task_id: str, targets: Iterable[Target]) -> None:
         self._connections[task_id] = set()
         self._listeners[task_id] = listeners = []
         try:
             for target in targets:
                 accept = partial(self._accept, task_id, target)
                 with namespaces.entered(task_namespace(self._run_directory, task_id), self._home):
-                    sock = _listen(listener(target))
-                listeners.append(await asyncio.start_server(accept, sock=sock, limit=_CHUNK))
+                    sock = _listen(listener(target.port))
+                listeners.append(await asyncio.start_server(accept, sock=sock, limit=CHUNK))
         except BaseException:
             await self._close(task_id)
             raise
@@ -93,7 +92,7 @@ class Proxies:
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def _accept(
-        self, task_id: str, target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, task_id: str, target: Target, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         connections = self._connections.get(task_id)
         this = asyncio.current_task()
@@ -102,35 +101,28 @@ class Proxies:
             return
         connections.add(this)
         try:
-            await self._pass_on(task_id, target, reader, writer)
-            # The client may have to read the last of it yet.
-            writer.close()
-            await writer.wait_closed()
+            await self._pass_on(task_id, target, Stream(reader, writer))
         except OSError as error:
             # Nobody listens (any longer), or an end went away: the client hears of it as it would without us.
-            log.debug("task %s, port %d: %s", task_id, target, error)
+            log.debug("task %s, port %d: %s", task_id, target.port, error)
         finally:
             connections.discard(this)
-            writer.transport.abort()
 
-    async def _pass_on(
-        self, task_id: str, target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        client, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
-        with namespaces.entered(task_namespace(self._run_directory, task_id), self._home):
-            sock = socket.socket(socket.AF_INET6 if ":" in own[0] else socket.AF_INET)
+    async def _pass_on(self, task_id: str, target: Target, client: Stream) -> None:
+        seen, own = client.writer.get_extra_info("peername"), client.writer.get_extra_info("sockname")
+        sock = None
         try:
+            with namespaces.entered(task_namespace(self._run_directory, task_id), self._home):
+                sock = socket.socket(socket.AF_INET6 if ":" in own[0] else socket.AF_INET)
             sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, (own[0], target))
-            inner_reader, inner_writer = await asyncio.open_connection(sock=sock, limit=_CHUNK)
+            await asyncio.get_running_loop().sock_connect(sock, (own[0], target.port))
+            program = Stream(*await asyncio.open_connection(sock=sock, limit=CHUNK))
         except BaseException:
-            sock.close()
+            client.writer.transport.abort()
+            if sock is not None:
+                sock.close()
             raise
-        try:
-            inner_writer.write(header(client[:2], (own[0], target)))
-            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-        finally:
-            inner_writer.close()
+        await relay(client, program, header(target.version, seen[:2], (own[0], target.port)))
 
 
 def _listen(port: int) -> socket.socket:
@@ -138,12 +130,3 @@ def _listen(port: int) -> socket.socket:
     with_ipv6 = namespaces.has_ipv6()
     family = socket.AF_INET6 if with_ipv6 else socket.AF_INET
     return socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=with_ipv6)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Everything that comes, and then the end."""
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
-    with suppress(OSError):
-        writer.write_eof()

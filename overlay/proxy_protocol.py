@@ -1,4 +1,4 @@
-"""The PROXY protocol's header, version 2 (HAProxy's doc/proxy-protocol.txt), and where it is added. Pure.
+"""The PROXY protocol's header, version 1 or 2 (HAProxy's doc/proxy-protocol.txt), and where it is added. Pure.
 
 A published port that asks for it does not lead to the program's port but to one beside it in the task's own namespace,
 on which the worker listens (proxies.py).
@@ -7,6 +7,7 @@ on which the worker listens (proxies.py).
 import ipaddress
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
 
 from flota.v1.types_pb2 import PortConfig
 
@@ -18,6 +19,14 @@ _FIRST, _COUNT = 61440, 4096
 
 # (IP address, port)
 End = tuple[str, int]
+Version: TypeAlias = PortConfig.ProxyProtocol.ValueType
+
+
+class Target(NamedTuple):
+    """A port that a program listens on, and the version of the header it is told of clients with."""
+
+    port: int
+    version: Version
 
 
 def listener(target_port: int) -> int:
@@ -35,9 +44,16 @@ def proxied(ports: Iterable[PortConfig]) -> list[PortConfig]:
     return [port for port in ports if port.proxy_protocol]
 
 
-def header(client: End, server: End) -> bytes:
+def targets_of(ports: Iterable[PortConfig]) -> list[Target]:
+    """Where those lead to, each once."""
+    return sorted({Target(port.target_port, port.proxy_protocol) for port in proxied(ports)})
+
+
+def header(version: Version, client: End, server: End) -> bytes:
     """What a connection of `client` to `server` begins with. Both have one IP version; IPv4 may be written as IPv6."""
     source, target = _address(client[0]), _address(server[0])
+    if version == PortConfig.PROXY_PROTOCOL_V1:
+        return f"PROXY TCP{source.version} {source} {target} {client[1]} {server[1]}\r\n".encode()
     addresses = source.packed + target.packed + struct.pack("!HH", client[1], server[1])
     return _SIGNATURE + struct.pack("!BBH", _VERSION_2_PROXY, _TCP[source.version], len(addresses)) + addresses
 

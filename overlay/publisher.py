@@ -18,6 +18,7 @@ from flota.overlay.addresses import network_namespace, version_of
 from flota.overlay.connections import end_connections, end_untranslated
 from flota.overlay.errors import PortTaken
 from flota.overlay.kernel import NamespaceThreads
+from flota.overlay.proxy_protocol import leads_to
 from flota.overlay.publish import Port, Ports, Target, port_of
 from flota.overlay.segments import WayIn, WaysIn
 from flota.v1.objects_pb2 import Task
@@ -121,7 +122,7 @@ class Publisher:
         addresses = tuple(
             (one.network_id, address.partition("/")[0]) for one in task.networks for address in one.addresses
         )
-        self._held.setdefault(port_of(config), []).append(_Held(task.id, addresses, config.target_port))
+        self._held.setdefault(port_of(config), []).append(_Held(task.id, addresses, leads_to(config)))
 
     def release_ports(self, task_id: str) -> None:
         """Give the task's host-mode ports back."""

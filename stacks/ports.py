@@ -14,6 +14,7 @@ PROTOCOLS = {
     "udp": PortConfig.PROTOCOL_UDP,
     "sctp": PortConfig.PROTOCOL_SCTP,
 }
+PROXY_PROTOCOLS = {"v1": PortConfig.PROXY_PROTOCOL_V1, "v2": PortConfig.PROXY_PROTOCOL_V2}
 MODES = {"ingress": PortConfig.PUBLISH_MODE_INGRESS, "host": PortConfig.PUBLISH_MODE_HOST}
 
 
@@ -46,10 +47,10 @@ def mode_of(text: str, whole: object) -> PortConfig.PublishMode.ValueType:
 
 
 def proxy_protocol_of(text: str, whole: object) -> PortConfig.ProxyProtocol.ValueType:
-    """v2."""
-    if text.lower() != "v2":
-        raise BadValue(whole, f"the PROXY protocol {text!r} is not known: v2 is")
-    return PortConfig.PROXY_PROTOCOL_V2
+    """v1 or v2."""
+    if text.lower() not in PROXY_PROTOCOLS:
+        raise BadValue(whole, f"the PROXY protocol {text!r} is not one of {', '.join(PROXY_PROTOCOLS)}")
+    return PROXY_PROTOCOLS[text.lower()]
 
 
 def _short(text: str) -> tuple[list[PortConfig], list[str]]:

@@ -179,7 +179,9 @@ def _ports(lines: Lines, service: Service) -> None:
         lines.text(f"  TargetPort = {port.target_port}")
         lines.text(f"  PublishMode = {word(PortConfig.PublishMode.Name(port.publish_mode), 'PUBLISH_MODE_')}")
         if port.proxy_protocol:
-            lines.text("  ProxyProtocol = v2")
+            lines.text(
+                f"  ProxyProtocol = {word(PortConfig.ProxyProtocol.Name(port.proxy_protocol), 'PROXY_PROTOCOL_')}"
+            )
 
 
 def _health(lines: Lines, check: HealthConfig) -> None:

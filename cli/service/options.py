@@ -61,7 +61,11 @@ _LISTS: Sequence[tuple[str, str, str]] = (
     ("depends-on", "SERVICE[:CONDITION]", "Wait for a service to be started, healthy (default) or completed."),
     ("placement-pref", "spread=KEY", "Spread tasks over the values of a label."),
     ("network", "NETWORK", "NAME, or name=NAME,alias=ALIAS."),
-    ("publish", "PORT", "PUBLISHED:TARGET[/udp], or published=,target=,protocol=,mode=ingress|host,proxy-protocol=v2."),
+    (
+        "publish",
+        "PORT",
+        "PUBLISHED:TARGET[/udp], or published=,target=,protocol=,mode=ingress|host,proxy-protocol=v1|v2.",
+    ),
     ("mount", "MOUNT", "type=bind|volume|tmpfs,source=,target=[,readonly]…"),
     ("secret", "SECRET", "NAME, or source=NAME,target=FILE,uid=,gid=,mode=."),
     ("config", "CONFIG", "NAME, or source=NAME,target=PATH,uid=,gid=,mode=."),

@@ -235,6 +235,15 @@ def endpoint_spec(endpoint: types.EndpointSpec) -> Json:
     )
 
 
+def _proxy_protocol(port: types.PortConfig) -> str | None:
+    """flota's own, so it is not there unless it is asked for."""
+    return (
+        word(types.PortConfig.ProxyProtocol.Name(port.proxy_protocol), "PROXY_PROTOCOL_")
+        if port.proxy_protocol
+        else None
+    )
+
+
 def port(port: types.PortConfig) -> Json:
     """One published port."""
     return some(
@@ -243,5 +252,5 @@ def port(port: types.PortConfig) -> Json:
         TargetPort=port.target_port,
         PublishedPort=port.published_port or None,
         PublishMode=word(types.PortConfig.PublishMode.Name(port.publish_mode), "PUBLISH_MODE_"),
-        ProxyProtocol="v2" if port.proxy_protocol else None,
+        ProxyProtocol=_proxy_protocol(port),
     )

@@ -122,6 +122,12 @@ def _check_predefined(spec: ServiceSpec) -> None:
     if predefined != BRIDGE and len(targets) > 1:
         raise InvalidArgument.of("network", predefined, "who is on it can be on no other network")
     for port in spec.endpoint.ports:
+        if port.proxy_protocol and predefined != BRIDGE:
+            raise InvalidArgument.of(
+                "PROXY protocol of port",
+                port.published_port or port.target_port,
+                f"on network {predefined} programs answer clients themselves",
+            )
         if port.publish_mode == PortConfig.PUBLISH_MODE_INGRESS:
             raise InvalidArgument.of(
                 "published port",

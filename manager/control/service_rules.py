@@ -135,16 +135,20 @@ def _check_proxy_protocol(port: PortConfig) -> None:
     if port.proxy_protocol == PortConfig.PROXY_PROTOCOL_NONE:
         return
     if port.proxy_protocol not in PortConfig.ProxyProtocol.values():
-        raise InvalidArgument.of("PROXY protocol", port.proxy_protocol, "allowed is v2")
-    if port.protocol != PortConfig.PROTOCOL_TCP or port.publish_mode != PortConfig.PUBLISH_MODE_INGRESS:
-        shown = f"{port.published_port or port.target_port}"
-        raise InvalidArgument.of("PROXY protocol of port", shown, "it is for TCP in ingress mode")
+        raise InvalidArgument.of("PROXY protocol", port.proxy_protocol, "allowed are v1 and v2")
+    if port.protocol != PortConfig.PROTOCOL_TCP:
+        raise InvalidArgument.of("PROXY protocol of port", _shown(port), "it is for TCP")
+
+
+def _shown(port: PortConfig) -> str:
+    word = PortConfig.Protocol.Name(port.protocol).removeprefix("PROTOCOL_").lower()
+    return f"{port.published_port or port.target_port}/{word}"
 
 
 def _check_ports(ports: Iterable[PortConfig]) -> None:
     published: set[tuple[int, int, int]] = set()
     whole: set[bytes] = set()
-    proxied: dict[int, int] = {}
+    proxied: dict[int, PortConfig] = {}
     for port in ports:
         if port.protocol not in PortConfig.Protocol.values():
             raise InvalidArgument.of("port protocol", port.protocol, "allowed are tcp, udp and sctp")
@@ -155,16 +159,18 @@ def _check_ports(ports: Iterable[PortConfig]) -> None:
         if port.published_port > 65535:
             raise InvalidArgument.of("published port", port.published_port, "allowed is 0 (any) to 65535")
         _check_proxy_protocol(port)
-        if port.proxy_protocol and proxied.setdefault(port.target_port % 4096, port.target_port) != port.target_port:
+        if port.proxy_protocol:
             # Each has a listener beside it in the task, on one of 4,096 ports (overlay/proxy_protocol.py).
-            allowed = "with PROXY protocol, two of a service must not differ by a multiple of 4096"
-            raise InvalidArgument.of("target port", port.target_port, allowed)
+            there = proxied.setdefault(port.target_port % 4096, port)
+            if there.target_port != port.target_port:
+                allowed = "with PROXY protocol, two of a service must not differ by a multiple of 4096"
+                raise InvalidArgument.of("target port", port.target_port, allowed)
+            if there.proxy_protocol != port.proxy_protocol:
+                allowed = "with PROXY protocol, it has one version for all that publish it"
+                raise InvalidArgument.of("target port", port.target_port, allowed)
         text = port.SerializeToString(deterministic=True)
         key = (port.publish_mode, port.protocol, port.published_port)
         if text in whole or (port.published_port and key in published):
-            word = PortConfig.Protocol.Name(port.protocol).removeprefix("PROTOCOL_").lower()
-            raise InvalidArgument.of(
-                "published port", f"{port.published_port or port.target_port}/{word}", "it is given twice"
-            )
+            raise InvalidArgument.of("published port", _shown(port), "it is given twice")
         whole.add(text)
         published.add(key)

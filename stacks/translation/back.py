@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from flota.stacks.devices import format_device
 from flota.stacks.extension import EXTENSION, extension_tree
 from flota.stacks.mounts import AFFINITY, PROPAGATIONS
-from flota.stacks.ports import MODES, PROTOCOLS, PROXY_PROTOCOL
+from flota.stacks.ports import MODES, PROTOCOLS, PROXY_PROTOCOL, PROXY_PROTOCOLS
 from flota.stacks.translation.names import IMAGE, NAMESPACE
 from flota.stacks.translation.ordering import CONDITIONS
 from flota.stacks.units import format_cpus, format_duration, nanoseconds_of
@@ -35,6 +35,7 @@ from flota.v1.types_pb2 import (
 Tree = dict[str, Any]
 
 _PROTOCOL_WORDS = {number: word for word, number in PROTOCOLS.items()}
+_PROXY_WORDS = {number: word for word, number in PROXY_PROTOCOLS.items()}
 _MODE_WORDS = {number: word for word, number in MODES.items()}
 _PROPAGATION_WORDS = {number: word for word, number in PROPAGATIONS.items()}
 _CONDITION_WORDS = {number: word for word, number in CONDITIONS.items()}
@@ -211,7 +212,11 @@ def _port(port: PortConfig) -> Tree:
         "target": port.target_port,
         "protocol": _PROTOCOL_WORDS[port.protocol],
         "mode": _MODE_WORDS[port.publish_mode],
-    } | some(published=str(port.published_port or ""), name=port.name, **{PROXY_PROTOCOL: "v2" * port.proxy_protocol})
+    } | some(
+        published=str(port.published_port or ""),
+        name=port.name,
+        **{PROXY_PROTOCOL: _PROXY_WORDS.get(port.proxy_protocol, "")},
+    )
 
 
 def _deploy(spec: ServiceSpec) -> Tree:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flota.stacks.compose.tree import Map, Spot
-from flota.stacks.ports import MODES, PROTOCOLS, PROXY_PROTOCOL
+from flota.stacks.ports import MODES, PROTOCOLS, PROXY_PROTOCOL, PROXY_PROTOCOLS
 from flota.stacks.units import duration_message, parse_cpus, parse_duration
 from flota.v1.specs_pb2 import ServiceSpec
 from flota.v1.types_pb2 import (
@@ -184,7 +184,7 @@ def _set_endpoint(endpoint: EndpointSpec, service: Map, deploy: Map, spot: Spot)
             target_port=port["target"],
             published_port=int(port.get("published", 0)),
             publish_mode=MODES[port["mode"]],
-            proxy_protocol=(PortConfig.PROXY_PROTOCOL_V2 if PROXY_PROTOCOL in port else PortConfig.PROXY_PROTOCOL_NONE),
+            proxy_protocol=PROXY_PROTOCOLS.get(port.get(PROXY_PROTOCOL, ""), PortConfig.PROXY_PROTOCOL_NONE),
         )
         if config in endpoint.ports:
             spot.of(service, "ports").of(ports, index).fail(f"port {port['target']}/{port['protocol']} is given twice")

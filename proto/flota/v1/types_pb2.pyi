@@ -1290,13 +1290,17 @@ class PortConfig(_message.Message):
         PROXY_PROTOCOL_NONE: PortConfig._ProxyProtocol.ValueType  # 0
         """Connections reach the program themselves; it sees the client's address anyway."""
         PROXY_PROTOCOL_V2: PortConfig._ProxyProtocol.ValueType  # 1
-        """They begin with HAProxy's PROXY header, version 2. For TCP in ingress mode."""
+        """They begin with HAProxy's PROXY header, version 2. For TCP."""
+        PROXY_PROTOCOL_V1: PortConfig._ProxyProtocol.ValueType  # 2
+        """The same, version 1: a line of text."""
 
     class ProxyProtocol(_ProxyProtocol, metaclass=_ProxyProtocolEnumTypeWrapper): ...
     PROXY_PROTOCOL_NONE: PortConfig.ProxyProtocol.ValueType  # 0
     """Connections reach the program themselves; it sees the client's address anyway."""
     PROXY_PROTOCOL_V2: PortConfig.ProxyProtocol.ValueType  # 1
-    """They begin with HAProxy's PROXY header, version 2. For TCP in ingress mode."""
+    """They begin with HAProxy's PROXY header, version 2. For TCP."""
+    PROXY_PROTOCOL_V1: PortConfig.ProxyProtocol.ValueType  # 2
+    """The same, version 1: a line of text."""
 
     NAME_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int

@@ -108,7 +108,8 @@ def _long_port(entry: Map) -> Map:
         publish_mode=mode_of(entry.get("mode", "ingress"), shown),
     )
     if PROXY_PROTOCOL in entry:
-        proxy_protocol_of(text_of(entry[PROXY_PROTOCOL]), shown)
+        config.proxy_protocol = proxy_protocol_of(text_of(entry[PROXY_PROTOCOL]), shown)
+        entry[PROXY_PROTOCOL] = text_of(entry[PROXY_PROTOCOL]).lower()
     if entry.get("host_ip"):
         entry["host_ip"] = _address(entry["host_ip"].strip("[]"), shown)
     entry.drop("published")

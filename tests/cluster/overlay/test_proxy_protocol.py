@@ -14,7 +14,12 @@ from tests.cluster.overlay.machines import Machines, network, peer, run, task, u
 INGRESS = network(0, "ingress", ingress=True, ipv6_enabled=True)
 WEB = task("web1", "web", 1, (INGRESS, "10.90.0.11/24", "fd00:90:0::11/64"))
 PORT = PortConfig(target_port=80, published_port=8080, proxy_protocol=PortConfig.PROXY_PROTOCOL_V2)
-WEB.endpoint.ports.append(PORT)
+# A program that wants the line of version 1, on its node only.
+LINE = PortConfig(
+    target_port=81, published_port=8081, proxy_protocol=PortConfig.PROXY_PROTOCOL_V1,
+    publish_mode=PortConfig.PUBLISH_MODE_HOST,
+)  # fmt: skip
+WEB.endpoint.ports.extend((PORT, LINE))
 SERVICE = NetworkService(network_id=INGRESS.id, service_id="svcweb", service_name="web", ports=[PORT])
 
 # Says what the header told of the client; then sends everything back, and closes when the other side has.
@@ -33,6 +38,10 @@ def serve(c):
     c.sendall(f"{source} {ports[0]} {target} {ports[1]}\\n".encode())
     while d := c.recv(65536): c.sendall(d)
     c.close()
+def line():
+    s = socket.create_server(("::", 81), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+    while True: c, _ = s.accept(); c.sendall(c.makefile("rb").readline()); c.close()
+threading.Thread(target=line, daemon=True).start()
 s = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
 print("ready")
 while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
@@ -83,6 +92,25 @@ def test_the_program_is_told_of_the_client_and_all_bytes_pass(
     for node in machines.nodes:
         assert ask(machines, node.address) == f"True 10.90.0.11 80 {4 << 20}\n", node.name
         assert ask(machines, node.ipv6_address) == f"True fd00:90::11 80 {4 << 20}\n", node.name
+
+
+def test_the_line_of_version_1_in_host_mode(machines: Machines, server: subprocess.Popen[str]) -> None:
+    a, b = machines.nodes
+    ask_line = (
+        "import socket\n"
+        "try: c = socket.create_connection(({address!r}, 8081), 20); print(c.getsockname()[1], c.recv(99).decode())\n"
+        "except OSError as error: print(type(error).__name__)\n"
+    )
+
+    def asked(address: str) -> list[str]:
+        script = ask_line.format(address=address)
+        return run("ip", "netns", "exec", machines.wire, sys.executable, "-c", script).split()
+
+    port, *line = asked(b.address)
+    assert line == ["PROXY", "TCP4", "192.0.2.254", "10.90.0.11", port, "81"]
+    port, *line = asked(b.ipv6_address)
+    assert line == ["PROXY", "TCP6", "2001:db8::fe", "fd00:90::11", port, "81"]
+    assert asked(a.address) == ["ConnectionRefusedError"]
 
 
 def test_the_next_worker_listens_again(machines: Machines, server: subprocess.Popen[str]) -> None:

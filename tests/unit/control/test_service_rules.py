@@ -182,11 +182,15 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "endpoint { ports { target_port: 80 published_port: 80 protocol: PROTOCOL_UDP proxy_protocol: 1 } }",
-        "invalid PROXY protocol of port '80': it is for TCP in ingress mode",
+        "invalid PROXY protocol of port '80/udp': it is for TCP",
     ),
     (
         "endpoint { ports { target_port: 80 proxy_protocol: 1 } ports { target_port: 4176 proxy_protocol: 1 } }",
         "invalid target port 4176: with PROXY protocol, two of a service must not differ by a multiple of 4096",
+    ),
+    (
+        "endpoint { ports { target_port: 80 proxy_protocol: 1 } ports { target_port: 80 proxy_protocol: 2 } }",
+        "invalid target port 80: with PROXY protocol, it has one version for all that publish it",
     ),
     (
         "endpoint { mode: MODE_DNSRR ports { target_port: 80 published_port: 8080 } }",

@@ -163,8 +163,8 @@ secrets: {s: {file: s.txt}, t: {external: true}}
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("ports: [{target: 80, x-proxy-protocol: v1}]", "ports[0]: invalid value 'target=80 x-proxy-protocol=v1': "
-         "the PROXY protocol 'v1' is not known: v2 is"),
+        ("ports: [{target: 80, x-proxy-protocol: v3}]", "ports[0]: invalid value 'target=80 x-proxy-protocol=v3': "
+         "the PROXY protocol 'v3' is not one of v1, v2"),
         ("ports: ['x:80']", "ports[0]: invalid value 'x:80': 'x' is not a port from 0 to 65535"),
         ("ports: ['80:70000']", "ports[0]: invalid value '80:70000': '70000' is not a port"),
         ("ports: ['1-2:1-3']", "ports[0]: invalid value '1-2:1-3': both ranges of ports must have the same"),

@@ -68,6 +68,8 @@ SPEC = [
      {"ports": [{"protocol": "PROTOCOL_UDP", "target_port": 53}, {"target_port": 80, "published_port": 8080}]}),
     ("ports: [{target: 80, x-proxy-protocol: v2}]", "endpoint",
      {"ports": [{"target_port": 80, "proxy_protocol": "PROXY_PROTOCOL_V2"}]}),
+    ("ports: [{target: 80, x-proxy-protocol: V1}]", "endpoint",
+     {"ports": [{"target_port": 80, "proxy_protocol": "PROXY_PROTOCOL_V1"}]}),
     ("ports: [{target: 80, mode: host, name: n}]", "endpoint",
      {"ports": [{"name": "n", "target_port": 80, "publish_mode": "PUBLISH_MODE_HOST"}]}),
 ]  # fmt: skip
