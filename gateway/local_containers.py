@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import grpc
@@ -16,15 +15,13 @@ from flota.gateway.translation import container
 from flota.gateway.translation.container import Local
 from flota.gateway.translation.machine import is_manager
 from flota.rpc.errors import InvalidArgument, NotFound
-from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer
+from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer, WaitContainerRequest
 from flota.v1.control_pb2 import ListNetworksRequest
 from flota.v1.local_pb2 import InfoRequest, InspectImageRequest, ListLocalTasksRequest, LocalContainer
 from flota.v1.network_options import HOST, NONE
 from flota.v1.objects_pb2 import Network, Task
-from flota.v1.task_states import is_terminal, task_name
+from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import ContainerHealth
-
-_PAUSE = 0.1
 
 
 async def all_of(call: Call) -> list[Local]:
@@ -32,7 +29,7 @@ async def all_of(call: Call) -> list[Local]:
     told = await call.backend.agent.ListTasks(ListLocalTasksRequest())
     known = told.containers
     tasks = [
-        Local(task, None, known[task.id].image_id, known[task.id].log_path, _health(known[task.id]))
+        _local(task, None, known[task.id])
         for task in told.tasks
         if container.exists(task)
     ]
@@ -47,11 +44,12 @@ async def plain_ones(call: Call) -> list[Local]:
         if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
             return []
         raise
-    return [Local(plain.task, plain, plain.image_id, plain.log_path, _health(plain)) for plain in found.containers]
+    return [_local(plain.task, plain, plain) for plain in found.containers]
 
 
-def _health(container: LocalContainer | PlainContainer) -> ContainerHealth | None:
-    return container.health if container.HasField("health") else None
+def _local(task: Task, plain: PlainContainer | None, known: LocalContainer | PlainContainer) -> Local:
+    health: ContainerHealth | None = known.health if known.HasField("health") else None
+    return Local(task, plain, known.image_id, known.log_path, health, known.paused)
 
 
 async def find(call: Call, wanted: str) -> Local:
@@ -121,14 +119,19 @@ async def swarm_networks(call: Call) -> list[Network]:
         raise
 
 
-async def ended(call: Call, task_id: str, limit: float | None = None) -> Task | None:
-    """The task once it has ended; None when it has not within `limit` seconds, or is not known any longer."""
-    deadline = None if limit is None else time.monotonic() + limit
-    while True:
-        tasks = (await call.backend.agent.ListTasks(ListLocalTasksRequest())).tasks
-        task = next((task for task in tasks if task.id == task_id), None)
-        if task is None or is_terminal(task):
-            return task
-        if deadline is not None and time.monotonic() > deadline:
-            return None
-        await asyncio.sleep(_PAUSE)
+async def ended(call: Call, task_id: str, limit: float | None = None) -> bool:
+    """Wait until the task has ended, or is not known any longer; false when it has not within `limit` seconds."""
+    waiting = call.backend.containers.WaitContainer(WaitContainerRequest(id=task_id))
+    try:
+        async with asyncio.timeout(limit):
+            async for told in waiting:
+                if told.ended:
+                    return True
+    except TimeoutError:
+        return False
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.NOT_FOUND:
+            raise
+    finally:
+        waiting.cancel()
+    return True

@@ -41,6 +41,7 @@ from flota.worker.calls.tasks import TaskServicer
 from flota.worker.containers.bridges import Bridges
 from flota.worker.containers.calls import ContainerCalls, Everything
 from flota.worker.containers.containers import Containers
+from flota.worker.containers.history import History
 from flota.worker.containers.places import Places
 from flota.worker.images.calls import ImageCalls
 from flota.worker.images.collection import Rules
@@ -92,6 +93,8 @@ class Worker:
             cgroup_parent=config.cgroup_parent or "/flota",
         )
         self._words = Words()
+        self._history = History()
+        self._everything = Everything(lambda: self._tasks, lambda: self._containers)
         self._identity: Identity | None = None
         self._tasks: Tasks | None = None
         self._containers: Containers | None = None
@@ -112,12 +115,13 @@ class Worker:
         add_AgentServicer_to_server(agent, server)
         people = TaskServicer(self._runtime, lambda: self._tasks, lambda: self.config.node_id)
         add_TasksServicer_to_server(people, server)
-        everything = Everything(lambda: self._tasks, lambda: self._containers)
+        everything = self._everything
         here = TaskServicer(self._runtime, lambda: everything, lambda: self.config.node_id)
         changes = Changes()
         await changes.start()
         stack.push_async_callback(changes.stop)
-        add_ContainersServicer_to_server(ContainerCalls(self._runtime, everything, here, changes), server)
+        calls = ContainerCalls(self._runtime, self._images, everything, here, changes, self._history)
+        add_ContainersServicer_to_server(calls, server)
         self._answering = Answering(
             {
                 "flota.v1.Agent": agent,
@@ -165,6 +169,9 @@ class Worker:
         def report(task_id: str, status: TaskStatus) -> None:
             reporter.put(task_id, status)
             logs.changed()
+            if self._tasks is not None and (task := self._tasks.get(task_id)) is not None:
+                self._history.observed(task, status)
+            self._everything.changed()
 
         places = Places(self._attach_network, report)
         self._tasks = tasks = await self._take_up(network, payloads, places, report, stack)
@@ -197,7 +204,7 @@ class Worker:
         journal = Journal(self._state / "worker" / "journal")
         remembered = journal.open()
         stack.callback(journal.close)
-        containers = Containers(self._state / "containers", self.config.node_id)
+        containers = Containers(self._state / "containers", self.config.node_id, self._history)
         bridges = Bridges(self._state / "networks", network, places, self.config.node_id)
         bridges.start()
         found = await self._runtime.adopt(containers.ids)
@@ -205,8 +212,11 @@ class Worker:
         bridges.adopted()
         facts = NodeFacts(self.config.node_id, self._description.hostname, self._description.platform)
         parts = Parts(self._images, self._runtime, bridges, payloads, facts, self._credentials)
-        tasks = Tasks(parts, journal, report)
+        tasks = Tasks(parts, journal, report, self._forgotten)
         stack.push_async_callback(tasks.stop)
+        for task_id, known in remembered.items():
+            if known.status is not None:
+                self._history.known(task_id, known.status)
         tasks.start(remembered, {id: one for id, one in found.items() if id not in containers.ids})
         stack.push_async_callback(containers.stop)
         containers.start(replace(parts, again=True), bridges, found)
@@ -228,6 +238,10 @@ class Worker:
             if count := await tasks.remove_all(kill=True):
                 _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
             await network.leave()
+
+    def _forgotten(self, task: Task) -> None:
+        self._history.forgotten(task)
+        self._everything.changed()
 
     async def _credentials(self, task_id: str) -> str:
         return await self._membership.registry_auth(task_id) if self._membership is not None else ""
@@ -288,6 +302,7 @@ class Worker:
                 image_id=self._tasks.image_id(task.id),
                 log_path=str(self._runtime.log_file(task.id)),
                 health=self._tasks.health(task.id),
+                paused=self._runtime.is_paused(task.id),
             )
             for task in self._tasks.all()
         }

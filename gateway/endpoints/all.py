@@ -19,6 +19,7 @@ from flota.gateway.endpoints import (
     system,
     tasks,
     volumes,
+    written,
 )
 from flota.gateway.http import Route, routes
 
@@ -36,6 +37,7 @@ ROUTES: list[Route] = routes(
     containers.ROUTES,
     archive.ROUTES,
     plain.ROUTES,
+    written.ROUTES,
     exec.ROUTES,
     stats.ROUTES,
     volumes.ROUTES,

@@ -20,6 +20,7 @@ from flota.gateway.translation.events import container_labels
 from flota.rpc.errors import InvalidArgument
 from flota.v1.containers_pb2 import (
     ContainerLogsRequest,
+    PauseContainerRequest,
     RemoveContainerRequest,
     StopContainerRequest,
     WaitContainerRequest,
@@ -34,6 +35,8 @@ _FILTERS = (
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
     "publish", "since", "status", "volume",
 )  # fmt: skip
+# Those that `docker ps` lists.
+_ALIVE = ("running", "paused", "restarting")
 _GRACE = 10
 # `docker stop -t -1`: as long as it takes.
 _FOR_EVER = 10 * 365 * 86400
@@ -52,7 +55,7 @@ async def ls(call: Call) -> web.StreamResponse:
     limit = call.number("limit")
     everything = call.flag("all") or limit > 0 or any(key in wanted for key in ("status", "exited"))
     networks = await local_containers.networks(call)
-    there = [one for one in await local_containers.all_of(call) if everything or container.status(one) == "running"]
+    there = [one for one in await local_containers.all_of(call) if everything or container.status(one) in _ALIVE]
     there.sort(key=lambda one: -one.task.meta.created_at.ToNanoseconds())
     found = [one for one in there if _passes(one, wanted, networks)]
     now = time.time()
@@ -97,7 +100,9 @@ async def logs(call: Call) -> web.StreamResponse:
     if task.log_driver.name == "none":
         raise HttpFailure(501, "configured logging driver does not support reading")
     request = ContainerLogsRequest(id=task.id, options=log_lines.options(call))
-    return await log_lines.lines(call, call.backend.containers.ContainerLogs(request), task.spec.container.tty)
+    return await log_lines.lines(
+        call, call.backend.containers.ContainerLogs(request), task.spec.container.tty, of_task=False
+    )
 
 
 async def top(call: Call) -> web.StreamResponse:
@@ -140,36 +145,46 @@ async def _stop_task(call: Call, task: Task) -> web.StreamResponse:
     first = call.query("signal") or spec.stop_signal or "TERM"
     grace = call.number("t") if call.query("t") else (spec.stop_grace_period.seconds or _GRACE)
     await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal=first))
-    if await local_containers.ended(call, task.id, None if grace < 0 else grace) is None:
-        there = {each.task.id for each in await local_containers.all_of(call) if not is_terminal(each.task)}
-        if task.id in there:
-            await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal="KILL"))
-            await local_containers.ended(call, task.id)
+    if not await local_containers.ended(call, task.id, None if grace < 0 else grace):
+        await call.backend.containers.SignalContainer(SignalTaskRequest(task=task.id, signal="KILL"))
+        await local_containers.ended(call, task.id)
+    return nothing(204)
+
+
+async def pause(call: Call) -> web.StreamResponse:
+    """Let nothing in it run."""
+    return await _pause(call, resume=False)
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    """Let it go on."""
+    return await _pause(call, resume=True)
+
+
+async def _pause(call: Call, *, resume: bool) -> web.StreamResponse:
+    local = await local_containers.find(call, call.name())
+    state, id = container.status(local), container.container_id(local.task)
+    if state == "paused" and not resume:
+        raise HttpFailure(409, f"Container {id} is already paused")
+    if state != "paused" and (resume or state != "running"):
+        raise HttpFailure(409, f"Container {id} is not {'paused' if resume else 'running'}")
+    await call.backend.containers.PauseContainer(PauseContainerRequest(id=local.task.id, resume=resume))
     return nothing(204)
 
 
 async def _running(call: Call) -> Task:
     local = await local_containers.find(call, call.name())
-    if container.status(local) != "running":
-        raise HttpFailure(409, f"container {container.container_id(local.task)} is not running")
+    if container.status(local) not in ("running", "paused"):
+        raise HttpFailure(409, f"Container {container.container_id(local.task)} is not running")
     return local.task
 
 
 async def wait(call: Call) -> web.StreamResponse:
     """Its exit status, once it has one. Clients wait for the answer's head before they go on."""
-    local = await local_containers.find(call, call.name())
-    if local.plain is not None:
-        return await _wait_for_plain(call, local.task.id)
-    async with Streaming(call, "application/json") as out:
-        end = await local_containers.ended(call, local.task.id) or local.task
-        await out.line({"StatusCode": end.status.container.exit_code})
-    return out.response
-
-
-async def _wait_for_plain(call: Call, container_id: str) -> web.StreamResponse:
     condition = call.query("condition")
     if condition not in _UNTIL:
         raise InvalidArgument.of("condition", condition, f"one of {', '.join(filter(None, _UNTIL))} is needed")
+    container_id = (await local_containers.find(call, call.name())).task.id
     waiting = call.backend.containers.WaitContainer(WaitContainerRequest(id=container_id, until=_UNTIL[condition]))
     out: Streaming | None = None
     try:
@@ -190,10 +205,11 @@ async def remove(call: Call) -> web.StreamResponse:
     task = local.task
     force = call.flag("force")
     if local.plain is not None:
-        if container.status(local) == "running" and not force:
+        if (state := container.status(local)) in ("running", "paused") and not force:
+            first = "stop" if state == "running" else "unpause"
             raise HttpFailure(
                 409,
-                f'cannot remove container "/{task_name(task)}": container is running: stop the container before '
+                f'cannot remove container "/{task_name(task)}": container is {state}: {first} the container before '
                 "removing or force remove",
             )
         await call.backend.containers.RemoveContainer(RemoveContainerRequest(id=task.id, force=force))
@@ -216,6 +232,8 @@ ROUTES: list[Route] = [
     ("GET", "/containers/{id}/top", top),
     ("POST", "/containers/{id}/kill", kill),
     ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
     ("POST", "/containers/{id}/wait", wait),
     ("DELETE", "/containers/{id}", remove),
 ]

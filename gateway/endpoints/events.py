@@ -1,4 +1,7 @@
-"""/events: the store's watch in Docker's words. Of the past managers remember the swarm's, not containers'."""
+"""/events: the store's watch, and what this node tells of its containers, in Docker's words.
+
+Of the past managers remember the swarm's, the node the last of its containers'.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,6 @@ _FILTERS = (
     "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
     "service", "type", "volume",
 )  # fmt: skip
-_KINDS = (*KINDS, "task")
 # A manager that lost its leadership ends the watch; another one leads well within this time.
 _PAUSE, _PATIENCE = 0.2, 30.0
 
@@ -46,7 +48,7 @@ def _passes(event: Event, wanted: Filters) -> bool:
     name = event.attributes.get("name", "")
     return (
         wanted.equals("type", event.type)
-        and wanted.equals("event", event.action)
+        and wanted.equals("event", event.action, event.action.partition(":")[0])
         and wanted.equals("scope", event.scope)
         and wanted.labels("label", event.attributes)
         and all(event.type == kind and wanted.starts(kind, event.id, name) for kind in _NAMED if kind in wanted)
@@ -63,33 +65,33 @@ async def events(call: Call) -> web.StreamResponse:
     if until == Timestamp():
         # Old clients' word for no end; as `since` it is everything that is remembered.
         until = None
-    limit = None if until is None else max(0.0, until.seconds + until.nanos / 1e9 - time.time())
+    limit = None if until is None else max(0.0, until.ToNanoseconds() / 1e9 - time.time())
     info = await call.backend.local.Info(InfoRequest())
     # The answer begins once nothing can be missed any longer: clients then do what they want to see the events of.
     watch, version = await _opened(call) if is_manager(info) else (None, 0)
-    containers = await _opened_containers(call)
+    containers, past = await _opened_containers(call, since)
     async with Streaming(call, "application/json") as out:
         if watch is not None and since is not None:
-            await _past(call, out, wanted, EventsRequest(since=since, until=until), version)
+            past += await _past(call, EventsRequest(since=since, until=until), version)
+        for at, event in sorted(past, key=lambda one: one[0]):
+            if _passes(event, wanted) and (until is None or at <= until.ToNanoseconds()):
+                await out.line(event.shape(at))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                following = [_follow(call, watch, out, wanted, info.node_id)] if watch is not None else []
-                if containers is not None:
-                    following.append(_follow_containers(containers, out, wanted))
-                await (asyncio.gather(*following) if following else asyncio.get_running_loop().create_future())
+                following = [_follow(call, watch, out, wanted)] if watch is not None else []
+                await asyncio.gather(*following, _follow_containers(containers, out, wanted))
     return out.response
 
 
-async def _opened_containers(call: Call) -> Any:
-    """A watch over this machine's containers without a service that misses nothing; None in no swarm."""
-    watch = call.backend.containers.WatchContainers(WatchContainersRequest())
-    try:
-        async for _ in watch:
-            return watch
-    except grpc.aio.AioRpcError as error:
-        if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
-            raise
-    return None
+async def _opened_containers(call: Call, since: Timestamp | None) -> tuple[Any, list[tuple[int, Event]]]:
+    """A watch over this machine's containers that misses nothing, and what has happened before."""
+    watch = call.backend.containers.WatchContainers(WatchContainersRequest(since=since))
+    past: list[tuple[int, Event]] = []
+    async for told in watch:
+        if not told.action:
+            break
+        past.append((told.at.ToNanoseconds(), event_of(told)))
+    return watch, past
 
 
 async def _follow_containers(watch: Any, out: Streaming, wanted: Filters) -> None:
@@ -97,24 +99,24 @@ async def _follow_containers(watch: Any, out: Streaming, wanted: Filters) -> Non
         async for told in watch:
             event = event_of(told)
             if _passes(event, wanted):
-                await out.line(event.shape(time.time_ns()))
+                await out.line(event.shape(told.at.ToNanoseconds()))
     finally:
         watch.cancel()
 
 
-async def _past(call: Call, out: Streaming, wanted: Filters, request: EventsRequest, version: int) -> None:
-    """What managers remember of the swarm, up to the version at which the watch begins. Tasks are not among it."""
-    async for told in call.backend.control.Events(request):
-        if told.kind in KINDS and told.version.index <= version:
-            event = Event(told.kind, told.action, told.id, dict(told.attributes))
-            if _passes(event, wanted):
-                await out.line(event.shape(told.at.ToNanoseconds()))
+async def _past(call: Call, request: EventsRequest, version: int) -> list[tuple[int, Event]]:
+    """What managers remember of the swarm, up to the version at which the watch begins, with when it was."""
+    return [
+        (told.at.ToNanoseconds(), Event(told.kind, told.action, told.id, dict(told.attributes)))
+        async for told in call.backend.control.Events(request)
+        if told.kind in KINDS and told.version.index <= version
+    ]
 
 
 async def _opened(call: Call) -> tuple[Any, int]:
     """A watch that has said what is there already, and at which version: what comes from now on is news."""
     watch = call.backend.control.Watch(
-        WatchRequest(selectors=[WatchRequest.Selector(kind=kind) for kind in _KINDS], include_existing=True)
+        WatchRequest(selectors=[WatchRequest.Selector(kind=kind) for kind in KINDS], include_existing=True)
     )
     async for message in watch:
         if not message.kind:
@@ -122,7 +124,7 @@ async def _opened(call: Call) -> tuple[Any, int]:
     return watch, 0
 
 
-async def _follow(call: Call, watch: Any, out: Streaming, wanted: Filters, node_id: str) -> None:
+async def _follow(call: Call, watch: Any, out: Streaming, wanted: Filters) -> None:
     broken = 0.0
     while True:
         try:
@@ -130,7 +132,7 @@ async def _follow(call: Call, watch: Any, out: Streaming, wanted: Filters, node_
                 watch, _ = await _opened(call)
             async for message in watch:
                 broken = 0.0
-                for event in events_of(message, node_id):
+                for event in events_of(message):
                     if _passes(event, wanted):
                         await out.line(event.shape(time.time_ns()))
         except grpc.aio.AioRpcError as error:

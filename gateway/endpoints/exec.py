@@ -65,7 +65,9 @@ async def create(call: Call) -> web.StreamResponse:
     given = await call.body()
     if not given.texts("Cmd"):
         raise InvalidArgument("No exec command specified")
-    if container.status(local) != "running":
+    if (state := container.status(local)) == "paused":
+        raise HttpFailure(409, f"Container {call.name()} is paused, unpause the container before exec")
+    if state != "running":
         raise HttpFailure(409, f"container {container.container_id(task)} is not running")
     start = ExecStart(
         task=task.id,
@@ -217,7 +219,10 @@ async def resize(call: Call) -> web.StreamResponse:
 
 async def attach(call: Call) -> web.StreamResponse:
     """Be at a task's own program."""
-    task = (await local_containers.find(call, call.name())).task
+    local = await local_containers.find(call, call.name())
+    if local.paused:
+        raise HttpFailure(409, f"Container {call.name()} is paused, unpause the container before attach")
+    task = local.task
     stdin = call.flag("stdin") and call.flag("stream") and task.spec.container.open_stdin
     tty = task.spec.container.tty
     queue: asyncio.Queue[Any] = asyncio.Queue()

@@ -7,6 +7,7 @@ from urllib.parse import quote_plus
 
 import grpc.aio
 from aiohttp import web
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.gateway.http import Call, Route
 from flota.gateway.streams import MULTIPLEXED, RAW, STDERR, STDOUT, Streaming, frame
@@ -28,11 +29,9 @@ def options(call: Call) -> LogOptions:
             raise InvalidArgument.of("tail", tail, "a number of lines or all is needed")
         wanted.tail = int(tail)
     if call.query("since") not in ("", "0"):
-        try:
-            wanted.since.CopyFrom(parse_time(call.query("since")))
-        except ValueError:
-            needed = "Unix seconds or a time such as 2026-01-31T13:45:00Z are needed"
-            raise InvalidArgument.of("since", call.query("since"), needed) from None
+        wanted.since.CopyFrom(_time(call, "since"))
+    if call.query("until") not in ("", "0"):
+        wanted.until.CopyFrom(_time(call, "until"))
     if call.flag("stdout"):
         wanted.streams.append(LogStream.LOG_STREAM_STDOUT)
     if call.flag("stderr"):
@@ -40,6 +39,14 @@ def options(call: Call) -> LogOptions:
     if not wanted.streams:
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
     return wanted
+
+
+def _time(call: Call, name: str) -> Timestamp:
+    try:
+        return parse_time(call.query(name))
+    except ValueError:
+        needed = "Unix seconds or a time such as 2026-01-31T13:45:00Z are needed"
+        raise InvalidArgument.of(name, call.query(name), needed) from None
 
 
 async def service(call: Call) -> web.StreamResponse:
@@ -59,8 +66,8 @@ async def _subscribed(call: Call, selector: LogSelector, tty: bool) -> web.Strea
     return await lines(call, call.backend.logs.SubscribeLogs(request), tty)
 
 
-async def lines(call: Call, subscription: Subscription, tty: bool) -> web.StreamResponse:
-    """Stream what comes, each line framed unless the container has a terminal."""
+async def lines(call: Call, subscription: Subscription, tty: bool, *, of_task: bool = True) -> web.StreamResponse:
+    """Stream what comes, each line framed unless the container has a terminal; details are a task's."""
     timestamps, details = call.flag("timestamps"), call.flag("details")
     modern = call.version >= (1, 42)
     async with Streaming(call, (RAW if tty else MULTIPLEXED) if modern else RAW) as out:
@@ -68,7 +75,7 @@ async def lines(call: Call, subscription: Subscription, tty: bool) -> web.Stream
             async for batch in subscription:
                 parts = bytearray()
                 for message in batch.messages:
-                    text = _line(message, timestamps, details)
+                    text = _line(message, timestamps, details, of_task)
                     parts += text if tty else frame(_number(message), text)
                 if parts:
                     await out.write(bytes(parts))
@@ -81,13 +88,13 @@ def _number(message: LogMessage) -> int:
     return STDERR if message.stream == LogStream.LOG_STREAM_STDERR else STDOUT
 
 
-def _line(message: LogMessage, timestamps: bool, details: bool) -> bytes:
+def _line(message: LogMessage, timestamps: bool, details: bool, of_task: bool) -> bytes:
     """`TIME KEY=VALUE,… LINE`, as far as it was asked for."""
     before = f"{iso_time(message.timestamp)} " if timestamps else ""
     if details:
         context = message.context
         pairs = (("node.id", context.node_id), ("service.id", context.service_id), ("task.id", context.task_id))
-        before += ",".join(f"{_LABEL}.{key}={quote_plus(value)}" for key, value in pairs) + " "
+        before += ",".join(f"{_LABEL}.{key}={quote_plus(value)}" for key, value in pairs if of_task) + " "
     return before.encode() + message.data
 
 

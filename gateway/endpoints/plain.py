@@ -16,7 +16,7 @@ from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import container, shown
 from flota.gateway.translation.events import container_labels
 from flota.gateway.translation.machine import is_manager
-from flota.gateway.translation.plain import attachment, plain_container
+from flota.gateway.translation.plain import attachment, plain_container, update_of
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.containers_pb2 import (
@@ -77,6 +77,8 @@ async def resolve(call: Call, wanted: NetworkAttachmentConfig) -> None:
 async def start(call: Call) -> web.StreamResponse:
     """Let it run."""
     plain = await local_containers.find_plain(call, "start")
+    if plain.paused:
+        raise HttpFailure(409, "cannot start a paused container, try unpause instead")
     try:
         told = await call.backend.containers.StartContainer(StartContainerRequest(id=plain.task.id))
     except grpc.aio.AioRpcError as error:
@@ -102,6 +104,13 @@ async def rename(call: Call) -> web.StreamResponse:
     name = call.query("name").removeprefix("/")
     await call.backend.containers.RenameContainer(RenameContainerRequest(id=plain.task.id, name=name))
     return nothing(204)
+
+
+async def update(call: Call) -> web.StreamResponse:
+    """Other limits, another restart policy; what is not said stays."""
+    plain = await local_containers.find_plain(call, "update")
+    await call.backend.containers.UpdateContainer(update_of(plain, await call.body()))
+    return answer({"Warnings": []})
 
 
 async def connect(call: Call) -> web.StreamResponse:
@@ -140,7 +149,7 @@ async def prune(call: Call) -> web.StreamResponse:
     deleted = []
     for local in await local_containers.plain_ones(call):
         labels = container_labels(local.task)
-        if container.status(local) in ("running", "restarting") or not wanted.labels("label", labels):
+        if container.status(local) in ("running", "paused", "restarting") or not wanted.labels("label", labels):
             continue
         if "label!" in wanted and wanted.labels("label!", labels):
             continue
@@ -162,16 +171,6 @@ async def _removed(call: Call, plain: PlainContainer | None) -> str:
     return plain.task.id
 
 
-async def refuse(call: Call) -> web.StreamResponse:
-    """Raises Unsupported."""
-    raise Unsupported(f"flota does not have {call.request.path.rpartition('/')[2]} for containers")
-
-
-async def refuse_commit(call: Call) -> web.StreamResponse:
-    """Raises Unsupported."""
-    raise Unsupported("flota builds no images: build elsewhere, then docker load, docker pull or docker import")
-
-
 ROUTES: list[Route] = [
     ("POST", "/containers/create", create),
     ("POST", "/containers/prune", prune),
@@ -180,8 +179,5 @@ ROUTES: list[Route] = [
     ("POST", "/containers/{id}/start", start),
     ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/rename", rename),
-    *[("POST", f"/containers/{{id}}/{verb}", refuse) for verb in ("pause", "unpause", "update")],
-    ("POST", "/commit", refuse_commit),
-    ("GET", "/containers/{id}/export", refuse),
-    ("GET", "/containers/{id}/changes", refuse),
+    ("POST", "/containers/{id}/update", update),
 ]

@@ -28,6 +28,7 @@ class Local(NamedTuple):
     log_path: str = ""
     # None without a health check.
     health: ContainerHealth | None = None
+    paused: bool = False
 
 
 def container_id(task: Task) -> str:
@@ -36,8 +37,10 @@ def container_id(task: Task) -> str:
 
 
 def status(local: Local) -> str:
-    """created, running, restarting or exited"""
+    """created, running, paused, restarting or exited"""
     task, plain = local.task, local.plain
+    if local.paused:
+        return "paused"
     if plain is not None and plain.restarting:
         return "restarting"
     if is_terminal(task) and (plain is None or plain.HasField("started_at")):
@@ -73,6 +76,7 @@ def listed(local: Local, networks: Mapping[str, Network], now: float) -> Json:
     words = {
         "created": "Created",
         "running": f"Up {_duration(now - started)}",
+        "paused": f"Up {_duration(now - started)} (Paused)",
         "restarting": f"Restarting ({task.status.container.exit_code}) {_duration(now - since)} ago",
         "exited": f"Exited ({task.status.container.exit_code}) {_duration(now - since)} ago",
     }[state]

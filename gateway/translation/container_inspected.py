@@ -54,6 +54,8 @@ def inspected(local: Local, networks: Mapping[str, Network], image: Json, places
             "ReadonlyRootfs": spec.read_only,
             "NanoCpus": limits.nano_cpus,
             "Memory": limits.memory_bytes,
+            "MemorySwap": task.spec.resources.memory_swap_bytes or 2 * limits.memory_bytes,
+            "MemoryReservation": task.spec.resources.reservations.memory_bytes,
             "PidsLimit": task.spec.resources.pids_limit or None,
             "LogConfig": {"Type": "json-file", "Config": {}},
             "Runtime": "crun",
@@ -76,12 +78,12 @@ def _state(local: Local, state: str) -> Json:
     seen = task.status
     described: Json = {
         "Status": state,
-        "Running": state == "running",
-        "Paused": False,
+        "Running": state in ("running", "paused"),
+        "Paused": state == "paused",
         "Restarting": state == "restarting",
         "OOMKilled": seen.container.oom_killed,
         "Dead": False,
-        "Pid": seen.container.pid if state == "running" else 0,
+        "Pid": seen.container.pid if state in ("running", "paused") else 0,
         "ExitCode": seen.container.exit_code,
         "Error": seen.error,
         "StartedAt": time_of(seen.container, "started_at"),
@@ -131,6 +133,15 @@ def _config(task: Task, image: Json) -> Json:
         "Labels": (image.get("Labels") or {}) | container_labels(task),
         "StopSignal": spec.stop_signal or image.get("StopSignal") or "SIGTERM",
     }
+
+
+def image_config(task: Task, image: Json) -> Json:
+    """What an image of the container says of its own containers."""
+    config = _config(task, image)
+    named = ("User", "ExposedPorts", "Env", "Cmd", "Entrypoint", "Volumes", "WorkingDir", "Labels", "StopSignal")
+    return {name: config[name] for name in named if config[name]} | (
+        {"Healthcheck": image["Healthcheck"]} if image.get("Healthcheck") else {}
+    )
 
 
 def _environment(image: Iterable[str], spec: Iterable[str]) -> list[str]:

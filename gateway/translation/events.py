@@ -1,7 +1,7 @@
 """What a change in the store is in the words of `docker events`. Pure.
 
 Docker's swarm events are about services, nodes, secrets, configs and networks (moby daemon/cluster and
-daemon/events.go). Tasks of this node become events of containers, as Docker's own runtime tells them.
+daemon/events.go). Those of containers the node itself tells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.stack_records import is_record
 from flota.v1.store_pb2 import StoreAction
 from flota.v1.task_states import task_name
-from flota.v1.types_pb2 import NodeState, TaskState, UpdateStatus
+from flota.v1.types_pb2 import NodeState, UpdateStatus
 
 KINDS = ("service", "node", "secret", "config", "network")
 _ACTIONS = {
@@ -54,12 +54,9 @@ class Event:
         return shape
 
 
-def events_of(message: WatchMessage, node_id: str) -> Iterator[Event]:
-    """What `message` is to a client on the node with that id."""
+def events_of(message: WatchMessage) -> Iterator[Event]:
+    """What `message` is to a client."""
     kind = message.object.WhichOneof("kind")
-    if kind == "task":
-        yield from _of_container(message, node_id)
-        return
     if kind not in KINDS:
         return
     thing: Any = getattr(message.object, kind)
@@ -106,28 +103,8 @@ def _service_changes(old: Service, new: Service) -> dict[str, str]:
     return changed | _pair("updatestate", status(old), status(new))
 
 
-def _of_container(message: WatchMessage, node_id: str) -> Iterator[Event]:
-    task, old = message.object.task, message.old.task
-    if task.node_id != node_id or not node_id:
-        return
-    container = task.status.container.container_id or task.id
-    attributes = container_labels(task) | {"image": task.spec.container.image, "name": task_name(task)}
-    if message.kind == StoreAction.KIND_REMOVE:
-        yield Event("container", "destroy", container, attributes, "local")
-        return
-    before, now = old.status.state, task.status.state
-    states = TaskState
-    if before < states.TASK_STATE_READY <= now < states.TASK_STATE_REJECTED:
-        yield Event("container", "create", container, attributes, "local")
-    if before < states.TASK_STATE_RUNNING <= now < states.TASK_STATE_REJECTED:
-        yield Event("container", "start", container, attributes, "local")
-    if before <= states.TASK_STATE_RUNNING < now < states.TASK_STATE_REJECTED:
-        code = str(task.status.container.exit_code)
-        yield Event("container", "die", container, attributes | {"exitCode": code}, "local")
-
-
 def event_of(told: ContainerEvent) -> Event:
-    """What has happened to a container that belongs to no service."""
+    """What has happened to a container of this node."""
     task = told.container.task
     attributes = container_labels(task) | {"image": task.spec.container.image, "name": task_name(task)}
     if told.action == "die":

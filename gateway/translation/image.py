@@ -47,7 +47,7 @@ def inspected(image: Image, configuration: Json) -> Json:
         "RepoTags": list(image.references),
         "RepoDigests": list(image.digests),
         "Parent": "",
-        "Comment": "",
+        "Comment": configuration.get("comment", ""),
         "Created": configuration.get("created"),
         "Author": configuration.get("author", ""),
         "DockerVersion": "",

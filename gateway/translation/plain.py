@@ -12,7 +12,7 @@ from typing import Any
 from flota.gateway.translation.containers import health_config, mount
 from flota.gateway.translation.fields import INT32, Fields
 from flota.rpc.errors import InvalidArgument, Unsupported
-from flota.v1.containers_pb2 import PlainContainer
+from flota.v1.containers_pb2 import PlainContainer, UpdateContainerRequest
 from flota.v1.network_options import BRIDGE
 from flota.v1.specs_pb2 import ContainerSpec, TaskSpec
 from flota.v1.types_pb2 import Device, Driver, Mount, NetworkAttachmentConfig, PortConfig, RestartPolicy, Ulimit
@@ -41,6 +41,10 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "BlkioWeight": (0,),
     "OomKillDisable": (False,),
 }
+# Of an update, where 0 and nothing say that it stays.
+_NOT_UPDATED: Mapping[str, tuple[Any, ...]] = {
+    name: _USUAL[name] for name in ("CpuShares", "BlkioWeight", "CpusetCpus", "CpusetMems")
+}
 _SHM = "/dev/shm"
 
 
@@ -58,6 +62,27 @@ def plain_container(name: str, given: Fields, image: Mapping[str, Any]) -> Plain
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     task.endpoint.ports.extend(_ports(given, host, image))
     return made
+
+
+def update_of(plain: PlainContainer, given: Fields) -> UpdateContainerRequest:
+    """POST /containers/{id}/update, for this container: what is 0 or not there stays. Raises InvalidArgument."""
+    for name, usual in _NOT_UPDATED.items():
+        if given.raw(name) not in (None, *usual):
+            raise Unsupported(f"invalid {given.at(name)} {given.raw(name)!r}: that is not supported")
+    request = UpdateContainerRequest(id=plain.task.id)
+    resources = request.resources
+    resources.CopyFrom(plain.task.spec.resources)
+    resources.limits.memory_bytes = given.number("Memory") or resources.limits.memory_bytes
+    resources.limits.nano_cpus = given.number("NanoCpus") or _quota(given) or resources.limits.nano_cpus
+    resources.reservations.memory_bytes = given.number("MemoryReservation") or resources.reservations.memory_bytes
+    resources.memory_swap_bytes = given.number("MemorySwap") or resources.memory_swap_bytes
+    if given.number("PidsLimit"):
+        resources.pids_limit = max(0, given.number("PidsLimit"))
+    policy = given.part("RestartPolicy")
+    if policy.text("Name"):
+        request.restart.CopyFrom(_restart(policy))
+        request.unless_stopped = policy.text("Name") == "unless-stopped"
+    return request
 
 
 def _refuse(host: Fields) -> None:

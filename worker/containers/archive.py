@@ -1,6 +1,7 @@
 """Files in and out of a container, as `docker cp` copies them: a program of its own, run in the container's root.
 
     python -m flota.worker.containers.archive ROOT stat|read|write PATH [keep-kinds]
+    python -m flota.worker.containers.archive ROOT export|layer
 
 It makes ROOT its own root directory before it looks at anything, so that no symbolic link of the container leads
 anywhere else. `stat` and `read` write one line of JSON that tells of PATH, `read` then a tar of it; `write` unpacks the
@@ -21,6 +22,7 @@ import tarfile
 from pathlib import Path
 
 MISSING, UNFIT = 2, 3
+_OPAQUE, _REDIRECT, _CAPABILITY = "trusted.overlay.opaque", "trusted.overlay.redirect", "security.capability"
 # Go's os.FileMode: what tools know kinds of files by.
 _KINDS = {
     stat.S_IFDIR: 1 << 31,
@@ -59,6 +61,59 @@ def _write(directory: Path, *, keep_kinds: bool) -> None:
             archive.extract(member, directory, numeric_owner=True, filter="fully_trusted")
 
 
+def _export() -> None:
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for folder, directories, files in os.walk("/"):
+            for name in sorted([*directories, *files]):
+                _add(archive, Path(folder, name))
+
+
+def _layer() -> None:
+    """Deletions become files called .wh.NAME, what hides a whole directory below .wh..wh..opq in it."""
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for folder, directories, files in os.walk("/"):
+            if _attribute(folder, _REDIRECT):
+                raise OSError(f"{folder} was renamed in a way that cannot be told in a layer")
+            if folder != "/" and _attribute(folder, _OPAQUE) == b"y":
+                archive.addfile(tarfile.TarInfo(f"{folder}/.wh..wh..opq".lstrip("/")))
+            for name in sorted([*directories, *files]):
+                path = Path(folder, name)
+                found = path.lstat()
+                if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+                    archive.addfile(tarfile.TarInfo(str(Path(folder, f".wh.{name}")).lstrip("/")))
+                else:
+                    _add(archive, path)
+
+
+def _add(archive: tarfile.TarFile, path: Path) -> None:
+    """One entry, with the privileges that a file gives."""
+    try:
+        entry = archive.gettarinfo(str(path), str(path).lstrip("/"))
+    except FileNotFoundError:
+        # Gone meanwhile.
+        return
+    if entry is None:
+        # A socket.
+        return
+    if entry.isreg():
+        if capability := _attribute(str(path), _CAPABILITY):
+            value = capability.decode("utf-8", "surrogateescape")
+            entry.pax_headers = {f"SCHILY.xattr.{_CAPABILITY}": value}
+        with path.open("rb") as content:
+            archive.addfile(entry, content)
+    else:
+        archive.addfile(entry)
+    # It would remember them all.
+    archive.members.clear()  # type: ignore[attr-defined]
+
+
+def _attribute(path: str, name: str) -> bytes:
+    try:
+        return os.getxattr(path, name, follow_symlinks=False)
+    except OSError:
+        return b""
+
+
 def _check_kind(there: Path, member: tarfile.TarInfo) -> None:
     if there.is_symlink() or not there.exists() or there.is_dir() == member.isdir():
         return
@@ -66,10 +121,13 @@ def _check_kind(there: Path, member: tarfile.TarInfo) -> None:
     raise NotADirectoryError(f"cannot overwrite {kind} {there} with {other}")
 
 
-def main(root: str, work: str, name: str, *more: str) -> int:
+def main(root: str, work: str, name: str = "", *more: str) -> int:
     """Gives the exit status."""
     os.chroot(root)
     os.chdir("/")
+    if work in ("export", "layer"):
+        (_export if work == "export" else _layer)()
+        return 0
     path = Path("/") / name
     if not os.path.lexists(path):
         print(f"Could not find the file {name} in container", file=sys.stderr)

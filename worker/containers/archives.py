@@ -32,6 +32,15 @@ async def read(root: Path, path: str, *, only_stat: bool) -> AsyncIterator[ReadA
         await _check(process)
 
 
+async def whole(root: Path, *, as_layer: bool = False) -> AsyncIterator[bytes]:
+    """A tar of everything in `root`, or of a container's writable layer as an image has it. Raises InvalidArgument."""
+    async with _run(root, "layer" if as_layer else "export", "") as process:
+        assert process.stdout is not None
+        while data := await process.stdout.read(_CHUNK):
+            yield data
+        await _check(process)
+
+
 async def write(root: Path, path: str, data: AsyncIterator[bytes], *, keep_kinds: bool) -> None:
     """Unpack a tar into the directory `path`. Raises NotFound, InvalidArgument."""
     more = ("keep-kinds",) if keep_kinds else ()

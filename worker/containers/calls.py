@@ -1,7 +1,8 @@
 """The Containers service (proto/flota/v1/containers.proto): calls, passed to this node's containers and tasks."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,31 @@ from flota.v1.tasks_pb2 import (
 )
 from flota.v1.types_pb2 import TaskStatus
 from flota.worker.calls.attaching import attach
-from flota.worker.calls.tasks import KnownTasks, TaskServicer
-from flota.worker.containers import archives
+from flota.worker.calls.tasks import TaskServicer
+from flota.worker.containers import archives, written
 from flota.worker.containers.containers import Containers
+from flota.worker.containers.history import History
 from flota.worker.containers.life import Life
+from flota.worker.images.committing import CommitOptions
+from flota.worker.images.store import ImageStore
 from flota.worker.logs.changes import Changes
 from flota.worker.logs.following import follow
 from flota.worker.logs.merging import TaskLog
-from flota.worker.runtime.container import ContainerError, signal_number
+from flota.worker.runtime.container import BadContainer, ContainerError, signal_number
+from flota.worker.runtime.processes import to_the_end
 from flota.worker.runtime.runtime import Runtime
 from flota.worker.tasks.life import is_over
+from flota.worker.tasks.tasks import Tasks
 
 
 class Everything:
     """Tasks and plain containers alike, as the Tasks service knows tasks."""
 
-    def __init__(self, tasks: Callable[[], KnownTasks | None], plain: Callable[[], Containers | None]) -> None:
+    def __init__(self, tasks: Callable[[], Tasks | None], plain: Callable[[], Containers | None]) -> None:
         """Each gives None while there is nothing of the kind."""
         self._tasks = tasks
         self._plain = plain
+        self._news = asyncio.Event()
 
     @property
     def plain(self) -> Containers:
@@ -63,13 +70,54 @@ class Everything:
         life = plain.known(task_id) if plain else None
         return life.record.task.status if life else tasks.status(task_id) if tasks else None
 
+    def image_id(self, task_id: str) -> str:
+        """What one runs or ran; empty before there is an image."""
+        tasks, plain = self._tasks(), self._plain()
+        life = plain.known(task_id) if plain else None
+        return life.record.image_id if life else tasks.image_id(task_id) if tasks else ""
+
+    def known(self, container_id: str) -> Life | None:
+        """One without a service, by its whole id."""
+        plain = self._plain()
+        return plain.known(container_id) if plain else None
+
+    def changed(self) -> None:
+        """A task's status has changed, or a task is gone."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def ended(self, task_id: str) -> TaskStatus:
+        """How a task ended, once it has. Raises NotFound when that is not known any longer."""
+        while True:
+            status = self.status(task_id)
+            if status is None:
+                raise NotFound(f"No such container: {task_id}")
+            if is_over(status.state):
+                return status
+            await self._news.wait()
+
+    async def gone(self, task_id: str) -> None:
+        """Until nothing is left of a task."""
+        while self.status(task_id) is not None:
+            await self._news.wait()
+
 
 class ContainerCalls(ContainersServicer):
     """See the module's docstring."""
 
-    def __init__(self, runtime: Runtime, everything: Everything, people: TaskServicer, changes: Changes) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        images: ImageStore,
+        everything: Everything,
+        people: TaskServicer,
+        changes: Changes,
+        history: History,
+    ) -> None:
         """`people` answers what is the same for tasks and other containers."""
         self._runtime = runtime
+        self._images = images
+        self._history = history
         self._everything = everything
         self._people = people
         self._changes = changes
@@ -93,6 +141,7 @@ class ContainerCalls(ContainersServicer):
         found = self._everything.plain.all()
         for plain in found:
             plain.log_path = str(self._runtime.log_file(plain.task.id))
+            plain.paused = self._runtime.is_paused(plain.task.id)
         return messages.ListContainersResponse(containers=found)
 
     async def StartContainer(
@@ -130,6 +179,21 @@ class ContainerCalls(ContainersServicer):
             self._everything.plain.connect(life, request.attachment)
         return messages.ConnectContainerResponse()
 
+    async def UpdateContainer(
+        self, request: messages.UpdateContainerRequest, context: Any
+    ) -> messages.UpdateContainerResponse:
+        """Raises NotFound, InvalidArgument, FailedPrecondition, Internal."""
+        life = self._life(request.id)
+        if request.HasField("resources"):
+            try:
+                await self._runtime.update(life.id, request.resources)
+            except BadContainer as error:
+                raise InvalidArgument(str(error)) from None
+            except ContainerError as error:
+                raise Internal(str(error)) from None
+        life.revise(request)
+        return messages.UpdateContainerResponse()
+
     async def RemoveContainer(
         self, request: messages.RemoveContainerRequest, context: Any
     ) -> messages.RemoveContainerResponse:
@@ -144,7 +208,11 @@ class ContainerCalls(ContainersServicer):
         self, request: messages.WaitContainerRequest, context: Any
     ) -> AsyncIterator[messages.WaitContainerResponse]:
         """Raises NotFound."""
-        life = self._life(request.id)
+        life = self._everything.known(request.id)
+        if life is None:
+            async for answer in self._wait_for_task(request):
+                yield answer
+            return
         until = {
             messages.WaitContainerRequest.UNTIL_STOPPED: life.stopped,
             messages.WaitContainerRequest.UNTIL_NEXT_EXIT: life.next_end,
@@ -156,11 +224,23 @@ class ContainerCalls(ContainersServicer):
         status = life.record.task.status
         yield messages.WaitContainerResponse(ended=True, exit_code=status.container.exit_code)
 
+    async def _wait_for_task(
+        self, request: messages.WaitContainerRequest
+    ) -> AsyncIterator[messages.WaitContainerResponse]:
+        status = self._everything.status(request.id)
+        if status is None:
+            raise NotFound(f"No such container: {request.id}")
+        yield messages.WaitContainerResponse()
+        status = await self._everything.ended(request.id)
+        if request.until == messages.WaitContainerRequest.UNTIL_REMOVED:
+            await self._everything.gone(request.id)
+        yield messages.WaitContainerResponse(ended=True, exit_code=status.container.exit_code)
+
     async def WatchContainers(
         self, request: messages.WatchContainersRequest, context: Any
     ) -> AsyncIterator[messages.ContainerEvent]:
         """Runs until the caller goes."""
-        async for event in self._everything.plain.events():
+        async for event in self._history.events(request.since if request.HasField("since") else None):
             yield event
 
     # What is the same for tasks.
@@ -194,8 +274,9 @@ class ContainerCalls(ContainersServicer):
         if first is None or first.WhichOneof("part") != "start":
             raise InvalidArgument("the first message of an attach must be its start")
         container_id = first.start.task
-        plain = self._everything.plain
-        life = plain.known(container_id)
+        life = self._everything.known(container_id)
+        if life is not None:
+            self._history.told("attach", life.record)
         if life is None or life.is_running:
             task = life.record.task if life is not None else self._people.named(container_id)
             async for answer in attach(self._runtime, task, task.node_id, first.start, requests):
@@ -214,11 +295,27 @@ class ContainerCalls(ContainersServicer):
 
     async def SignalContainer(self, request: SignalTaskRequest, context: Any) -> SignalTaskResponse:
         """Raises InvalidArgument, NotFound, FailedPrecondition."""
-        life = self._everything.plain.known(request.task)
+        life = self._everything.known(request.task)
         if life is None:
             return await self._people.SignalTask(request, context)
         await life.kill(_signal(request.signal or "KILL"))
         return SignalTaskResponse()
+
+    async def PauseContainer(
+        self, request: messages.PauseContainerRequest, context: Any
+    ) -> messages.PauseContainerResponse:
+        """Raises NotFound, FailedPrecondition."""
+        if self._everything.status(request.id) is None:
+            raise NotFound(f"No such container: {request.id}")
+        paused = self._runtime.is_paused(request.id)
+        if paused != request.resume:
+            raise FailedPrecondition(f"Container {request.id} is {'already' if paused else 'not'} paused")
+        try:
+            await (self._runtime.resume if request.resume else self._runtime.pause)(request.id)
+        except ContainerError as error:
+            raise FailedPrecondition(str(error)) from None
+        self._tell("unpause" if request.resume else "pause", request.id)
+        return messages.PauseContainerResponse()
 
     async def TopOf(self, request: TopRequest, context: Any) -> TopResponse:
         """As Tasks.Top."""
@@ -235,7 +332,7 @@ class ContainerCalls(ContainersServicer):
         self, request: messages.ReadArchiveRequest, context: Any
     ) -> AsyncIterator[messages.ReadArchiveMessage]:
         """Raises NotFound, FailedPrecondition."""
-        async with self._root(request.id) as root:
+        async with self._root(request.id, self._runtime.root_of) as root:
             async for message in archives.read(root, request.path, only_stat=request.only_stat):
                 yield message
 
@@ -248,21 +345,79 @@ class ContainerCalls(ContainersServicer):
         if first is None or first.WhichOneof("part") != "start":
             raise InvalidArgument("the first message of an archive must be its start")
         start = first.start
-        async with self._root(start.id) as root:
+        async with self._root(start.id, self._runtime.root_of) as root:
             data = (request.data async for request in parts)
             await archives.write(root, start.path, data, keep_kinds=start.keep_kinds)
         return messages.WriteArchiveResponse()
 
-    @asynccontextmanager
-    async def _root(self, container_id: str) -> AsyncIterator[Path]:
-        plain = self._everything.plain
-        life = plain.known(container_id)
-        layers = await plain.layers(life) if life is not None else ()
-        if life is None:
-            # Of a task only while it runs: what it wrote goes with it.
-            self._people.named(container_id)
+    async def ContainerChanges(
+        self, request: messages.ContainerChangesRequest, context: Any
+    ) -> messages.ContainerChangesResponse:
+        """Raises NotFound, FailedPrecondition."""
+        async with self._root(request.id, self._runtime.image_of) as image:
+            try:
+                found = await asyncio.to_thread(written.changes, self._runtime.written(request.id), image)
+            except OSError as error:
+                raise FailedPrecondition(f"the container's changes could not be read: {error}") from None
+        return messages.ContainerChangesResponse(changes=found)
+
+    async def ExportContainer(
+        self, request: messages.ExportContainerRequest, context: Any
+    ) -> AsyncIterator[messages.ExportContainerMessage]:
+        """Raises NotFound, FailedPrecondition."""
+        async with self._root(request.id, self._runtime.files_of) as root:
+            self._tell("export", request.id)
+            async for data in archives.whole(root):
+                yield messages.ExportContainerMessage(data=data)
+
+    async def CommitContainer(
+        self, request: messages.CommitContainerRequest, context: Any
+    ) -> messages.CommitContainerResponse:
+        """Raises NotFound, InvalidArgument, FailedPrecondition, BadImage, ResourceExhausted."""
+        task = self._task(request.id)
+        spec = task.spec.container
+        options = CommitOptions(
+            request.reference,
+            request.comment,
+            request.author,
+            tuple(request.changes),
+            request.config,
+            " ".join([*spec.command, *spec.args]),
+        )
+        freezes = request.pause and self._runtime.runs(task.id) and not self._runtime.is_paused(task.id)
         try:
-            async with self._runtime.root_of(container_id, layers) as root:
+            if freezes:
+                await self._runtime.pause(task.id)
+            layer = archives.whole(self._runtime.written(task.id), as_layer=True)
+            made = await self._images.commit(self._everything.image_id(task.id), options, layer)
+        except ContainerError as error:
+            raise FailedPrecondition(str(error)) from None
+        finally:
+            if freezes:
+                await to_the_end(self._runtime.resume(task.id))
+        self._tell("commit", request.id)
+        return messages.CommitContainerResponse(image_id=made.id)
+
+    def _task(self, container_id: str) -> Task:
+        """The task whose files are there: of one of a service only while it runs, for what it wrote goes with it."""
+        life = self._everything.known(container_id)
+        return life.record.task if life is not None else self._people.named(container_id)
+
+    def _tell(self, action: str, container_id: str) -> None:
+        life = self._everything.known(container_id)
+        if life is not None:
+            self._history.told(action, life.record)
+        else:
+            self._history.told_of_task(action, self._task(container_id))
+
+    @asynccontextmanager
+    async def _root(
+        self, container_id: str, mounted: Callable[[str, Sequence[str]], AbstractAsyncContextManager[Path]]
+    ) -> AsyncIterator[Path]:
+        task = self._task(container_id)
+        image = await self._images.find(self._everything.image_id(task.id))
+        try:
+            async with mounted(task.id, image.layers) as root:
                 yield root
         except ContainerError as error:
             raise FailedPrecondition(str(error)) from None

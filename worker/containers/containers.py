@@ -2,18 +2,19 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from random import SystemRandom
 
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from flota.v1.containers_pb2 import ContainerEvent, PlainContainer
+from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.made_up_names import made_up_name
 from flota.v1.network_options import BRIDGE, HOST, NONE, PREDEFINED
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import is_terminal
 from flota.v1.types_pb2 import NetworkAttachmentConfig, TaskStatus
 from flota.worker.containers.bridges import Bridges
+from flota.worker.containers.history import History
 from flota.worker.containers.life import Life
 from flota.worker.containers.records import Records
 from flota.worker.runtime.container import ContainerState
@@ -24,14 +25,14 @@ from flota.worker.tasks.parts import Parts
 class Containers:
     """See the module's docstring. Usable once `start`ed with what the runtime found."""
 
-    def __init__(self, directory: Path, node_id: str) -> None:
-        """What is known of them is in `directory`. Raises OSError."""
+    def __init__(self, directory: Path, node_id: str, history: History) -> None:
+        """What is known of them is in `directory`; `history` hears what happens. Raises OSError."""
         self._records = Records(directory, PlainContainer)
         self._remembered = {record.task.id: record for record in self._records.all()}
         self._node_id = node_id
         self._random = SystemRandom()
         self._lives: dict[str, Life] = {}
-        self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
+        self._told = history.told
 
     @property
     def ids(self) -> set[str]:
@@ -75,10 +76,6 @@ class Containers:
             shown.task.networks.add(network_id=HOST)
         return shown
 
-    async def layers(self, life: Life) -> tuple[str, ...]:
-        """Those of its image. Raises ImageNotFound."""
-        return (await self._parts.images.provide(life.record.image_id)).layers
-
     def tasks(self) -> Iterable[tuple[Task, TaskStatus]]:
         """Each as a task, with how far it is."""
         for life in self._lives.values():
@@ -94,17 +91,6 @@ class Containers:
         if life is None:
             raise NotFound(f"No such container: {container_id}")
         return life
-
-    async def events(self) -> AsyncIterator[ContainerEvent]:
-        """What happens from now on; one without an action comes first."""
-        queue: asyncio.Queue[ContainerEvent] = asyncio.Queue()
-        self._listeners.add(queue)
-        try:
-            yield ContainerEvent()
-            while True:
-                yield await queue.get()
-        finally:
-            self._listeners.discard(queue)
 
     # Making and naming.
 
@@ -187,12 +173,6 @@ class Containers:
         await self._parts.containers.remove(container_id)
         self._parts.images.release(container_id)
         del self._lives[container_id]
-
-    def _told(self, action: str, record: PlainContainer) -> None:
-        event = ContainerEvent(action=action, container=record)
-        event.container.task.spec.container.registry_auth = ""
-        for queue in self._listeners:
-            queue.put_nowait(event)
 
 
 def _at_rest(life: Life) -> PlainContainer:

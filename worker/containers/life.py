@@ -17,10 +17,11 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from flota.rpc.errors import FailedPrecondition, FlotaError
-from flota.v1.containers_pb2 import PlainContainer
+from flota.v1.containers_pb2 import PlainContainer, UpdateContainerRequest
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import is_terminal, task_name
 from flota.v1.types_pb2 import ContainerHealth, HealthConfig, NetworkAttachment, RestartPolicy, TaskState, TaskStatus
+from flota.worker.containers.history import health_action
 from flota.worker.containers.records import Records
 from flota.worker.runtime.container import ContainerError, ContainerState
 from flota.worker.tasks.controller import Controller
@@ -134,6 +135,21 @@ class Life:
             self._halt.set()
         await self._parts.containers.signal(self.id, number)
         self._told("kill", self.record)
+
+    def revise(self, wanted: UpdateContainerRequest) -> None:
+        """Remember other limits and another restart policy. Raises FailedPrecondition."""
+        spec = self.record.task.spec
+        if wanted.HasField("restart"):
+            if self.record.auto_remove and wanted.restart.condition != RestartPolicy.CONDITION_NONE:
+                raise FailedPrecondition(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                )
+            spec.restart.CopyFrom(wanted.restart)
+            self.record.unless_stopped = wanted.unless_stopped
+        if wanted.HasField("resources"):
+            spec.resources.CopyFrom(wanted.resources)
+        self._save()
+        self._told("update", self.record)
 
     async def discard(self, *, force: bool) -> None:
         """Leave nothing of it. Raises FailedPrecondition when it runs and `force` is not said, ContainerError."""
@@ -267,12 +283,15 @@ class Life:
         record, status = self.record, controller.status
         before = record.task.status.state
         had = record.task.status.container.pid if not is_over(before) else 0
+        health = health_action(record.task.status, status) if not is_over(before) else None
         record.task.status.CopyFrom(status)
         if controller.prepared is not None:
             record.prepared.CopyFrom(controller.prepared)
         if status.container.pid and not had:
             record.started_at.GetCurrentTime()
             self._told("start", record)
+        if health is not None:
+            self._told(health, record)
         if is_over(status.state):
             record.finished_at.GetCurrentTime()
             if status.HasField("container"):

@@ -8,6 +8,7 @@ import json
 import os.path
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from flota.rpc.errors import InvalidArgument
@@ -29,9 +30,12 @@ _TIMES = {
 Config = dict[str, Any]
 
 
-def apply(instructions: Iterable[str]) -> Config:
-    """The configuration that instructions make, in the OCI image specification's words. Raises InvalidArgument."""
-    config: Config = {}
+def apply(instructions: Iterable[str], before: Config | None = None) -> Config:
+    """What instructions make of the configuration `before`, in the OCI image specification's words.
+
+    Raises InvalidArgument.
+    """
+    config: Config = {key: deepcopy(value) for key, value in (before or {}).items() if value is not None}
     for instruction in instructions:
         word, *rest = instruction.split(maxsplit=1)[:2] or [""]
         change = _CHANGES.get(word.upper())

@@ -22,14 +22,14 @@ class Import:
 
     def __init__(self, options: ImportImageRequest.Options, platform: MachinePlatform) -> None:
         """Raises InvalidArgument."""
-        self._names = (_name(options.reference),) if options.reference else ()
+        self._names = (name_of(options.reference),) if options.reference else ()
         self._config = changes.apply(options.changes)
         self._os = options.platform.os or platform.os
         self._architecture = options.platform.architecture or platform.architecture
 
     def image(self, file: BinaryIO) -> FoundImage:
         """The image with the plain tar `file` as its layer. Blocks."""
-        diff_id = f"sha256:{_digest(file)}"
+        diff_id = f"sha256:{digest_of_tar(file)}"
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         document = {
             "architecture": self._architecture,
@@ -43,7 +43,8 @@ class Import:
         return FoundImage(configuration, ImageConfig.parse(configuration), (lambda: Extent(file),), self._names)
 
 
-def _name(text: str) -> ImageReference:
+def name_of(text: str) -> ImageReference:
+    """What a new image is to be called. Raises InvalidArgument."""
     try:
         name = ImageReference.parse(text).tagged()
     except ValueError as error:
@@ -53,7 +54,8 @@ def _name(text: str) -> ImageReference:
     return name
 
 
-def _digest(file: BinaryIO) -> str:
+def digest_of_tar(file: BinaryIO) -> str:
+    """Its SHA-256, as hexadecimal digits. Blocks."""
     digest = hashlib.sha256()
     source = Extent(file)
     while part := source.read(_CHUNK):

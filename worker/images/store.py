@@ -27,6 +27,7 @@ from flota.worker.images import archives, saving
 from flota.worker.images.archives import FoundImage
 from flota.worker.images.catalogue import StoredImage
 from flota.worker.images.collection import Rules
+from flota.worker.images.committing import Commit, CommitOptions
 from flota.worker.images.config import ImageConfig
 from flota.worker.images.contents import TarContents
 from flota.worker.images.errors import ImageNotFound, RegistryUnreachable, said_in_words
@@ -204,6 +205,17 @@ class ImageStore:
             file = await receive(data, self._layers.incoming, self._threads)
             return await to_the_end(self._import(wanted, file))
 
+    async def commit(self, image_id: str, options: CommitOptions, data: AsyncIterator[bytes]) -> Image:
+        """An image with one layer more, from the tar of that layer.
+
+        Raises ImageNotFound, InvalidArgument, BadImage, ResourceExhausted, Unavailable (the worker stops).
+        """
+        wanted = Commit(options, self._kept.configuration(image_id))
+        chain = self._kept.catalogue.index.images[image_id].layers
+        with self._layers.pinned(chain), said_in_words():
+            file = await receive(data, self._layers.incoming, self._threads)
+            return await to_the_end(self._commit(wanted, file))
+
     async def remove(self, reference: str, force: bool = False) -> RemoveImageResponse:
         """Remove a name, and the image with its last one. Raises ImageNotFound, ImageInUse."""
         with said_in_words():
@@ -317,6 +329,12 @@ class ImageStore:
             return await self._store(await self._in_thread(wanted.image, archive))
         finally:
             archive.close()
+            file.close()
+
+    async def _commit(self, wanted: Commit, file: BinaryIO) -> Image:
+        try:
+            return await self._store(await self._in_thread(wanted.image, file))
+        finally:
             file.close()
 
     async def _pulled(self, image: FoundImage) -> str:

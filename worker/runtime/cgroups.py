@@ -88,6 +88,12 @@ class Cgroups:
                     found |= set(map(int, Path(directory, "cgroup.procs").read_text().split()))
         return found
 
+    def is_frozen(self, container_id: str) -> bool:
+        """Whether its processes stand still."""
+        if self._unified:
+            return _text(self._memory / container_id / "cgroup.freeze") == "1"
+        return _text(CGROUPS / "freezer" / self._parent / container_id / "freezer.state") in ("FROZEN", "FREEZING")
+
     def kill(self, container_id: str) -> None:
         """SIGKILL for every process of a container."""
         if self._unified:
@@ -148,6 +154,14 @@ def _weigh(group: Path) -> None:
 def _v1_hierarchies() -> list[Path]:
     # Names of two controllers on one hierarchy (cpu, cpuacct) are links to it.
     return sorted(Path(entry.path) for entry in os.scandir(CGROUPS) if entry.is_dir(follow_symlinks=False))
+
+
+def _text(file: Path) -> str:
+    """What is in a file; empty when it is not there."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _write(file: Path, text: str) -> None:

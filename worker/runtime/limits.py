@@ -51,6 +51,14 @@ def resources(wanted: ResourceRequirements, *, swap_accounting: bool) -> dict[st
     return result
 
 
+def changed_resources(wanted: ResourceRequirements, *, swap_accounting: bool) -> dict[str, Any]:
+    """linux.resources for a container that is there already: its devices stay as they are. Raises ValueError."""
+    result = resources(wanted, swap_accounting=swap_accounting)
+    del result["devices"]
+    result.setdefault("pids", {"limit": -1})
+    return result
+
+
 def _memory(wanted: ResourceRequirements, swap_accounting: bool) -> dict[str, int]:
     limit, swap = wanted.limits.memory_bytes, wanted.memory_swap_bytes
     memory: dict[str, int] = {}

@@ -200,6 +200,11 @@ class Mounter:
                 self._volatile = False
         mount("overlay", target, "overlay", 0, data)
 
+    def lowers(self, target: Path, base: Path, layers: Sequence[str]) -> None:
+        """On the thread: mount `base` and layers as `overlay` does, for looking only. Raises OSError."""
+        lower = ":".join([*reversed(layers), _escape(base)])
+        mount("overlay", target, "overlay", MS_RDONLY, f"lowerdir={lower}")
+
     def stop(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=True)

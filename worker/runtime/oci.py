@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,17 @@ class Program:
         done = await processes.run(self.arguments("start", container_id))
         if done.code != 0:
             raise refusal(done.output)
+
+    async def update(self, container_id: str, resources: Mapping[str, Any], scratch: Path) -> None:
+        """Give a container that was created other limits (linux.resources). Raises ContainerError."""
+        wanted = scratch / "resources.json"
+        wanted.write_text(json.dumps(resources))
+        try:
+            done = await processes.run(self.arguments("update", "--resources", str(wanted), container_id))
+        finally:
+            wanted.unlink(missing_ok=True)
+        if done.code != 0:
+            raise ContainerError(f"{self.name} could not update container {container_id}: {done.output}")
 
     def _start_by_fifo(self, container_id: str) -> bool:
         fifo = self._fifo(container_id)

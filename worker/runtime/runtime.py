@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import resource
+import secrets
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
@@ -27,7 +28,8 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from flota.v1.tasks_pb2 import TaskStats
-from flota.worker.runtime import machine, mounts, root
+from flota.v1.types_pb2 import ResourceRequirements
+from flota.worker.runtime import limits, machine, mounts, root
 from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.commands import CannotRun, Command
 from flota.worker.runtime.container import (
@@ -40,6 +42,7 @@ from flota.worker.runtime.container import (
     Running,
 )
 from flota.worker.runtime.executing import Execution, process_of
+from flota.worker.runtime.freezing import Freezer
 from flota.worker.runtime.machine import RuntimeUnavailable
 from flota.worker.runtime.making import AT_ONCE, Maker
 from flota.worker.runtime.monitor import Monitored, Record
@@ -88,6 +91,7 @@ class Runtime:
         self._machine = machine.look(self._cgroup_parent, shutil.which(_INIT) or "")
         self._cgroups = Cgroups(self._machine)
         self._gauges = Gauges(self._machine)
+        self._freezer = Freezer(self._program, self._cgroups)
         await self._program.find()
         # Two descriptors for each container are more than a process may have as a rule.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -172,16 +176,46 @@ class Runtime:
         return await asyncio.shield(self._known(container_id).exit)
 
     async def signal(self, container_id: str, number: int) -> None:
-        """Send a signal to the container's first process. No error if it has ended."""
+        """Send a signal to the container's first process, which goes on if it was paused. No error if it has ended."""
         one = self._containers.get(container_id)
         if one is not None:
             one.signal(number)
+            try:
+                await self._freezer.thaw(container_id)
+            except ContainerError:
+                # It may have ended by the signal already.
+                if self._cgroups.is_frozen(container_id):
+                    raise
+
+    def is_paused(self, container_id: str) -> bool:
+        """Whether all its processes stand still."""
+        return self._freezer.is_frozen(container_id) and self.runs(container_id)
+
+    async def pause(self, container_id: str) -> None:
+        """Let nothing in it run, until `resume`, or until it is sent a signal. Raises ContainerError."""
+        if not self.runs(container_id) or not self._program.started(container_id):
+            raise ContainerError(f"container {container_id} does not run")
+        await self._freezer.freeze(container_id)
+
+    async def resume(self, container_id: str) -> None:
+        """Let it go on. Raises ContainerError."""
+        await self._freezer.thaw(container_id)
+
+    async def update(self, container_id: str, wanted: ResourceRequirements) -> None:
+        """Give one that runs other limits, else just see. Raises BadContainer (they make no sense), ContainerError."""
+        try:
+            resources = limits.changed_resources(wanted, swap_accounting=self._machine.swap_accounting)
+        except ValueError as error:
+            raise BadContainer(str(error)) from None
+        if self.runs(container_id):
+            await self._program.update(container_id, resources, self._places(container_id).bundle)
 
     async def execute(self, container_id: str, argv: Sequence[str], *, limit: float) -> Completed:
-        """Run a command in the container, as the container's user and with its environment.
+        """Run a command in the container, as the container's user and with its environment; not while it is paused.
 
         Raises TimeoutError (the command is killed), ContainerError when the container does not run.
         """
+        await self._freezer.thawed(container_id)
         known, places = self._known(container_id), self._places(container_id)
         try:
             if not known.has_ended:
@@ -202,6 +236,8 @@ class Runtime:
         known, places = self._known(container_id), self._places(container_id)
         if known.has_ended or not self._program.started(container_id):
             raise ContainerError(f"container {container_id} does not run")
+        if self.is_paused(container_id):
+            raise ContainerError(f"container {container_id} is paused: unpause it first")
         try:
             base = json.loads(places.config.read_text())["process"]
         except FileNotFoundError:
@@ -241,6 +277,33 @@ class Runtime:
                 raise ContainerError(f"the container's root could not be mounted: {error}") from None
             finally:
                 await to_the_end(self._in_thread(_let_go, place))
+
+    @asynccontextmanager
+    async def files_of(self, container_id: str, layers: Sequence[str]) -> AsyncIterator[Path]:
+        """As `root_of`, but without what is mounted into a container while it runs: volumes, /proc and such."""
+        rootfs = self._places(container_id).rootfs
+        if self.runs(container_id) and rootfs.exists():
+            yield rootfs
+            return
+        async with self.root_of(container_id, layers) as root:
+            yield root
+
+    @asynccontextmanager
+    async def image_of(self, container_id: str, layers: Sequence[str]) -> AsyncIterator[Path]:
+        """What a container began with, mounted as long as the block lasts. Raises ContainerError."""
+        place = self._looked_at / f"{container_id}.{secrets.token_hex(4)}"
+        try:
+            place.mkdir(parents=True)
+            await self._mounter.call(self._mounter.lowers, place, self._skeleton, layers)
+            yield place
+        except OSError as error:
+            raise ContainerError(f"the container's image could not be mounted: {error}") from None
+        finally:
+            await to_the_end(self._in_thread(_let_go, place))
+
+    def written(self, container_id: str) -> Path:
+        """Where a container's changes are: the upper directory of its overlay."""
+        return self._places(container_id).state / "upper"
 
     async def members(self, container_id: str) -> set[int]:
         """The processes of a container, as this machine numbers them. Raises ContainerError."""
@@ -289,6 +352,7 @@ class Runtime:
             else:
                 phase = Phase.RUNNING if self._program.started(container_id) else Phase.CREATED
                 result[container_id] = ContainerState(phase, pid=record.pid)
+        self._freezer.adopt(name for name, one in result.items() if one.phase == Phase.RUNNING)
         return result
 
     def _on_disk(self, again: Set[str]) -> dict[str, Record | None]:
@@ -319,7 +383,7 @@ class Runtime:
     async def _discard(self, container_id: str, *, keep_log: bool = False, keep_files: bool = False) -> None:
         one = self._containers.get(container_id)
         if one is not None and not one.has_ended:
-            one.signal(signal.SIGKILL)
+            await self.signal(container_id, signal.SIGKILL)
             try:
                 async with asyncio.timeout(_END_LIMIT):
                     await asyncio.shield(one.exit)
@@ -334,6 +398,7 @@ class Runtime:
         except OSError as error:
             raise ContainerError(f"container {container_id} could not be removed: {error}") from None
         self._containers.pop(container_id, None)
+        self._freezer.forget(container_id)
 
     async def _leave_group(self, container_id: str) -> None:
         deadline = asyncio.get_running_loop().time() + _LEAVE_LIMIT

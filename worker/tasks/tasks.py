@@ -28,12 +28,16 @@ Report = Callable[[str, TaskStatus], None]
 
 
 class Tasks:
-    """See the module's docstring. `report` hears of every status that managers have to know."""
+    """See the module's docstring. `report` hears of every status that managers have to know, `forgotten` of tasks of
+    which nothing is left."""
 
-    def __init__(self, parts: Parts, journal: Journal, report: Report) -> None:
+    def __init__(
+        self, parts: Parts, journal: Journal, report: Report, forgotten: Callable[[Task], None] = lambda task: None
+    ) -> None:
         self._parts = parts
         self._journal = journal
         self._report = report
+        self._forgotten = forgotten
         self._controllers: dict[str, Controller] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         # Containers that no controller looks after yet.
@@ -169,6 +173,7 @@ class Tasks:
             await controller.run()
             del self._controllers[controller.id]
             self._journal.forget(controller.id)
+            self._forgotten(controller.task)
         except Exception:  # noqa: BLE001 - told in the log; the other tasks go on
             _log.exception("a defect leaves a task to itself", task=controller.id)
         finally:

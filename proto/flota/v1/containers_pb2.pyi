@@ -49,6 +49,7 @@ class PlainContainer(_message.Message):
     RESTARTING_FIELD_NUMBER: _builtins.int
     LOG_PATH_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration when the container was made."""
     auto_remove: _builtins.bool
@@ -63,6 +64,8 @@ class PlainContainer(_message.Message):
     """It has ended, and will start again. Only in answers."""
     log_path: _builtins.str
     """The file that keeps what it says. Only in answers."""
+    paused: _builtins.bool
+    """Its processes are frozen. Only in answers."""
     @_builtins.property
     def task(self) -> _objects_pb2.Task:
         """What it is, and how it was last observed. spec.restart is its restart policy, spec.networks where it is to be,
@@ -96,10 +99,11 @@ class PlainContainer(_message.Message):
         restarting: _builtins.bool = ...,
         log_path: _builtins.str = ...,
         health: _types_pb2.ContainerHealth | None = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "health", b"health", "prepared", b"prepared", "started_at", b"started_at", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "paused", b"paused", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,6 +360,274 @@ class ConnectContainerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConnectContainerResponse: _TypeAlias = ConnectContainerResponse  # noqa: Y015
+
+@_typing.final
+class PauseContainerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    resume: _builtins.bool
+    """Thaw it instead."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        resume: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseContainerRequest: _TypeAlias = PauseContainerRequest  # noqa: Y015
+
+@_typing.final
+class PauseContainerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseContainerResponse: _TypeAlias = PauseContainerResponse  # noqa: Y015
+
+@_typing.final
+class UpdateContainerRequest(_message.Message):
+    """Of a container without a service, running or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
+    UNLESS_STOPPED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    unless_stopped: _builtins.bool
+    """With restart: see PlainContainer."""
+    @_builtins.property
+    def resources(self) -> _types_pb2.ResourceRequirements:
+        """What it may use from now on; unset = as before."""
+
+    @_builtins.property
+    def restart(self) -> _types_pb2.RestartPolicy:
+        """Unset = as before."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        resources: _types_pb2.ResourceRequirements | None = ...,
+        restart: _types_pb2.RestartPolicy | None = ...,
+        unless_stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "resources", b"resources", "restart", b"restart", "unless_stopped", b"unless_stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContainerRequest: _TypeAlias = UpdateContainerRequest  # noqa: Y015
+
+@_typing.final
+class UpdateContainerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContainerResponse: _TypeAlias = UpdateContainerResponse  # noqa: Y015
+
+@_typing.final
+class ContainerChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerChangesRequest: _TypeAlias = ContainerChangesRequest  # noqa: Y015
+
+@_typing.final
+class ContainerChangesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ContainerChangesResponse._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_MODIFIED: ContainerChangesResponse._Kind.ValueType  # 0
+        KIND_ADDED: ContainerChangesResponse._Kind.ValueType  # 1
+        KIND_DELETED: ContainerChangesResponse._Kind.ValueType  # 2
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_MODIFIED: ContainerChangesResponse.Kind.ValueType  # 0
+    KIND_ADDED: ContainerChangesResponse.Kind.ValueType  # 1
+    KIND_DELETED: ContainerChangesResponse.Kind.ValueType  # 2
+
+    @_typing.final
+    class Change(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PATH_FIELD_NUMBER: _builtins.int
+        KIND_FIELD_NUMBER: _builtins.int
+        path: _builtins.str
+        kind: Global___ContainerChangesResponse.Kind.ValueType
+        def __init__(
+            self,
+            *,
+            path: _builtins.str = ...,
+            kind: Global___ContainerChangesResponse.Kind.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "path", b"path"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerChangesResponse.Change]:
+        """Against its image, by path."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ContainerChangesResponse.Change] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerChangesResponse: _TypeAlias = ContainerChangesResponse  # noqa: Y015
+
+@_typing.final
+class ExportContainerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportContainerRequest: _TypeAlias = ExportContainerRequest  # noqa: Y015
+
+@_typing.final
+class ExportContainerMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Part of a tar."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportContainerMessage: _TypeAlias = ExportContainerMessage  # noqa: Y015
+
+@_typing.final
+class CommitContainerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    reference: _builtins.str
+    """NAME[:TAG]; empty = the image has none."""
+    comment: _builtins.str
+    author: _builtins.str
+    config: _builtins.bytes
+    """What they are applied to: the `config` of an image's configuration, as JSON. Empty = the container's image's."""
+    pause: _builtins.bool
+    """Freeze it meanwhile."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Dockerfile instructions, as of ImportImageRequest."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        author: _builtins.str = ...,
+        changes: _abc.Iterable[_builtins.str] | None = ...,
+        config: _builtins.bytes = ...,
+        pause: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "changes", b"changes", "comment", b"comment", "config", b"config", "id", b"id", "pause", b"pause", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitContainerRequest: _TypeAlias = CommitContainerRequest  # noqa: Y015
+
+@_typing.final
+class CommitContainerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """sha256:… of the configuration."""
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitContainerResponse: _TypeAlias = CommitContainerResponse  # noqa: Y015
 
 @_typing.final
 class RemoveContainerRequest(_message.Message):
@@ -641,12 +913,19 @@ Global___WriteArchiveResponse: _TypeAlias = WriteArchiveResponse  # noqa: Y015
 class WatchContainersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    SINCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Also what has happened since then, as far as the node remembers: it comes first."""
+
     def __init__(
         self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,19 +939,25 @@ class ContainerEvent(_message.Message):
 
     ACTION_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """Empty once nothing can be missed any longer."""
     @_builtins.property
-    def container(self) -> Global___PlainContainer: ...
+    def container(self) -> Global___PlainContainer:
+        """Of a task only `task` is set."""
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         action: _builtins.str = ...,
         container: Global___PlainContainer | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "container", b"container"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "container", b"container"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

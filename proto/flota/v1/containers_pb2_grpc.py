@@ -67,6 +67,11 @@ class ContainersStub:
                 request_serializer=flota_dot_v1_dot_containers__pb2.ConnectContainerRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_containers__pb2.ConnectContainerResponse.FromString,
                 _registered_method=True)
+        self.UpdateContainer = channel.unary_unary(
+                '/flota.v1.Containers/UpdateContainer',
+                request_serializer=flota_dot_v1_dot_containers__pb2.UpdateContainerRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.UpdateContainerResponse.FromString,
+                _registered_method=True)
         self.RemoveContainer = channel.unary_unary(
                 '/flota.v1.Containers/RemoveContainer',
                 request_serializer=flota_dot_v1_dot_containers__pb2.RemoveContainerRequest.SerializeToString,
@@ -81,6 +86,11 @@ class ContainersStub:
                 '/flota.v1.Containers/WatchContainers',
                 request_serializer=flota_dot_v1_dot_containers__pb2.WatchContainersRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_containers__pb2.ContainerEvent.FromString,
+                _registered_method=True)
+        self.PauseContainer = channel.unary_unary(
+                '/flota.v1.Containers/PauseContainer',
+                request_serializer=flota_dot_v1_dot_containers__pb2.PauseContainerRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.PauseContainerResponse.FromString,
                 _registered_method=True)
         self.ContainerLogs = channel.unary_stream(
                 '/flota.v1.Containers/ContainerLogs',
@@ -121,6 +131,21 @@ class ContainersStub:
                 '/flota.v1.Containers/WriteArchive',
                 request_serializer=flota_dot_v1_dot_containers__pb2.WriteArchiveRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_containers__pb2.WriteArchiveResponse.FromString,
+                _registered_method=True)
+        self.ContainerChanges = channel.unary_unary(
+                '/flota.v1.Containers/ContainerChanges',
+                request_serializer=flota_dot_v1_dot_containers__pb2.ContainerChangesRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.ContainerChangesResponse.FromString,
+                _registered_method=True)
+        self.ExportContainer = channel.unary_stream(
+                '/flota.v1.Containers/ExportContainer',
+                request_serializer=flota_dot_v1_dot_containers__pb2.ExportContainerRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.ExportContainerMessage.FromString,
+                _registered_method=True)
+        self.CommitContainer = channel.unary_unary(
+                '/flota.v1.Containers/CommitContainer',
+                request_serializer=flota_dot_v1_dot_containers__pb2.CommitContainerRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.CommitContainerResponse.FromString,
                 _registered_method=True)
         self.ListBridges = channel.unary_unary(
                 '/flota.v1.Containers/ListBridges',
@@ -179,6 +204,12 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateContainer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveContainer(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -186,20 +217,28 @@ class ContainersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitContainer(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Of tasks, too, which end once.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchContainers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Of tasks, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseContainer(self, request, context):
+        """Of tasks, too.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ContainerLogs(self, request, context):
-        """Of tasks, too.
-        """
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -244,6 +283,25 @@ class ContainersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WriteArchive(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ContainerChanges(self, request, context):
+        """What it wrote, all its files, and an image of them; of a task only while it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportContainer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitContainer(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,6 +359,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     request_deserializer=flota_dot_v1_dot_containers__pb2.ConnectContainerRequest.FromString,
                     response_serializer=flota_dot_v1_dot_containers__pb2.ConnectContainerResponse.SerializeToString,
             ),
+            'UpdateContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContainer,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.UpdateContainerRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.UpdateContainerResponse.SerializeToString,
+            ),
             'RemoveContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveContainer,
                     request_deserializer=flota_dot_v1_dot_containers__pb2.RemoveContainerRequest.FromString,
@@ -315,6 +378,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.WatchContainers,
                     request_deserializer=flota_dot_v1_dot_containers__pb2.WatchContainersRequest.FromString,
                     response_serializer=flota_dot_v1_dot_containers__pb2.ContainerEvent.SerializeToString,
+            ),
+            'PauseContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseContainer,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.PauseContainerRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.PauseContainerResponse.SerializeToString,
             ),
             'ContainerLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.ContainerLogs,
@@ -355,6 +423,21 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.WriteArchive,
                     request_deserializer=flota_dot_v1_dot_containers__pb2.WriteArchiveRequest.FromString,
                     response_serializer=flota_dot_v1_dot_containers__pb2.WriteArchiveResponse.SerializeToString,
+            ),
+            'ContainerChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ContainerChanges,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.ContainerChangesRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.ContainerChangesResponse.SerializeToString,
+            ),
+            'ExportContainer': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportContainer,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.ExportContainerRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.ExportContainerMessage.SerializeToString,
+            ),
+            'CommitContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitContainer,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.CommitContainerRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.CommitContainerResponse.SerializeToString,
             ),
             'ListBridges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBridges,
@@ -546,6 +629,33 @@ class Containers:
             _registered_method=True)
 
     @staticmethod
+    def UpdateContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Containers/UpdateContainer',
+            flota_dot_v1_dot_containers__pb2.UpdateContainerRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.UpdateContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RemoveContainer(request,
             target,
             options=(),
@@ -616,6 +726,33 @@ class Containers:
             '/flota.v1.Containers/WatchContainers',
             flota_dot_v1_dot_containers__pb2.WatchContainersRequest.SerializeToString,
             flota_dot_v1_dot_containers__pb2.ContainerEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Containers/PauseContainer',
+            flota_dot_v1_dot_containers__pb2.PauseContainerRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.PauseContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -832,6 +969,87 @@ class Containers:
             '/flota.v1.Containers/WriteArchive',
             flota_dot_v1_dot_containers__pb2.WriteArchiveRequest.SerializeToString,
             flota_dot_v1_dot_containers__pb2.WriteArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ContainerChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Containers/ContainerChanges',
+            flota_dot_v1_dot_containers__pb2.ContainerChangesRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.ContainerChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/flota.v1.Containers/ExportContainer',
+            flota_dot_v1_dot_containers__pb2.ExportContainerRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.ExportContainerMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Containers/CommitContainer',
+            flota_dot_v1_dot_containers__pb2.CommitContainerRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.CommitContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,11 +46,15 @@ class ContainersStub:
     StopContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.StopContainerRequest, _containers_pb2.StopContainerResponse]
     RenameContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.RenameContainerRequest, _containers_pb2.RenameContainerResponse]
     ConnectContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ConnectContainerRequest, _containers_pb2.ConnectContainerResponse]
+    UpdateContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.UpdateContainerRequest, _containers_pb2.UpdateContainerResponse]
     RemoveContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.RemoveContainerRequest, _containers_pb2.RemoveContainerResponse]
     WaitContainer: _grpc.UnaryStreamMultiCallable[_containers_pb2.WaitContainerRequest, _containers_pb2.WaitContainerResponse]
+    """Of tasks, too, which end once."""
     WatchContainers: _grpc.UnaryStreamMultiCallable[_containers_pb2.WatchContainersRequest, _containers_pb2.ContainerEvent]
-    ContainerLogs: _grpc.UnaryStreamMultiCallable[_containers_pb2.ContainerLogsRequest, _logs_pb2.SubscribeLogsMessage]
     """Of tasks, too."""
+    PauseContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.PauseContainerRequest, _containers_pb2.PauseContainerResponse]
+    """Of tasks, too."""
+    ContainerLogs: _grpc.UnaryStreamMultiCallable[_containers_pb2.ContainerLogsRequest, _logs_pb2.SubscribeLogsMessage]
     ExecIn: _grpc.StreamStreamMultiCallable[_tasks_pb2.ExecRequest, _tasks_pb2.ExecResponse]
     """As of the Tasks service, for any container of this machine. A container that does not run yet is attached to just
     before it does.
@@ -62,6 +66,10 @@ class ContainersStub:
     ReadArchive: _grpc.UnaryStreamMultiCallable[_containers_pb2.ReadArchiveRequest, _containers_pb2.ReadArchiveMessage]
     """Files of a container, running or not; volumes only of one that runs. NOT_FOUND: no such path."""
     WriteArchive: _grpc.StreamUnaryMultiCallable[_containers_pb2.WriteArchiveRequest, _containers_pb2.WriteArchiveResponse]
+    ContainerChanges: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ContainerChangesRequest, _containers_pb2.ContainerChangesResponse]
+    """What it wrote, all its files, and an image of them; of a task only while it runs."""
+    ExportContainer: _grpc.UnaryStreamMultiCallable[_containers_pb2.ExportContainerRequest, _containers_pb2.ExportContainerMessage]
+    CommitContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.CommitContainerRequest, _containers_pb2.CommitContainerResponse]
     ListBridges: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ListBridgesRequest, _containers_pb2.ListBridgesResponse]
     """Networks of this machine alone: the predefined bridge, and those that people make with the driver bridge."""
     CreateBridge: _grpc.UnaryUnaryMultiCallable[_containers_pb2.CreateBridgeRequest, _containers_pb2.CreateBridgeResponse]
@@ -78,11 +86,15 @@ class ContainersAsyncStub(ContainersStub):
     StopContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.StopContainerRequest, _containers_pb2.StopContainerResponse]  # type: ignore[assignment]
     RenameContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.RenameContainerRequest, _containers_pb2.RenameContainerResponse]  # type: ignore[assignment]
     ConnectContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.ConnectContainerRequest, _containers_pb2.ConnectContainerResponse]  # type: ignore[assignment]
+    UpdateContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.UpdateContainerRequest, _containers_pb2.UpdateContainerResponse]  # type: ignore[assignment]
     RemoveContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.RemoveContainerRequest, _containers_pb2.RemoveContainerResponse]  # type: ignore[assignment]
     WaitContainer: _aio.UnaryStreamMultiCallable[_containers_pb2.WaitContainerRequest, _containers_pb2.WaitContainerResponse]  # type: ignore[assignment]
+    """Of tasks, too, which end once."""
     WatchContainers: _aio.UnaryStreamMultiCallable[_containers_pb2.WatchContainersRequest, _containers_pb2.ContainerEvent]  # type: ignore[assignment]
-    ContainerLogs: _aio.UnaryStreamMultiCallable[_containers_pb2.ContainerLogsRequest, _logs_pb2.SubscribeLogsMessage]  # type: ignore[assignment]
     """Of tasks, too."""
+    PauseContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.PauseContainerRequest, _containers_pb2.PauseContainerResponse]  # type: ignore[assignment]
+    """Of tasks, too."""
+    ContainerLogs: _aio.UnaryStreamMultiCallable[_containers_pb2.ContainerLogsRequest, _logs_pb2.SubscribeLogsMessage]  # type: ignore[assignment]
     ExecIn: _aio.StreamStreamMultiCallable[_tasks_pb2.ExecRequest, _tasks_pb2.ExecResponse]  # type: ignore[assignment]
     """As of the Tasks service, for any container of this machine. A container that does not run yet is attached to just
     before it does.
@@ -94,6 +106,10 @@ class ContainersAsyncStub(ContainersStub):
     ReadArchive: _aio.UnaryStreamMultiCallable[_containers_pb2.ReadArchiveRequest, _containers_pb2.ReadArchiveMessage]  # type: ignore[assignment]
     """Files of a container, running or not; volumes only of one that runs. NOT_FOUND: no such path."""
     WriteArchive: _aio.StreamUnaryMultiCallable[_containers_pb2.WriteArchiveRequest, _containers_pb2.WriteArchiveResponse]  # type: ignore[assignment]
+    ContainerChanges: _aio.UnaryUnaryMultiCallable[_containers_pb2.ContainerChangesRequest, _containers_pb2.ContainerChangesResponse]  # type: ignore[assignment]
+    """What it wrote, all its files, and an image of them; of a task only while it runs."""
+    ExportContainer: _aio.UnaryStreamMultiCallable[_containers_pb2.ExportContainerRequest, _containers_pb2.ExportContainerMessage]  # type: ignore[assignment]
+    CommitContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.CommitContainerRequest, _containers_pb2.CommitContainerResponse]  # type: ignore[assignment]
     ListBridges: _aio.UnaryUnaryMultiCallable[_containers_pb2.ListBridgesRequest, _containers_pb2.ListBridgesResponse]  # type: ignore[assignment]
     """Networks of this machine alone: the predefined bridge, and those that people make with the driver bridge."""
     CreateBridge: _aio.UnaryUnaryMultiCallable[_containers_pb2.CreateBridgeRequest, _containers_pb2.CreateBridgeResponse]  # type: ignore[assignment]
@@ -145,6 +161,13 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_containers_pb2.ConnectContainerResponse, _abc.Awaitable[_containers_pb2.ConnectContainerResponse]]: ...
 
     @_abc_1.abstractmethod
+    def UpdateContainer(
+        self,
+        request: _containers_pb2.UpdateContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.UpdateContainerResponse, _abc.Awaitable[_containers_pb2.UpdateContainerResponse]]: ...
+
+    @_abc_1.abstractmethod
     def RemoveContainer(
         self,
         request: _containers_pb2.RemoveContainerRequest,
@@ -156,22 +179,31 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _containers_pb2.WaitContainerRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_containers_pb2.WaitContainerResponse], _abc.AsyncIterator[_containers_pb2.WaitContainerResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_containers_pb2.WaitContainerResponse], _abc.AsyncIterator[_containers_pb2.WaitContainerResponse]]:
+        """Of tasks, too, which end once."""
 
     @_abc_1.abstractmethod
     def WatchContainers(
         self,
         request: _containers_pb2.WatchContainersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_containers_pb2.ContainerEvent], _abc.AsyncIterator[_containers_pb2.ContainerEvent]]: ...
+    ) -> _typing.Union[_abc.Iterator[_containers_pb2.ContainerEvent], _abc.AsyncIterator[_containers_pb2.ContainerEvent]]:
+        """Of tasks, too."""
+
+    @_abc_1.abstractmethod
+    def PauseContainer(
+        self,
+        request: _containers_pb2.PauseContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.PauseContainerResponse, _abc.Awaitable[_containers_pb2.PauseContainerResponse]]:
+        """Of tasks, too."""
 
     @_abc_1.abstractmethod
     def ContainerLogs(
         self,
         request: _containers_pb2.ContainerLogsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_logs_pb2.SubscribeLogsMessage], _abc.AsyncIterator[_logs_pb2.SubscribeLogsMessage]]:
-        """Of tasks, too."""
+    ) -> _typing.Union[_abc.Iterator[_logs_pb2.SubscribeLogsMessage], _abc.AsyncIterator[_logs_pb2.SubscribeLogsMessage]]: ...
 
     @_abc_1.abstractmethod
     def ExecIn(
@@ -225,6 +257,28 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_containers_pb2.WriteArchiveRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_containers_pb2.WriteArchiveResponse, _abc.Awaitable[_containers_pb2.WriteArchiveResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ContainerChanges(
+        self,
+        request: _containers_pb2.ContainerChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.ContainerChangesResponse, _abc.Awaitable[_containers_pb2.ContainerChangesResponse]]:
+        """What it wrote, all its files, and an image of them; of a task only while it runs."""
+
+    @_abc_1.abstractmethod
+    def ExportContainer(
+        self,
+        request: _containers_pb2.ExportContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_containers_pb2.ExportContainerMessage], _abc.AsyncIterator[_containers_pb2.ExportContainerMessage]]: ...
+
+    @_abc_1.abstractmethod
+    def CommitContainer(
+        self,
+        request: _containers_pb2.CommitContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.CommitContainerResponse, _abc.Awaitable[_containers_pb2.CommitContainerResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListBridges(

@@ -1577,10 +1577,13 @@ class LocalContainer(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     LOG_PATH_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration; empty before there is an image."""
     log_path: _builtins.str
     """The file that keeps what it says."""
+    paused: _builtins.bool
+    """Its processes are frozen."""
     @_builtins.property
     def health(self) -> _types_pb2.ContainerHealth:
         """Unset: it has no health check, not even its image's, or was not let run yet."""
@@ -1591,10 +1594,11 @@ class LocalContainer(_message.Message):
         image_id: _builtins.str = ...,
         log_path: _builtins.str = ...,
         health: _types_pb2.ContainerHealth | None = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "image_id", b"image_id", "log_path", b"log_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "image_id", b"image_id", "log_path", b"log_path", "paused", b"paused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

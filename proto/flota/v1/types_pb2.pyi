@@ -1308,6 +1308,7 @@ class PortConfig(_message.Message):
     PUBLISHED_PORT_FIELD_NUMBER: _builtins.int
     PUBLISH_MODE_FIELD_NUMBER: _builtins.int
     PROXY_PROTOCOL_FIELD_NUMBER: _builtins.int
+    HOST_ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     protocol: Global___PortConfig.Protocol.ValueType
     target_port: _builtins.int
@@ -1315,6 +1316,8 @@ class PortConfig(_message.Message):
     """0 = the allocator's choice from 30000–32767."""
     publish_mode: Global___PortConfig.PublishMode.ValueType
     proxy_protocol: Global___PortConfig.ProxyProtocol.ValueType
+    host_address: _builtins.str
+    """Reached by this address of the node only (IPv4); empty = by all. In host mode, of containers without a service."""
     def __init__(
         self,
         *,
@@ -1324,10 +1327,11 @@ class PortConfig(_message.Message):
         published_port: _builtins.int = ...,
         publish_mode: Global___PortConfig.PublishMode.ValueType = ...,
         proxy_protocol: Global___PortConfig.ProxyProtocol.ValueType = ...,
+        host_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "protocol", b"protocol", "proxy_protocol", b"proxy_protocol", "publish_mode", b"publish_mode", "published_port", b"published_port", "target_port", b"target_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_address", b"host_address", "name", b"name", "protocol", b"protocol", "proxy_protocol", b"proxy_protocol", "publish_mode", b"publish_mode", "published_port", b"published_port", "target_port", b"target_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

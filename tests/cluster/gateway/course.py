@@ -27,6 +27,7 @@ from tests.cluster.waiting import wait_until
 HERE = Path(__file__).parent
 COURSE = HERE / "course.txt"
 PLAIN = HERE / "plain.txt"
+ENGINE = HERE / "engine.txt"
 ROOT = HERE.parents[2]
 DEBIAN = ROOT / ".cache/docker/docker"
 _STEP = re.compile(r"(\w+)([$?~!]) (.+)")
@@ -219,5 +220,5 @@ def _record(transcript: Path) -> None:
 
 
 if __name__ == "__main__":
-    for file in sys.argv[1:] or [COURSE, PLAIN]:
+    for file in sys.argv[1:] or [COURSE, PLAIN, ENGINE]:
         _record(Path(file))
