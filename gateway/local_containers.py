@@ -28,11 +28,7 @@ async def all_of(call: Call) -> list[Local]:
     """Those of tasks that have, or had, a container, and the plain ones."""
     told = await call.backend.agent.ListTasks(ListLocalTasksRequest())
     known = told.containers
-    tasks = [
-        _local(task, None, known[task.id])
-        for task in told.tasks
-        if container.exists(task)
-    ]
+    tasks = [_local(task, None, known[task.id]) for task in told.tasks if container.exists(task)]
     return tasks + await plain_ones(call)
 
 

@@ -157,8 +157,11 @@ class ContainerCalls(ContainersServicer):
         life = self._life(request.id)
         _signal(request.signal)
         stopped = await life.stop(request.signal, request.grace if request.HasField("grace") else None)
+        if stopped:
+            self._history.told("stop", life.record)
         if request.restart:
             await life.start()
+            self._history.told("restart", life.record)
         return messages.StopContainerResponse(unchanged=not stopped)
 
     async def RenameContainer(

@@ -121,6 +121,8 @@ class Life:
             self.record.stopped = True
             self._save()
             self._halt.set()
+            if self.is_running:
+                self._told("kill", self.record)
             self._end(signal_name, grace)
             await self._quiet()
             return True

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flota.gateway.translation.fields import Fields
-from flota.gateway.translation.plain import plain_container
+from flota.gateway.translation.plain import plain_container, update_of
 from flota.rpc.errors import FlotaError, InvalidArgument, Unsupported
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.types_pb2 import Mount, RestartPolicy
@@ -69,3 +69,19 @@ def test_restart_policies() -> None:
 def test_what_cannot_be_is_refused(host: dict[str, Any], kind: type[FlotaError], said: str) -> None:
     with pytest.raises(kind, match=said):
         container(host)
+
+
+def test_an_update_changes_what_it_says_and_leaves_the_rest() -> None:
+    plain = PlainContainer()
+    plain.task.id = "c1"
+    plain.task.spec.resources.limits.memory_bytes = 64 << 20
+    plain.task.spec.resources.limits.nano_cpus = 500_000_000
+    request = update_of(plain, Fields({"Memory": 0, "CpuQuota": 200_000, "CpuPeriod": 100_000, "PidsLimit": 50}))
+    assert request.resources.limits.memory_bytes == 64 << 20
+    assert request.resources.limits.nano_cpus == 2_000_000_000
+    assert request.resources.pids_limit == 50
+    assert not request.HasField("restart")
+    request = update_of(plain, Fields({"PidsLimit": -1, "RestartPolicy": {"Name": "unless-stopped"}}))
+    assert (request.resources.pids_limit, request.unless_stopped) == (0, True)
+    with pytest.raises(Unsupported, match="CpuShares"):
+        update_of(plain, Fields({"CpuShares": 512}))

@@ -55,10 +55,16 @@ def _preference(draw: st.DrawFn, preference: Any) -> None:
     preference.spread.SetInParent()
 
 
+def _port(draw: st.DrawFn, port: Any) -> None:
+    # Of a service's ports managers refuse it.
+    port.host_address = ""
+
+
 RULES: Rules = {
     "ServiceSpec": _service,
     "ContainerSpec": _container,
     "Mount": _mount,
+    "PortConfig": _port,
     "GenericResource": _generic,
     "SecretReference": _reference,
     "ConfigReference": _reference,

@@ -11,7 +11,6 @@ from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence, Unavailable
 from flota.v1.control_pb2 import WatchMessage
 from flota.v1.store_pb2 import StoreAction
-from flota.v1.types_pb2 import TASK_STATE_FAILED, TASK_STATE_PREPARING, TASK_STATE_RUNNING
 
 LABELS = {"tier": "front", "empty": ""}
 
@@ -110,7 +109,7 @@ def test_a_services_changes_are_told_with_what_changed() -> None:
     message.old.CopyFrom(message.object)
     message.old.service.spec.replicated.replicas = 2
     message.object.service.spec.replicated.replicas = 3
-    (event,) = events_of(message, "n1")
+    (event,) = events_of(message)
     assert event.shape(1_500_000_000) == {
         "Type": "service",
         "Action": "update",
@@ -125,26 +124,9 @@ def test_what_users_did_not_change_is_not_told() -> None:
     message = _changed(StoreAction.KIND_UPDATE)
     message.old.CopyFrom(message.object)
     message.object.service.endpoint.virtual_ips.add(network_id="n", address="10.0.0.2/24")
-    assert list(events_of(message, "n1")) == []
+    assert list(events_of(message)) == []
 
 
 def test_creation_and_removal_are_told() -> None:
-    assert [event.action for event in events_of(_changed(StoreAction.KIND_CREATE), "n1")] == ["create"]
-    assert [event.action for event in events_of(_changed(StoreAction.KIND_REMOVE), "n1")] == ["remove"]
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "actions"),
-    [
-        (TASK_STATE_PREPARING, TASK_STATE_RUNNING, ["create", "start"]),
-        (TASK_STATE_RUNNING, TASK_STATE_FAILED, ["die"]),
-        (TASK_STATE_PREPARING, TASK_STATE_PREPARING, []),
-    ],
-)
-def test_tasks_of_this_node_are_containers_that_come_and_go(before: int, now: int, actions: list[str]) -> None:
-    message = WatchMessage(kind=StoreAction.KIND_UPDATE)
-    for task, state in ((message.object.task, now), (message.old.task, before)):
-        task.id, task.node_id = "t1", "n1"
-        task.status.state = state  # type: ignore[assignment]
-    assert [event.action for event in events_of(message, "n1")] == actions
-    assert list(events_of(message, "n2")) == []
+    assert [event.action for event in events_of(_changed(StoreAction.KIND_CREATE))] == ["create"]
+    assert [event.action for event in events_of(_changed(StoreAction.KIND_REMOVE))] == ["remove"]
