@@ -159,7 +159,7 @@ def _check_ports(ports: Iterable[PortConfig]) -> None:
         if port.published_port > 65535:
             raise InvalidArgument.of("published port", port.published_port, "allowed is 0 (any) to 65535")
         if port.host_address:
-            raise InvalidArgument.of("host address of a port", port.host_address, "a service is reached by all addresses")
+            raise InvalidArgument.of("host address", port.host_address, "services are reached by all of a node's")
         _check_proxy_protocol(port)
         if port.proxy_protocol:
             # Each has a listener beside it in the task, on one of 4,096 ports (overlay/proxy_protocol.py).
