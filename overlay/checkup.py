@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flota.overlay import probes
-from flota.overlay.addresses import task_namespace
+from flota.overlay.addresses import task_namespace, version_of
 from flota.overlay.model import Model
 from flota.overlay.tunnel_keys import PORTS
 from flota.v1.checks_pb2 import CheckedName, CheckedNode, CheckedPath, CheckedTunnel, CheckedWay, NetworkReport
@@ -75,14 +75,14 @@ class Checkup:
         return chosen
 
     def _elsewhere(self, network_id: str) -> list[CheckedPath]:
-        """One ready task of each other node on a network."""
-        found: dict[str, CheckedPath] = {}
+        """One ready task of each other node on a network, at an address of each IP version."""
+        found: dict[tuple[str, int], CheckedPath] = {}
         for peer in self._view.model.peers(network_id):
-            if peer.ready and peer.node_id != self._view.node_id and peer.addresses:
-                address = peer.addresses[0].partition("/")[0]
-                found.setdefault(
-                    peer.node_id, CheckedPath(network_id=network_id, node_id=peer.node_id, address=address)
-                )
+            if not peer.ready or peer.node_id == self._view.node_id:
+                continue
+            for address in (one.partition("/")[0] for one in peer.addresses):
+                path = CheckedPath(network_id=network_id, node_id=peer.node_id, address=address)
+                found.setdefault((peer.node_id, version_of(address)), path)
         return list(found.values())
 
     def _look_inside(self, task: Task, paths: list[CheckedPath]) -> tuple[CheckedName, list[CheckedPath]]:

@@ -138,7 +138,7 @@ def clocks(reports: Iterable[NetworkReport], names: Names) -> Iterator[Finding]:
 
 
 def expected(tasks: Iterable[Task], own: Task) -> set[str]:
-    """The IPv4 addresses of the tasks of `own`'s service that are ready, on its first network."""
+    """The addresses of the tasks of `own`'s service that are ready, on its first network."""
     network = own.networks[0].network_id
     return {
         address.partition("/")[0]
@@ -150,7 +150,6 @@ def expected(tasks: Iterable[Task], own: Task) -> set[str]:
         for one in task.networks
         if one.network_id == network
         for address in one.addresses
-        if ":" not in address
     }
 
 

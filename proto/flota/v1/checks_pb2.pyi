@@ -192,7 +192,7 @@ class CheckedName(_message.Message):
     """Why it could not ask; empty = it could."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """IPv4, without prefix lengths."""
+        """Of both IP versions, without prefix lengths."""
 
     def __init__(
         self,

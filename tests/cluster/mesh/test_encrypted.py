@@ -60,6 +60,8 @@ def test_tasks_reach_each_other(swarm: Swarm) -> None:
     report = json.loads(m1.flota("network", "doctor", "--format", "json"))
     assert {each["verdict"] for each in report} == {"ok"}
     areas = {each["area"] for each in report}
+    [reached] = [each["what"] for each in report if "reach each other" in each["what"]]
+    assert reached == "tasks reach each other over 4 ways between nodes", "there and back, by both IP versions"
     assert {"m1 ↔ w1", "tunnel m1 → w1", "tunnel w1 → m1", "names of all", "network secret", "clocks"} <= areas
     # The nodes still reach each other, but WireGuard's packets do not arrive: both sides say so.
     rule = "add rule inet wall in udp dport { 51820, 51821 } drop"

@@ -91,7 +91,7 @@ def a_task(id: str, address: str, state: "TaskState.ValueType" = TaskState.TASK_
     task = Task(id=id, service_id="web", desired_state=TaskState.TASK_STATE_RUNNING)
     task.service_annotations.name = "web"
     task.status.state = state
-    task.networks.add(network_id="n1", addresses=[f"{address}/24", "fd00::1/64"])
+    task.networks.add(network_id="n1", addresses=[f"{address}/24", f"fd00::1{address[-1]}/64"])
     return task
 
 
@@ -106,8 +106,13 @@ def test_names_are_held_against_the_cluster() -> None:
         [found] = network.names_right([NetworkReport(node_id="b", names=[name])], tasks, NAMES)
         return found.verdict, found.what
 
-    assert told("10.0.1.3", "10.0.1.2") == ("ok", "tasks.web is right on 1 node")
-    assert told("10.0.1.9") == ("failure", "tasks.web leads to 10.0.1.9 on w1, and should to 10.0.1.2, 10.0.1.3")
+    six = ("fd00::12", "fd00::13")
+    assert told("10.0.1.3", "10.0.1.2", *six) == ("ok", "tasks.web is right on 1 node")
+    assert told("10.0.1.9", *six) == (
+        "failure",
+        "tasks.web leads to 10.0.1.9, fd00::12, fd00::13 on w1, and should to 10.0.1.2, 10.0.1.3, fd00::12, fd00::13",
+    )
+    assert told("10.0.1.3", "10.0.1.2")[0] == "failure", "by IPv6 it leads to nobody"
     assert told()[1].startswith("tasks.web leads to nobody on w1")
     assert told(error="timed out") == ("failure", "its task own on w1 cannot ask its DNS server: timed out")
     # Of a task that has ended meanwhile nothing is said.
