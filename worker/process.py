@@ -156,7 +156,6 @@ class Worker:
                 config, identity, self._volumes(), encryption.told_keys, encryption.implementation, gauge.pressures
             ),
             gauge,
-            identity,
         )
         encryption.keys_changed = description.refresh_soon
         self._runtime.volumes.changed = description.refresh_soon

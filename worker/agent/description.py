@@ -20,24 +20,16 @@ _MOMENT = 0.05
 class Description:
     """The machine as it is told to managers. `refresh` it when something may have changed."""
 
-    def __init__(
-        self, make: Callable[[], NodeDescription], gauge: Gauge | None = None, identity: Identity | None = None
-    ) -> None:
-        """`gauge` tells how full the machine is; it and `identity` are part of what `make` describes.
-
-        Raises what `make` does.
-        """
+    def __init__(self, make: Callable[[], NodeDescription], gauge: Gauge | None = None) -> None:
+        """`gauge` tells how full the machine is, and is part of what `make` describes. Raises what `make` does."""
         self._make = make
-        self._identity = identity
         self._gauge = gauge
         self._soon: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self.current = make()
 
     def usage(self) -> NodeUsage:
-        """How full the machine is now; what it is short of, or a new certificate, is news of the machine."""
-        if self._identity is not None and self._identity.reload():
-            self.refresh()
+        """How full the machine is now; what it is short of is news of the machine."""
         if self._gauge is None:
             return NodeUsage()
         usage = self._gauge.look()

@@ -1,8 +1,11 @@
-"""This node as a member of a cluster: always one session, with whichever manager answers.
+"""This node as a member of a cluster: always one session, with whichever manager answers and the newest certificate.
 
     pick a manager ──► session ──► it fails ──► wait a little ──► pick another
                           │ assigned
                           └──► overlay, secrets and configs, tasks: in this order, for a task rests on the others
+
+When the node's certificate was replaced the session goes on over another connection (link.py), before the first one
+ends: nobody who calls this node or reads its logs notices.
 
 While no manager answers everything stays as it is: containers run on, names are served, what happens is remembered and
 reported later. Only managers who say that the node is no longer one of the cluster end its tasks.
@@ -11,11 +14,11 @@ reported later. Only managers who say that the node is no longer one of the clus
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
 
-from flota.rpc.channels import node_channel
 from flota.rpc.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -31,9 +34,10 @@ from flota.v1.dispatcher_pb2 import AssignmentChange, AttachNetworkRequest, Sess
 from flota.worker import metrics
 from flota.worker.agent.assignments import Assigned
 from flota.worker.agent.description import Description
+from flota.worker.agent.link import Companion, Link
 from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.reporter import Reporter
-from flota.worker.agent.session import Companion, Session
+from flota.worker.agent.session import Session
 
 _log = structlog.get_logger("agent")
 
@@ -41,6 +45,8 @@ _log = structlog.get_logger("agent")
 _LONG_WAIT = 3.0
 # So many managers in a row have to say that this node is none of theirs before it believes them.
 _REMOVED_AFTER = 3
+# Seconds between looks at this node's certificate, and between tries to connect with a new one.
+_LOOK = 1.0
 
 
 class Taker(Protocol):
@@ -100,6 +106,8 @@ class Membership:
         self._companions = companions
         self._in_force = in_force
         self._session: Session | None = None
+        # Links without a session, on which something that was begun goes on.
+        self._retired: set[asyncio.Task[None]] = set()
         self._patience = Patience()
         self._address = ""
         self._resume = ""
@@ -126,6 +134,14 @@ class Membership:
 
     async def run(self) -> None:
         """Runs until cancelled, or until the node has left."""
+        try:
+            await self._keep_sessions()
+        finally:
+            for task in self._retired:
+                task.cancel()
+            await asyncio.gather(*self._retired, return_exceptions=True)
+
+    async def _keep_sessions(self) -> None:
         while not self._left.is_set():
             self._address = self._managers.pick()
             try:
@@ -194,15 +210,87 @@ class Membership:
     async def _attempt(self, address: str) -> None:
         if not address:
             raise FailedPrecondition("no manager is known")
-        async with node_channel(self._identity, address) as channel:
+        link = self._link(address)
+        try:
             self._description.refresh()
-            self._session = Session(
-                channel, self, self._reporter, self._description, self._companions, self._patience.seconds
-            )
+            await link.open(self._resume)
+        except BaseException:
+            await link.close()
+            raise
+        serving = self._begin(link)
+        try:
+            while True:
+                await self._until_replaced(link, serving)
+                successor = await self._succeed(address, link, serving)
+                link.retire()
+                self._retired.add(serving)
+                serving.add_done_callback(self._retire)
+                link, serving = successor, self._begin(successor)
+        finally:
+            self._session = None
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    def _link(self, address: str) -> Link:
+        make = partial(
+            Session,
+            listener=self,
+            reporter=self._reporter,
+            description=self._description,
+            patience=self._patience.seconds,
+        )
+        return Link(self._identity, address, make, self._companions)
+
+    def _begin(self, link: Link) -> asyncio.Task[None]:
+        self._session, self._resume = link.session, link.session.id
+        return asyncio.create_task(link.serve(), name="link")
+
+    def _retire(self, serving: asyncio.Task[None]) -> None:
+        """A link that had been retired is over."""
+        self._retired.discard(serving)
+        if not serving.cancelled() and (error := serving.exception()) is not None:
+            _log.info("what was begun on the former connection broke off", reason=str(error))
+
+    async def _until_replaced(self, link: Link, serving: asyncio.Task[None]) -> None:
+        """Until the certificate that the link shows is not this node's any longer. Raises what ends the link."""
+        while self._identity.certificate_pem == link.certificate_pem:
+            await asyncio.wait((serving,), timeout=_LOOK)
+            if serving.done():
+                serving.result()
+            # The daemon takes the files away when the node leaves.
+            with suppress(FileNotFoundError):
+                if self._identity.reload() and self._identity.certificate_pem == link.certificate_pem:
+                    # The root is another one, which managers are to know.
+                    self._description.refresh()
+
+    async def _succeed(self, address: str, link: Link, serving: asyncio.Task[None]) -> Link:
+        """Another link to the same manager that shows the newest certificate and has the session.
+
+        Raises FlotaError when `link` fails before there is one.
+        """
+        while True:
+            successor = self._link(address)
             try:
-                await self._session.run(self._resume)
-            finally:
-                self._session = None
+                # Managers are told of the certificate over the connection that shows it: from then on they may refuse
+                # the former one.
+                await _connected(successor, serving)
+                link.give_way()
+                self._description.refresh()
+                await successor.open(link.session.id)
+                return successor
+            except FlotaError as error:
+                await successor.close()
+                link.give_way(False)
+                if link.lost is not None:
+                    raise link.lost from None
+                if serving.done():
+                    raise
+                _log.warning("no session with the new certificate yet", manager=address, reason=str(error))
+                self._description.refresh()
+            except BaseException:
+                await successor.close()
+                raise
+            await asyncio.sleep(_LOOK)
 
     def _after(self, address: str, error: FlotaError) -> float:
         """A session is over or did not come about; seconds until the next try."""
@@ -234,3 +322,16 @@ class Membership:
         if self._refusals == _REMOVED_AFTER:
             _log.warning("this node is not of the cluster any longer: its tasks end", reason=str(error))
             self.assigned(Assigned((), complete=True))
+
+
+async def _connected(successor: Link, serving: asyncio.Task[None]) -> None:
+    """Until the link is connected. Raises DeadlineExceeded, and what ends the one that `serving` serves."""
+    connecting = asyncio.create_task(successor.connect(), name="link: connect")
+    try:
+        await asyncio.wait((connecting, serving), return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            serving.result()
+        await connecting
+    finally:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)

@@ -1,12 +1,12 @@
-"""One session with one manager: heartbeats out, assignments in, reports out, all over one channel, until one of them
-fails.
+"""One session with one manager: heartbeats out, assignments in, reports out, all over one channel (link.py), until one
+of them fails.
 
 Whatever fails ends the session, and the error says what to do next (proto/flota/v1/dispatcher.proto); this module does
 not decide that, nor does it know what assignments mean.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -44,9 +44,6 @@ _EARLY = 0.9
 _HELPER_LIMIT = 40.0
 _NEWS_PAUSE = 0.1
 
-# Something else that needs the channel for as long as the session lives, such as the publisher of logs.
-Companion = Callable[[grpc.aio.Channel], Awaitable[None]]
-
 
 class Listener(Protocol):
     """Who hears what a manager says."""
@@ -65,7 +62,7 @@ class Listener(Protocol):
 
 
 class Session:
-    """`run` it; `id` is there once a manager has answered."""
+    """`open` it, then `serve`; `id` is there once a manager has answered."""
 
     def __init__(
         self,
@@ -73,47 +70,48 @@ class Session:
         listener: Listener,
         reporter: Reporter,
         description: Description,
-        companions: Sequence[Companion] = (),
         patience: float = 2.0,
     ) -> None:
         """`patience`: seconds for the answer to a heartbeat; no less than the heartbeats' period."""
         self.id = ""
-        self._channel = channel
         self._stub = DispatcherStub(channel)
         self._listener = listener
         self._reporter = reporter
         self._description = description
-        self._companions = companions
         self._patience = patience
         # The newest message that is to be confirmed.
         self._to_confirm = 0
         self._confirmable = asyncio.Event()
 
-    async def run(self, resume: str) -> None:
-        """Open a session, or go on with `resume`; returns only by raising a FlotaError."""
-        described = self._description.current
-        call = self._stub.Session(SessionRequest(description=described, session_id=resume))
+    async def open(self, resume: str) -> None:
+        """Begin, or go on with `resume`. Raises FlotaError."""
+        self._described = self._description.current
+        self._call = self._stub.Session(SessionRequest(description=self._described, session_id=resume))
+        self._words = _messages(self._call)
         try:
-            words = _messages(call)
-            try:
-                async with asyncio.timeout(_FIRST_WORD_LIMIT):
-                    first = await anext(words)
-            except TimeoutError:
-                raise DeadlineExceeded(f"no word from this manager within {_FIRST_WORD_LIMIT:g} s") from None
-            self.id = first.session_id
-            self._listener.heard(first)
+            async with asyncio.timeout(_FIRST_WORD_LIMIT):
+                first = await anext(self._words)
+        except BaseException as error:
+            self._call.cancel()
+            if not isinstance(error, TimeoutError):
+                raise
+            raise DeadlineExceeded(f"no word from this manager within {_FIRST_WORD_LIMIT:g} s") from None
+        self.id = first.session_id
+        self._listener.heard(first)
+
+    async def serve(self) -> None:
+        """Do what an open session is for; returns only by raising a FlotaError."""
+        try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(words), name="session: words")
-                group.create_task(self._beat(described), name="session: heartbeats")
+                group.create_task(self._listen(self._words), name="session: words")
+                group.create_task(self._beat(self._described), name="session: heartbeats")
                 group.create_task(self._take_assignments(), name="session: assignments")
                 group.create_task(self._confirm(), name="session: confirmations")
                 group.create_task(self._reporter.run(self._send), name="session: reports")
-                for companion in self._companions:
-                    group.create_task(self._accompany(companion), name="session: companion")
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_of(failures) from None
         finally:
-            call.cancel()
+            self._call.cancel()
 
     async def goodbye(self) -> None:
         """The node leaves: its tasks may go elsewhere at once. Raises FlotaError."""
@@ -182,9 +180,6 @@ class Session:
         request = UpdateTaskStatusRequest(session_id=self.id, updates=updates)
         await _answer(self._stub.UpdateTaskStatus(request, timeout=_REPORT_LIMIT))
 
-    async def _accompany(self, companion: Companion) -> None:
-        await companion(self._channel)
-
 
 async def _messages(call: Any) -> AsyncIterator[Any]:
     """A stream's messages. Raises FlotaError, also when it ends without one: here no stream ends by itself."""
@@ -216,9 +211,9 @@ def _raise_if_dropped() -> None:
         raise Unavailable("the connection to the manager was given up") from None
 
 
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that ended the session; a defect goes before what managers say."""
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that ended all the others; a defect goes before what managers say."""
     flat: list[BaseException] = []
     for one in failures.exceptions:
-        flat.append(_first(one) if isinstance(one, BaseExceptionGroup) else one)
+        flat.append(first_of(one) if isinstance(one, BaseExceptionGroup) else one)
     return next((one for one in flat if not isinstance(one, FlotaError)), flat[0])

@@ -8,7 +8,7 @@ were given. Trouble with a call ends that call, never the session whose channel 
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -47,20 +47,26 @@ class Answering:
         """How many calls are being answered."""
         return self._open
 
-    async def run(self, channel: grpc.aio.Channel) -> None:
-        """Answer the managers behind `channel`; runs until cancelled."""
+    async def run(self, channel: grpc.aio.Channel, retired: asyncio.Event) -> None:
+        """Answer the managers behind `channel`; runs until cancelled.
+
+        Once `retired`, until they call over another channel and the calls that came over this one are answered.
+        """
         stub = NodeCallsStub(channel)
         pause = _FIRST_PAUSE
-        while True:
-            try:
-                async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as answers:
+            while not retired.is_set():
+                try:
                     async for call in stub.ListenCalls(ListenCallsRequest()):
                         pause = _FIRST_PAUSE
-                        group.create_task(self._answer(call, stub), name=f"call {call.method}")
-            except* grpc.aio.AioRpcError as errors:
-                _log.debug("not called at the moment", reason=str(errors.exceptions[0]))
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                        answers.create_task(self._answer(call, stub), name=f"call {call.method}")
+                except grpc.aio.AioRpcError as error:
+                    # A call that is being answered goes on as long as its own stream does.
+                    _log.debug("not called at the moment", reason=str(error))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await retired.wait()
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _answer(self, call: NodeCall, stub: "NodeCallsAsyncStub") -> None:
         stream: Any = stub.Answer()

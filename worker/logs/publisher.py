@@ -11,10 +11,10 @@ session the channel belongs to.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import structlog
@@ -67,29 +67,31 @@ class LogPublisher:
         for subscription, _ in self._subscriptions.values():
             subscription.tasks_changed.set()
 
-    async def run(self, channel: grpc.aio.Channel) -> None:
-        """Serve the managers behind `channel`; runs until cancelled."""
+    async def run(self, channel: grpc.aio.Channel, retired: asyncio.Event) -> None:
+        """Serve the managers behind `channel`; runs until cancelled.
+
+        Once `retired`, until they ask over another channel: there they ask for what is still wanted.
+        """
         stub = LogBrokerStub(channel)
         pause = _FIRST_PAUSE
-        while True:
+        while not retired.is_set():
             try:
-                async with asyncio.TaskGroup() as group:
-                    try:
-                        async for message in stub.ListenSubscriptions(ListenSubscriptionsRequest()):
-                            pause = _FIRST_PAUSE
-                            self._take(message, stub, group)
-                    finally:
-                        self._close_all()
-            except* grpc.aio.AioRpcError as errors:
-                _log.debug("not asked for logs at the moment", reason=str(errors.exceptions[0]))
-            await asyncio.sleep(pause)
+                async with _Serving() as serving:
+                    async for message in stub.ListenSubscriptions(ListenSubscriptionsRequest()):
+                        pause = _FIRST_PAUSE
+                        self._take(message, stub, serving)
+            except grpc.aio.AioRpcError as error:
+                _log.debug("not asked for logs at the moment", reason=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await retired.wait()
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _take(self, message: SubscriptionMessage, stub: "LogBrokerAsyncStub", group: asyncio.TaskGroup) -> None:
+    def _take(self, message: SubscriptionMessage, stub: "LogBrokerAsyncStub", serving: "_Serving") -> None:
         self._close(message.id)
         if not message.close:
             subscription = _Subscription(message, self._logs, self._changes, self._threads)
-            task = group.create_task(self._serve(subscription, stub), name=f"logs: {message.id}")
+            task = serving.begin(self._serve(subscription, stub), f"logs: {message.id}")
             self._subscriptions[message.id] = subscription, task
 
     async def _serve(self, subscription: "_Subscription", stub: "LogBrokerAsyncStub") -> None:
@@ -111,9 +113,27 @@ class LogPublisher:
         if known is not None:
             known[1].cancel()
 
-    def _close_all(self) -> None:
-        for subscription_id in list(self._subscriptions):
-            self._close(subscription_id)
+
+class _Serving:
+    """Tasks that end with the stream that asked for them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def __aenter__(self) -> "_Serving":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Subscription:

@@ -82,7 +82,7 @@ class Scene:
 
     async def listen(self) -> None:
         """Until the managers know the worker."""
-        self.running = asyncio.create_task(self.publisher.run(self.worker))
+        self.running = asyncio.create_task(self.publisher.run(self.worker, asyncio.Event()))
 
     async def unlisten(self) -> None:
         assert self.running is not None

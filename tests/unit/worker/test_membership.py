@@ -28,10 +28,10 @@ from flota.v1.dispatcher_pb2_grpc import DispatcherServicer, add_DispatcherServi
 from flota.v1.objects_pb2 import NodeDescription
 from flota.v1.types_pb2 import NodeAvailability, NodeRole, Peer, TaskState, TaskStatus
 from flota.worker.agent.description import Description
+from flota.worker.agent.link import Companion
 from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.membership import Membership, Taker, Words
 from flota.worker.agent.reporter import Reporter
-from flota.worker.agent.session import Companion
 from tests.unit.dispatcher.swarm import DISCONNECTED, DOWN, READY, RUNNING, Swarm, key_of, task
 
 PATIENCE = 20.0
@@ -195,7 +195,7 @@ async def test_a_defect_of_one_part_is_not_the_others(swarm: Swarm) -> None:
         def apply(self, changes: Iterable[AssignmentChange], complete: bool) -> None:
             raise KeyError("x")
 
-    async def companion(channel: grpc.aio.Channel) -> None:
+    async def companion(channel: grpc.aio.Channel, retired: asyncio.Event) -> None:
         companions.append(channel)
         if len(companions) == 1:
             raise KeyError("y")
