@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import click
@@ -14,9 +15,8 @@ from flota.cli.session import Session, talks
 from flota.cli.updates import with_newest
 
 if TYPE_CHECKING:
-    from flota.v1.objects_pb2 import Cluster
+    from flota.v1.objects_pb2 import Cluster, Node
 
-_LOOK_SECONDS = 0.2
 _TOO_LARGE = 1 << 20
 
 
@@ -30,7 +30,7 @@ _TOO_LARGE = 1 << 20
 )
 @click.option("--rotate", is_flag=True, help="Replace the root; every node renews its certificate, services go on.")
 @click.option("--ca-cert", metavar="FILE", help="The root to rotate to, PEM. Without it one is made.")
-@click.option("--ca-key", metavar="FILE", help="Its private key, PEM: an elliptic curve key.")
+@click.option("--ca-key", metavar="FILE", help="Its private key, PEM: ECDSA or RSA, in clear.")
 @refused_option("--external-ca", "the swarm's managers sign its certificates")
 @click.option("--cert-expiry", metavar="DURATION", help="Life of the nodes' certificates from now on.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for the nodes.")
@@ -48,6 +48,7 @@ async def ca(
     """Show the root certificate that all nodes of the swarm trust, or replace it.
 
     A rotation ends when every node has a certificate of the new root, those that are down, too. Join tokens change.
+    Another --rotate before that begins anew, towards the newest root.
     """
     if rotate:
         if bool(ca_cert) != bool(ca_key):
@@ -88,26 +89,55 @@ async def _begin(session: Session, certificate: bytes, key: bytes, cert_expiry: 
 
 
 async def _until_done(session: Session, quiet: bool) -> None:
-    """Wait for the end of the rotation, saying how many nodes have done what."""
-    import asyncio
-
-    from flota.rpc import x509_facts
-    from flota.v1.control_pb2 import ListNodesRequest
+    """Wait for the end of the rotation, saying how many nodes have done what. Ctrl-C ends the wait alone."""
+    from flota.cli.watching import until_true
 
     said = ""
-    while True:
-        cluster = await _cluster(session)
-        rotating = cluster.root_ca.HasField("rotation")
-        root = cluster.root_ca.rotation.certificate if rotating else cluster.root_ca.certificate
-        nodes = (await session.control.ListNodes(ListNodesRequest())).nodes
-        renewed = sum(x509_facts.is_issuer(root, node.description.tls_info) for node in nodes)
-        trusting = sum(node.description.tls_info.trust_root == root for node in nodes)
-        words = (
-            f"rotated TLS certificates: {renewed}/{len(nodes)} nodes, root certificate: {trusting}/{len(nodes)} nodes"
-        )
+
+    def say(words: str) -> None:
+        nonlocal said
         if not quiet and words != said:
             click.echo(words, err=True)
             said = words
-        if not rotating and trusting == len(nodes):
-            return
-        await asyncio.sleep(_LOOK_SECONDS)
+
+    await until_true(lambda hear: _follow(session, say, hear))
+
+
+async def _follow(session: Session, say: Callable[[str], None], hear: Callable[[], None]) -> bool:
+    """Follow one stream of the swarm and its nodes; False when it ended before the rotation did."""
+    from flota.v1.control_pb2 import WatchRequest
+    from flota.v1.store_pb2 import StoreAction
+
+    selectors = [WatchRequest.Selector(kind=kind) for kind in ("cluster", "node")]
+    stream = session.control.Watch(WatchRequest(selectors=selectors, include_existing=True))
+    nodes: dict[str, Node] = {}
+    cluster: Cluster | None = None
+    complete = False
+    try:
+        async for message in stream:
+            hear()
+            if message.kind == StoreAction.KIND_UNSPECIFIED:
+                complete = True
+            elif message.object.HasField("cluster"):
+                cluster = message.object.cluster
+            elif message.kind == StoreAction.KIND_REMOVE:
+                nodes.pop(message.object.node.id, None)
+            else:
+                nodes[message.object.node.id] = message.object.node
+            if complete and cluster is not None and _is_done(cluster, nodes.values(), say):
+                return True
+        return False
+    finally:
+        stream.cancel()
+
+
+def _is_done(cluster: Cluster, nodes: Collection[Node], say: Callable[[str], None]) -> bool:
+    """Whether every node has and trusts the newest root; says how many do."""
+    from flota.rpc import x509_facts
+
+    rotating = cluster.root_ca.HasField("rotation")
+    root = cluster.root_ca.rotation.certificate if rotating else cluster.root_ca.certificate
+    renewed = sum(x509_facts.is_issuer(root, node.description.tls_info) for node in nodes)
+    trusting = sum(node.description.tls_info.trust_root == root for node in nodes)
+    say(f"rotated TLS certificates: {renewed}/{len(nodes)} nodes, root certificate: {trusting}/{len(nodes)} nodes")
+    return not rotating and trusting == len(nodes)

@@ -1,6 +1,7 @@
 """The cluster's certificates: the root, and what it signs for nodes (SwarmKit's ca package has the same lives).
 
-Keys are ECDSA P-256. A node makes its own key and sends a request; what stands in the certificate is decided here.
+Keys that we make are ECDSA P-256; a root of a person's own may have another one (given.py). A node makes its own key
+and sends a request; what stands in the certificate is decided here.
 """
 
 import datetime
@@ -8,7 +9,7 @@ import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flota.rpc.errors import InvalidArgument
@@ -57,7 +58,7 @@ def cross_sign(root_pem: bytes, by_pem: bytes, by_key_pem: bytes) -> bytes:
     now = datetime.datetime.now(datetime.UTC)
     by_key = _signing_key(by_key_pem)
     public_key = root.public_key()
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    assert isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(root.subject)
@@ -74,9 +75,9 @@ def cross_sign(root_pem: bytes, by_pem: bytes, by_key_pem: bytes) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _signing_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def _signing_key(pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     key = serialization.load_pem_private_key(pem, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
     return key
 
 
@@ -105,7 +106,9 @@ class Signer:
         """
         if root.HasField("rotation"):
             coming = root.rotation
-            chain = coming.cross_signed + coming.certificate + root.certificate
+            chain = coming.cross_signed + coming.certificate
+            if root.certificate != coming.certificate:
+                chain += root.certificate
             return cls(coming.certificate, coming.private_key, chain)
         return cls(root.certificate, root.private_key, root.cross_signed + root.certificate)
 

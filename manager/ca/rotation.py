@@ -5,75 +5,57 @@
    the cross-signed certificate in its chain; managers believe certificates of both.
 3. Once every node has told that it has one, also those that were down, the coming root becomes the root: join tokens
    change with it, and nodes hear over their sessions whom to trust from then on.
+
+Another root may be asked for meanwhile, also the one that is trusted: then that is the coming one, and step 2 begins
+anew.
 """
 
+import datetime
+
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from flota.manager.ca.certificates import create_root, cross_sign
+from flota.manager.ca.given import given_root
 from flota.manager.store import Store, Transaction
 from flota.rpc import x509_facts
-from flota.rpc.errors import FailedPrecondition, InvalidArgument
+from flota.rpc.errors import InvalidArgument
 from flota.rpc.tokens import JoinToken, root_digest
 from flota.v1.ids import new_id
-from flota.v1.objects_pb2 import Certificate, Cluster, Node, RootCa
+from flota.v1.objects_pb2 import Certificate, Cluster, Node, RootCa, RootRotation
 from flota.v1.specs_pb2 import CaConfig
 
 _log = structlog.get_logger("ca")
 
 
-def begin(root: RootCa, asked: CaConfig) -> None:
+def begin(root: RootCa, asked: CaConfig, now: datetime.datetime) -> None:
     """Change `root` so that another one takes over: the one in `asked`, or a new one.
 
-    Raises InvalidArgument (a certificate or key that will not do), FailedPrecondition (one is under way).
+    A rotation that is under way is given up for it. Nodes that have a certificate of the root that does not come after
+    all are believed by the root that is trusted, and are told to renew like the others. So one can also go back.
+
+    Raises InvalidArgument (a certificate or key that will not do).
     """
-    if root.HasField("rotation"):
-        raise FailedPrecondition(
-            "the root certificate is being rotated already: every node has to renew its certificate first, those that "
-            "are down, too (node ls shows them, node rm --force forgets one)"
-        )
     if asked.signing_certificate or asked.signing_key:
-        certificate, key = _given(asked.signing_certificate, asked.signing_key)
-        if certificate == root.certificate:
-            raise InvalidArgument("invalid CA certificate: it is the root already")
+        certificate, key = given_root(asked.signing_certificate, asked.signing_key, now)
     else:
         # A name of its own: chains are found by names.
         certificate, key = create_root(f"swarm-ca-{new_id()[:8]}")
-    root.rotation.certificate, root.rotation.private_key = certificate, key
-    root.rotation.cross_signed = cross_sign(certificate, root.certificate, root.private_key)
-
-
-def _given(certificate_pem: bytes, key_pem: bytes) -> tuple[bytes, bytes]:
-    """A root of a person's own, as we keep it. Raises InvalidArgument."""
-    if not (certificate_pem and key_pem):
-        raise InvalidArgument("invalid CA: a certificate and its private key are needed, both or neither")
-    try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-        key = serialization.load_pem_private_key(key_pem, None)
-        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, TypeError, x509.ExtensionNotFound):
-        raise InvalidArgument(
-            "invalid CA: a PEM certificate of an authority and its unencrypted key are needed"
-        ) from None
-    if not is_authority:
-        raise InvalidArgument("invalid CA certificate: it is not the certificate of an authority")
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise InvalidArgument("invalid CA key: an elliptic curve key is needed (ECDSA P-256 or larger)")
-    if certificate.public_key() != key.public_key():
-        raise InvalidArgument("invalid CA key: it is not the key of the certificate")
-    if certificate.issuer != certificate.subject:
-        raise InvalidArgument("invalid CA certificate: it must be a root, signed by itself")
-    plain = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), plain
+    if certificate == root.certificate and not root.HasField("rotation"):
+        raise InvalidArgument("invalid CA certificate: it is the root already: another one, or none, is needed")
+    coming = RootRotation(certificate=certificate, private_key=key)
+    if certificate == root.certificate:
+        coming.cross_signed = root.cross_signed
+    else:
+        coming.cross_signed = cross_sign(certificate, root.certificate, root.private_key)
+    root.rotation.CopyFrom(coming)
 
 
 def finish(root: RootCa) -> None:
     """Make the coming root of a rotation the root."""
     coming = root.rotation
+    if coming.certificate == root.certificate:
+        root.ClearField("rotation")
+        return
     root.certificate, root.private_key, root.cross_signed = coming.certificate, coming.private_key, coming.cross_signed
     root.digest = root_digest(root.certificate)
     root.join_tokens.worker = str(JoinToken.make(root.certificate))
@@ -105,13 +87,11 @@ def _advance(tx: Transaction) -> None:
     cluster = next(iter(tx.clusters), None)
     if cluster is None or not cluster.root_ca.HasField("rotation"):
         return
-    behind = [
-        node
-        for node in tx.nodes
-        if not x509_facts.is_issuer(cluster.root_ca.rotation.certificate, node.description.tls_info)
-    ]
+    coming = cluster.root_ca.rotation.certificate
+    behind = [node for node in tx.nodes if not _is_there(node, coming)]
     for node in behind:
-        if not _was_told(node, cluster.root_ca.rotation.cross_signed):
+        # One that has a new certificate, and has not told of it yet, is told nothing.
+        if node.certificate.state != Certificate.STATE_ROTATE and not _was_given(node, coming):
             told = Node()
             told.CopyFrom(node)
             told.certificate.state = Certificate.STATE_ROTATE
@@ -124,7 +104,16 @@ def _advance(tx: Transaction) -> None:
         _log.info("another root certificate is trusted from now on", digest=changed.root_ca.digest)
 
 
-def _was_told(node: Node, cross_signed: bytes) -> bool:
-    """Whether a node is to renew already, or has a new certificate that it has not told of yet."""
-    certificate = node.certificate
-    return certificate.state == Certificate.STATE_ROTATE or cross_signed in certificate.certificate_chain
+def _is_there(node: Node, coming: bytes) -> bool:
+    """Whether the node uses a certificate of the coming root, and was given none of another one since."""
+    return x509_facts.is_issuer(coming, node.description.tls_info) and _was_given(node, coming)
+
+
+def _was_given(node: Node, coming: bytes) -> bool:
+    """Whether the node's newest certificate is of the coming root."""
+    try:
+        issuer = x509_facts.read_issuer(node.certificate.certificate_chain)
+    except ValueError:
+        return False
+    root = x509_facts.read(coming)
+    return (issuer.subject_der, issuer.public_key_der) == (root.subject_der, root.public_key_der)

@@ -1,5 +1,6 @@
 """The cluster: its spec, its join tokens."""
 
+import datetime
 from typing import Any
 
 from flota.manager.bootstrap import default_spec
@@ -40,6 +41,8 @@ class ClusterCalls(ControlBase):
         elif not (request.rotate_worker_token or request.rotate_manager_token or request.rotate_unlock_key):
             raise InvalidArgument("the request has neither a cluster spec nor a token or key to rotate")
 
+        now = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
+
         def change(tx: Transaction) -> None:
             stored = next(iter(tx.clusters), None)
             if stored is None:
@@ -52,7 +55,7 @@ class ClusterCalls(ControlBase):
                 if name and name != stored.spec.annotations.name:
                     raise Unsupported(f"the cluster cannot be renamed to {name!r}")
                 changed.spec.CopyFrom(default_spec(request.spec))
-                _rotate_root(changed, request.spec.ca, stored.spec.ca)
+                _rotate_root(changed, request.spec.ca, stored.spec.ca, now)
             tokens, root = changed.root_ca.join_tokens, changed.root_ca.certificate
             if request.rotate_worker_token:
                 tokens.worker = str(JoinToken.make(root))
@@ -96,8 +99,8 @@ def set_unlock_key(cluster: Cluster, rotate: bool) -> None:
         cluster.unlock_key = new_unlock_key()
 
 
-def _rotate_root(cluster: Cluster, asked: CaConfig, stored: CaConfig) -> None:
-    """Begin a rotation of the root if `asked` wants one. Raises InvalidArgument, FailedPrecondition."""
+def _rotate_root(cluster: Cluster, asked: CaConfig, stored: CaConfig, now: datetime.datetime) -> None:
+    """Begin a rotation of the root if `asked` wants one. Raises InvalidArgument."""
     if asked.signing_certificate or asked.signing_key or asked.force_rotate != stored.force_rotate:
-        rotation.begin(cluster.root_ca, asked)
+        rotation.begin(cluster.root_ca, asked, now)
     cluster.spec.ca.signing_certificate = cluster.spec.ca.signing_key = b""

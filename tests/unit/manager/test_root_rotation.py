@@ -1,19 +1,29 @@
 """Another root takes over: what is signed, who is believed, and when it ends."""
 
+import asyncio
+import datetime
+from collections.abc import Callable
+from contextlib import suppress
+
 import grpc.aio
 import pytest
 
 from flota.manager.ca import rotation
 from flota.manager.ca.certificates import Signer, create_request, create_root
-from flota.manager.store import LocalProposer, Store
+from flota.manager.ca.rotation import RootRotator
+from flota.manager.store import LocalProposer, Store, Transaction
 from flota.manager.trust import ClusterTrust
+from flota.rpc import x509_facts
 from flota.rpc.authentication import CertificateAuthenticator
 from flota.rpc.callers import Trust
-from flota.rpc.errors import FailedPrecondition, InvalidArgument, Unauthenticated
+from flota.rpc.errors import InvalidArgument, Unauthenticated
 from flota.rpc.tokens import JoinToken, root_digest
-from flota.v1.objects_pb2 import Cluster, RootCa
+from flota.v1.objects_pb2 import Certificate, Cluster, Node, RootCa
 from flota.v1.specs_pb2 import CaConfig
 from flota.v1.types_pb2 import NodeRole
+
+NOW = datetime.datetime.now(datetime.UTC)
+PATIENCE = 20.0
 
 
 def new_root() -> RootCa:
@@ -35,7 +45,7 @@ class Stages:
     def __init__(self) -> None:
         root = new_root()
         self.old_root, self.old = root.certificate, node_of(root)
-        rotation.begin(root, CaConfig())
+        rotation.begin(root, CaConfig(), NOW)
         self.both_roots, self.during = root.certificate + root.rotation.certificate, node_of(root)
         rotation.finish(root)
         self.new_root, self.after = root.certificate, node_of(root)
@@ -105,7 +115,7 @@ def test_a_node_is_no_authority() -> None:
 def test_joiners_find_the_root_that_their_token_names() -> None:
     root = new_root()
     old = JoinToken.parse(root.join_tokens.worker).digest
-    rotation.begin(root, CaConfig())
+    rotation.begin(root, CaConfig(), NOW)
     during, _ = node_of(root)
     assert root.join_tokens.worker.split("-")[2] == old
     rotation.finish(root)
@@ -115,32 +125,119 @@ def test_joiners_find_the_root_that_their_token_names() -> None:
     assert {old, new} <= {root_digest(pem) for pem in pems}
 
 
-def test_one_rotation_at_a_time() -> None:
+async def test_the_newest_root_wins_and_nodes_of_all_stages_believe_each_other() -> None:
     root = new_root()
-    rotation.begin(root, CaConfig())
-    with pytest.raises(FailedPrecondition, match="being rotated already"):
-        rotation.begin(root, CaConfig())
+    trusted, old = root.certificate, node_of(root)
+    stages = [old]
+    for _ in range(2):
+        rotation.begin(root, CaConfig(), NOW)
+        stages.append(node_of(root))
+    both = trusted + root.rotation.certificate
+    for mine in stages:
+        for theirs in stages:
+            assert await meet(mine, both, theirs, trusted)
+    given_up, newest = stages[1:]
+    rotation.finish(root)
+    assert await meet(newest, root.certificate, newest, root.certificate)
+    assert not await meet(newest, root.certificate, given_up, root.certificate)
 
 
-def test_a_root_of_ones_own() -> None:
+def test_one_can_go_back_to_the_root_that_is_trusted() -> None:
     certificate, key = create_root("ours")
-    root = new_root()
-    rotation.begin(root, CaConfig(signing_certificate=certificate, signing_key=key))
-    assert root.rotation.certificate == certificate
+    root = RootCa(certificate=certificate, private_key=key)
+    before = RootCa()
+    before.CopyFrom(root)
+    given = CaConfig(signing_certificate=certificate, signing_key=key)
+    with pytest.raises(InvalidArgument, match="it is the root already"):
+        rotation.begin(root, given, NOW)
+    rotation.begin(root, CaConfig(), NOW)
+    rotation.begin(root, given, NOW)
+    chain, _ = node_of(root)
+    assert chain.count(certificate) == 1
+    rotation.finish(root)
+    # Join tokens, too: nothing has changed in the end.
+    assert root == before
 
 
-def test_what_is_no_root_is_refused() -> None:
-    certificate, key = create_root("ours")
-    _, other_key = create_root("theirs")
-    leaf, leaf_key = node_of(new_root())
-    for pem, key_pem, words in (
-        (certificate, b"", "both or neither"),
-        (b"nonsense", key, "a PEM certificate of an authority"),
-        (certificate, other_key, "not the key of the certificate"),
-        (leaf, leaf_key, "not the certificate of an authority"),
-    ):
-        with pytest.raises(InvalidArgument, match=words):
-            rotation.begin(new_root(), CaConfig(signing_certificate=pem, signing_key=key_pem))
+async def test_nodes_are_told_again_when_another_root_is_asked_for() -> None:
+    store, root = Store(), new_root()
+    LocalProposer(store)
+    await store.update(lambda tx: tx.create(Cluster(id="c1", root_ca=root)))
+    node = Node(id="n1")
+    await store.update(lambda tx: tx.create(node))
+    rotator = asyncio.create_task(RootRotator(store).run())
+
+    async def until(condition: Callable[[], bool]) -> None:
+        with store.watch() as changes:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    await changes.next()
+
+    def stored() -> Node:
+        found = store.nodes.get("n1")
+        assert found is not None
+        return found
+
+    async def begin(asked: CaConfig) -> None:
+        def change(tx: Transaction) -> None:
+            changed = Cluster()
+            changed.CopyFrom(next(iter(tx.clusters)))
+            rotation.begin(changed.root_ca, asked, NOW)
+            tx.update(changed)
+
+        await store.update(change)
+
+    async def renew() -> bytes:
+        """As the CA does for a node that asks."""
+        cluster = store.cluster
+        assert cluster is not None
+        chain, _ = node_of(cluster.root_ca)
+
+        def change(tx: Transaction) -> None:
+            changed = Node()
+            changed.CopyFrom(stored())
+            changed.certificate.state, changed.certificate.certificate_chain = Certificate.STATE_ISSUED, chain
+            tx.update(changed)
+
+        await store.update(change)
+        return chain
+
+    async def tell(chain: bytes) -> None:
+        """As the node does that has taken over its certificate."""
+        issuer = x509_facts.read_issuer(chain)
+
+        def change(tx: Transaction) -> None:
+            changed = Node()
+            changed.CopyFrom(stored())
+            told = changed.description.tls_info
+            told.issuer_subject, told.issuer_public_key = issuer.subject_der, issuer.public_key_der
+            tx.update(changed)
+
+        await store.update(change)
+
+    try:
+        for goes_back in (False, True):
+            asked = CaConfig()
+            if goes_back:
+                asked.signing_certificate, asked.signing_key = root.certificate, root.private_key
+            await begin(CaConfig())
+            await until(lambda: stored().certificate.state == Certificate.STATE_ROTATE)
+            given_up = await renew()
+            await begin(asked)
+            await until(lambda: stored().certificate.state == Certificate.STATE_ROTATE)
+            await tell(given_up)
+            chain = await renew()
+            assert store.cluster is not None
+            assert store.cluster.root_ca.HasField("rotation")
+            await tell(chain)
+            await until(lambda: store.cluster is not None and not store.cluster.root_ca.HasField("rotation"))
+            assert store.cluster.root_ca.certificate in chain
+            assert (store.cluster.root_ca.certificate == root.certificate) == goes_back
+            root.CopyFrom(store.cluster.root_ca)
+    finally:
+        rotator.cancel()
+        with suppress(asyncio.CancelledError):
+            await rotator
 
 
 async def test_a_manager_whose_store_is_behind_believes_its_own_root_until_the_store_knows_it() -> None:

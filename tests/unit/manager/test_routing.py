@@ -1,6 +1,7 @@
 """Calls that go to the leader, over real TLS on loopback."""
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +75,7 @@ class Swarm:
 
     def replace_root(self) -> None:
         """A rotation from its beginning to its end."""
-        rotation.begin(self.root, CaConfig())
+        rotation.begin(self.root, CaConfig(), datetime.datetime.now(datetime.UTC))
         self.certify("m1")
         self.certify("m2")
         rotation.finish(self.root)
