@@ -44,7 +44,10 @@ def test_the_root_is_replaced_while_services_run(make_lab: Callable[..., Lab]) -
         lab.start("m1")
         # Both answer all the time: who leads by itself, and who has to ask the one who leads.
         wait_until(
-            lambda: before not in (m2.flota("swarm", "ca"), m3.flota("swarm", "ca")), "the end of the rotation", 90, 0.2
+            lambda: before not in (m2.flota("swarm", "ca"), m3.flota("swarm", "ca")),
+            "the end of the rotation",
+            150,
+            0.2,
         )
         wait_until(lambda: swarm.ready("m2") == set(lab.nodes), "all nodes READY", 60)
 
