@@ -148,7 +148,11 @@ def configuration(
         everything.append(HostMount(INIT, "bind", machine.init, ("bind", "ro", "nosuid", "nodev")))
     everything += mounts
     try:
-        resources = limits.resources(container.task.spec.resources, swap_accounting=machine.swap_accounting)
+        resources = limits.resources(
+            container.task.spec.resources,
+            swap_accounting=machine.swap_accounting,
+            swappiness=not machine.unified_cgroups,
+        )
     except ValueError as error:
         raise BadContainer(str(error)) from None
     resources["devices"] += [one.rule for one in found]

@@ -28,16 +28,16 @@ _WEIGHTS = {"cpu.weight": "50", "io.weight": "default 50", "cpu.shares": "512", 
 class Cgroups:
     """The groups below `machine.cgroup_parent`. All methods are quick, but may wait for the kernel's cgroup lock."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, root: Path = CGROUPS) -> None:
         self._unified = machine.unified_cgroups
         self._parent = machine.cgroup_parent.strip("/")
-        self._hierarchies = [CGROUPS] if self._unified else _v1_hierarchies()
+        self._hierarchies = [root] if self._unified else _v1_hierarchies(root)
         self._monitors = [
             group / self._parent / _MONITORS
             for group in self._hierarchies
             if self._unified or _controls(group, _MONITOR_HIERARCHIES)
         ]
-        memory = CGROUPS if self._unified else CGROUPS / "memory"
+        memory = root if self._unified else root / "memory"
         self._memory = memory / self._parent
         self._own = _own_group(self._hierarchies[0], self._unified)
 
@@ -151,9 +151,9 @@ def _weigh(group: Path) -> None:
             _write(group / file, weight)
 
 
-def _v1_hierarchies() -> list[Path]:
+def _v1_hierarchies(root: Path) -> list[Path]:
     # Names of two controllers on one hierarchy (cpu, cpuacct) are links to it.
-    return sorted(Path(entry.path) for entry in os.scandir(CGROUPS) if entry.is_dir(follow_symlinks=False))
+    return sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))
 
 
 def _text(file: Path) -> str:

@@ -35,8 +35,11 @@ _NOFILE_SOFT, _NOFILE_HARD = 1024, 524288
 _UNLIMITED = (1 << 64) - 1
 
 
-def resources(wanted: ResourceRequirements, *, swap_accounting: bool) -> dict[str, Any]:
-    """linux.resources. Raises ValueError naming the field."""
+def resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness: bool) -> dict[str, Any]:
+    """linux.resources, without what the kernel cannot do: count swap, swap some more than others (cgroup v1 alone can).
+
+    Docker drops these, too. Raises ValueError naming the field.
+    """
     result: dict[str, Any] = {"devices": [{"allow": False, "access": "rwm"}]}
     if wanted.limits.nano_cpus:
         quota = wanted.limits.nano_cpus * _CPU_PERIOD_US // 10**9
@@ -44,6 +47,8 @@ def resources(wanted: ResourceRequirements, *, swap_accounting: bool) -> dict[st
             raise ValueError(f"invalid cpu limit {wanted.limits.nano_cpus / 1e9:g}: at least 0.01")
         result["cpu"] = {"quota": quota, "period": _CPU_PERIOD_US}
     memory = _memory(wanted, swap_accounting)
+    if swappiness and wanted.HasField("memory_swappiness"):
+        memory["swappiness"] = wanted.memory_swappiness
     if memory:
         result["memory"] = memory
     if wanted.pids_limit > 0:
@@ -74,8 +79,6 @@ def _memory(wanted: ResourceRequirements, swap_accounting: bool) -> dict[str, in
         raise ValueError(f"invalid memory and swap limit {swap}: a memory limit is needed with it")
     if wanted.reservations.memory_bytes:
         memory["reservation"] = wanted.reservations.memory_bytes
-    if wanted.HasField("memory_swappiness"):
-        memory["swappiness"] = wanted.memory_swappiness
     return memory
 
 

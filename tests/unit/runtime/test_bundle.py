@@ -142,13 +142,25 @@ def test_limits_of_memory_processor_and_processes() -> None:
         pids_limit=10,
         memory_swappiness=0,
     )
-    result = limits.resources(wanted, swap_accounting=True)
+    result = limits.resources(wanted, swap_accounting=True, swappiness=True)
     assert result["cpu"] == {"quota": 150_000, "period": 100_000}
     assert result["pids"] == {"limit": 10}
     assert result["memory"] == {"limit": 64 << 20, "swap": 128 << 20, "reservation": 32 << 20, "swappiness": 0}
-    assert "swap" not in limits.resources(wanted, swap_accounting=False)["memory"]
+    assert "swap" not in limits.resources(wanted, swap_accounting=False, swappiness=True)["memory"]
     wanted.memory_swap_bytes = -1
-    assert limits.resources(wanted, swap_accounting=True)["memory"]["swap"] == -1
+    assert limits.resources(wanted, swap_accounting=True, swappiness=True)["memory"]["swap"] == -1
+
+
+def test_what_only_cgroup_v1_can_do_is_dropped_with_v2() -> None:
+    """crun refuses it there; Docker drops it."""
+    wanted = ResourceRequirements(limits=Resources(memory_bytes=64 << 20), memory_swappiness=10)
+
+    def memory(machine: Machine) -> dict[str, int]:
+        made = configuration(container(command=["x"], resources=wanted), machine)
+        return dict(made["linux"]["resources"]["memory"])
+
+    assert memory(MACHINE) == {"limit": 64 << 20, "swap": 128 << 20}
+    assert memory(OLD_MACHINE) == {"limit": 64 << 20, "swappiness": 10}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""A node whose containers do their worst within their limits: its other tasks answer, and nothing is left."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from flota.node.lab import Lab, LabNode
+from flota.v1.types_pb2 import NODE_STATE_READY
+from tests.cluster.swarm import Swarm
+from tests.cluster.waiting import wait_until
+
+FLOTA = [sys.executable, "-m", "flota.cli"]
+LOG_SIZE = 1 << 20
+PROCESSES = 60
+# awk goes on when a fork is refused, which a shell does not.
+BOMB = """echo 'BEGIN { while (1) system("awk -f /tmp/bomb &") }' > /tmp/bomb; exec awk -f /tmp/bomb"""
+SERVE = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
+
+
+def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(managers=1, workers=2)
+    node, other = lab.nodes["w1"], lab.nodes["w2"]
+    here = ("--constraint", "node.hostname==w1")
+    ending = ("--stop-grace-period", "100ms", "--restart-condition", "none")
+    log = ("--log-driver", "json-file", "--log-opt", f"max-size={LOG_SIZE}")
+    with Swarm(lab) as swarm:
+        create(lab, "web", *here, "--publish", "8080:80", "busybox", "sh", "-c", SERVE)
+        wait_until(lambda: answers(node), "the service answers")
+        before = traces(lab, node)
+        create(lab, "flood", *here, *ending, *log, "--replicas", "2", "busybox", "yes", "0123456789" * 10)
+        create(lab, "bomb", *here, *ending, "--limit-pids", str(PROCESSES), "busybox", "sh", "-c", BOMB)
+        wait_until(lambda: swarm.running("flood")["w1"] == 2 and swarm.running("bomb")["w1"] == 1, "all at work", 60)
+        floods, [bomb] = [task.id for task in swarm.tasks("flood")], [task.id for task in swarm.tasks("bomb")]
+        wait_until(lambda: processes_of(lab, bomb) == PROCESSES, "the bomb has all that it may have")
+
+        # Beside it is a node without such guests: what makes both lose their manager is not what this is about.
+        for _ in range(3):
+            had, others, silent = sessions_of(node), sessions_of(other), 0
+            begun, until = said(lab, floods), time.monotonic() + 4
+            while time.monotonic() < until or said(lab, floods) - begun < 50 << 20:
+                silent += not answers(node)
+                for task in floods:
+                    # A new file takes the place of a full one, which is there until then.
+                    assert size(node.disk / "flota/tasks" / task) < 2 * LOG_SIZE + (256 << 10)
+                time.sleep(0.05)
+            if (sessions_of(node), silent) == (had, 0) or sessions_of(other) == others:
+                break
+        assert (sessions_of(node), silent) == (had, 0)
+        assert swarm.nodes()["w1"].status.state == NODE_STATE_READY
+        assert processes_of(lab, bomb) == PROCESSES
+        # None was replaced.
+        assert [task.id for name in ("flood", "bomb") for task in swarm.tasks(name)] == [*floods, bomb]
+
+        flota(lab, "service", "scale", "-d", "flood=0")
+        flota(lab, "service", "rm", "bomb")
+        with suppress(AssertionError):
+            wait_until(lambda: traces(lab, node) <= before, "nothing is left", 60, step=0.2)
+        assert traces(lab, node) - before == Counter()
+        assert not any((node.disk / "flota/tasks" / task).exists() for task in (*floods, bomb))
+        assert answers(node)
+
+
+def flota(lab: Lab, *command: str) -> None:
+    environment = os.environ | lab.nodes["m1"].environment()
+    done = subprocess.run([*FLOTA, *command], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def create(lab: Lab, name: str, *options: str) -> None:
+    flota(lab, "service", "create", "-d", "--name", name, *options)
+
+
+def answers(node: LabNode) -> bool:
+    """Whether the service does, within a time that is long also for a machine with much to do."""
+    with suppress(URLError, OSError), urlopen(f"http://{node.address}:8080/", timeout=5) as answer:
+        return bool(answer.read() == b"hello\n")
+    return False
+
+
+def sessions_of(node: LabNode) -> int:
+    """How many its worker has had."""
+    return sum(json.loads(line)["event"] == "session" for line in (node.disk / "log").read_text().splitlines())
+
+
+def groups(lab: Lab) -> Iterator[Path]:
+    """Control groups of the node's containers, in every hierarchy."""
+    for place in (f"flota-lab/{lab.name}/w1/flota", f"*/flota-lab/{lab.name}/w1/flota"):
+        yield from Path("/sys/fs/cgroup").glob(place)
+
+
+def processes_of(lab: Lab, task: str) -> int:
+    for group in groups(lab):
+        with suppress(OSError):
+            return int((group / task / "pids.current").read_text())
+    return 0
+
+
+def said(lab: Lab, tasks: Iterable[str]) -> int:
+    """Bytes that the tasks' monitors have written."""
+    monitors = set()
+    for group in groups(lab):
+        with suppress(FileNotFoundError):
+            monitors.update((group / "monitors/cgroup.procs").read_text().split())
+    total = 0
+    for pid in monitors:
+        with suppress(OSError):
+            if any(task in Path(f"/proc/{pid}/cmdline").read_text() for task in tasks):
+                lines = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+                total += int(lines["wchar"])
+    return total
+
+
+def size(directory: Path) -> int:
+    """Bytes of the files in it."""
+    total = 0
+    for file in directory.iterdir():
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
+
+
+def traces(lab: Lab, node: LabNode) -> Counter[str]:
+    """What containers leave on a node when they leave something. Which tasks' it is does not matter."""
+    found = [f"mount {line.split()[4]}" for line in Path(f"/proc/{node.pid}/mountinfo").read_text().splitlines()]
+    for name in ("tasks", "runtime", "netns", "looked-at"):
+        found += [f"file {path}" for path in (node.run_directory / "flota" / name).glob("*")]
+    found += [f"group {path}" for group in groups(lab) for path in group.glob("*/")]
+    shown = node.exec(["sh", "-c", "ip -o link | cut -d: -f2; echo; ps -eo args"]).stdout
+    links, _, processes = shown.partition("\n\n")
+    found += [f"interface {name}" for name in links.split()]
+    found += [
+        f"process {words}" for words in processes.splitlines() if not words.startswith(("ps ", "sh -c ip", "cut "))
+    ]
+    return Counter(re.sub("[0-9a-z]{25}", "ID", one) for one in found)
