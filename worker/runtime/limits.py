@@ -56,9 +56,9 @@ def resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness
     return result
 
 
-def changed_resources(wanted: ResourceRequirements, *, swap_accounting: bool) -> dict[str, Any]:
+def changed_resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness: bool) -> dict[str, Any]:
     """linux.resources for a container that is there already: its devices stay as they are. Raises ValueError."""
-    result = resources(wanted, swap_accounting=swap_accounting)
+    result = resources(wanted, swap_accounting=swap_accounting, swappiness=swappiness)
     del result["devices"]
     result.setdefault("pids", {"limit": -1})
     return result

@@ -204,7 +204,11 @@ class Runtime:
     async def update(self, container_id: str, wanted: ResourceRequirements) -> None:
         """Give one that runs other limits, else just see. Raises BadContainer (they make no sense), ContainerError."""
         try:
-            resources = limits.changed_resources(wanted, swap_accounting=self._machine.swap_accounting)
+            resources = limits.changed_resources(
+                wanted,
+                swap_accounting=self._machine.swap_accounting,
+                swappiness=not self._machine.unified_cgroups,
+            )
         except ValueError as error:
             raise BadContainer(str(error)) from None
         if self.runs(container_id):
