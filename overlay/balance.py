@@ -75,6 +75,7 @@ table {table} flota {{
     }}
     chain refuse {{
         type filter hook output priority filter; policy accept;
+        ct state established accept
         {table} daddr @addresses meta l4proto tcp reject with tcp reset
         {table} daddr @addresses reject with {_REFUSALS[version]}
     }}

@@ -209,6 +209,9 @@ class Segment:
         # answer a client through one node, whichever it came in by. (The kernel asks `all` or the interface.)
         namespaces.set_sysctl("ipv4.conf.all.send_redirects", "0")
         namespaces.set_sysctl("ipv4.conf.default.send_redirects", "0")
+        # What only crosses the bridge concerns no rule, and is not to be tracked packet by packet.
+        for protocol in ("iptables", "ip6tables", "arptables"):
+            namespaces.set_sysctl(f"bridge.bridge-nf-call-{protocol}", "0")
         namespaces.set_sysctl("ipv6.conf.all.forwarding", "1")
         namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0" if 6 in self._versions else "1")
         namespaces.set_sysctl("ipv6.conf.default.accept_dad", "0")

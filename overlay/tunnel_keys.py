@@ -29,7 +29,9 @@ PORTS = (51820, 51821)
 PREFIX = "fd7a:f107::"
 PREFIX_LENGTH = 32
 # Bytes that WireGuard adds to a packet: IPv4 or IPv6, UDP, its header and tag.
-OVERHEAD = {4: 60, 6: 80}
+_OVERHEAD = {4: 60, 6: 80}
+# What it fills packets up to a multiple of, and the MTU that wireguard-go believes its device to have.
+_BLOCK, _BELIEVED_MTU = 16, 1420
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,18 @@ def tunnel_address(vtep: str, generation: int) -> str:
     digest = hashlib.sha256(ipaddress.ip_address(vtep).packed).digest()[:8]
     packed = ipaddress.IPv6Address(PREFIX).packed[:4] + bytes((0, 0, 0, generation % 2)) + digest
     return str(ipaddress.IPv6Address(packed))
+
+
+def tunnel_mtu(underlay: int, version: int) -> int:
+    """MTU of the devices between nodes, over an underlay with MTU `underlay` and endpoints of IP `version`.
+
+    WireGuard fills packets up to a multiple of 16 bytes, but not beyond its device's MTU. wireguard-go asks for that
+    where its sockets are, where the device is no longer, and keeps to the 1420 that it began with: larger packets are
+    filled up by what remains of a division by that. So the largest is one that needs no filling up either way, or
+    each would leave the node in two pieces.
+    """
+    room = underlay - _OVERHEAD[version]
+    return room - room % _BELIEVED_MTU % _BLOCK
 
 
 def newest(keys: Iterable[TunnelKey]) -> TunnelKey | None:

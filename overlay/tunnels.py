@@ -30,8 +30,8 @@ from flota.overlay.errors import EncryptionUnavailable, KernelRefused
 from flota.overlay.foreign_sockets import widen
 from flota.overlay.links import address_on, kind, link_removal, link_up, new_link, prefix_route
 from flota.overlay.netlink import RouteSocket
+from flota.overlay.steering import steer
 from flota.overlay.tunnel_keys import (
-    OVERHEAD,
     PREFIX,
     PREFIX_LENGTH,
     OwnKey,
@@ -39,6 +39,7 @@ from flota.overlay.tunnel_keys import (
     changes,
     configuration,
     tunnel_address,
+    tunnel_mtu,
 )
 from flota.v1.types_pb2 import TunnelKey
 
@@ -57,7 +58,7 @@ class Tunnels:
         self._directory = run_directory / "tunnels"
         self._home = home
         self._address = address
-        self._mtu = mtu - OVERHEAD[version_of(address)]
+        self._mtu = tunnel_mtu(mtu, version_of(address))
         digest = hashlib.sha256(os.fsencode(run_directory.resolve())).hexdigest()[:10]
         # Names of devices are one per machine: wireguard-go's sockets are called after them.
         self._names = tuple(f"fw{number}{digest}" for number in (0, 1))
@@ -206,6 +207,11 @@ class Tunnels:
         with namespaces.entered(self.namespace, self._home), RouteSocket() as routes:
             index = routes.link(name) or 0
             routes.send([address_on(index, f"{address}/128", name), link_up(index, name)])
+            if found == PROGRAM:
+                try:
+                    steer(name)
+                except OSError as error:
+                    log.warning("WireGuard device %s: one thread takes in all it receives: %s", name, error)
         self._configured.pop(name, None)
 
     def _start(self, name: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flota.overlay.addresses import Interface, interface, mtu_over, version_of
-from flota.overlay.tunnel_keys import OVERHEAD, PREFIX
+from flota.overlay.tunnel_keys import PREFIX, tunnel_mtu
 from flota.v1.network_options import MTU_OPTION, is_encrypted, is_local
 from flota.v1.objects_pb2 import Network
 
@@ -33,7 +33,7 @@ def network_mtu(network: Network, underlay: Underlay) -> int:
     local = is_local(network.spec)
     largest = min(underlay.mtu, _LOCAL_MTU) if local else mtu_over(underlay.mtu, underlay.address)
     if is_encrypted(network.spec):
-        largest = mtu_over(underlay.mtu - OVERHEAD[version_of(underlay.address)], PREFIX)
+        largest = mtu_over(tunnel_mtu(underlay.mtu, version_of(underlay.address)), PREFIX)
     asked = network.spec.driver.options.get(MTU_OPTION, "")
     if asked.isdigit() and _SMALLEST_MTU <= int(asked) < largest:
         return int(asked)

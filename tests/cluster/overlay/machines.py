@@ -60,7 +60,7 @@ class Node:
     def __init__(self, name: str, address: str, port: int, directory: Path) -> None:
         self.name = name
         self.address = address
-        self.ipv6_address = f"2001:db8::{address.rpartition('.')[2]}"
+        self.ipv6_address = f"2001:db8::{name.rsplit('-', 1)[-1]}"
         self.node_id = f"node{name.rsplit('-', 1)[-1]}"
         self.run_directory = directory / name
         self.run_directory.mkdir()
@@ -200,9 +200,9 @@ class Node:
 
 
 class Machines:
-    """Some nodes on one underlay, 192.0.2.0/24 and 2001:db8::/64."""
+    """Some nodes on one underlay, 192.0.2.0/24 and 2001:db8::/64; their VXLAN endpoints are of IP `version`."""
 
-    def __init__(self, directory: Path, count: int, port: int = 4789, mtu: int = 1500) -> None:
+    def __init__(self, directory: Path, count: int, port: int = 4789, mtu: int = 1500, version: int = 4) -> None:
         self.directory = directory
         self.prefix = f"ovt{os.getpid()}"
         self.wire = f"{self.prefix}-u"
@@ -214,12 +214,12 @@ class Machines:
                 run("ip", "-n", self.wire, "addr", "add", address, "dev", "bru", "nodad")
             run("ip", "-n", self.wire, "link", "set", "bru", "up")
             for number in range(1, count + 1):
-                self._add(number, port, mtu)
+                self._add(number, port, mtu, version)
         except BaseException:
             self.close()
             raise
 
-    def _add(self, number: int, port: int, mtu: int) -> None:
+    def _add(self, number: int, port: int, mtu: int, version: int) -> None:
         name = f"{self.prefix}-{number}"
         run("ip", "netns", "add", name)
         link = ["ip", "link", "add", f"u{number}", "netns", self.wire, "mtu", str(mtu), "type", "veth"]
@@ -229,7 +229,8 @@ class Machines:
             run("ip", "-n", name, "addr", "add", address, "dev", "eth0", "nodad")
         for device in ("lo", "eth0"):
             run("ip", "-n", name, "link", "set", device, "up")
-        self.nodes.append(Node(name, f"192.0.2.{number}", port, self.directory))
+        address = f"192.0.2.{number}" if version == 4 else f"2001:db8::{number}"
+        self.nodes.append(Node(name, address, port, self.directory))
 
     def apply(self, *changes: AssignmentChange, complete: bool = False) -> None:
         """The same changes for every node."""

@@ -1,6 +1,7 @@
 """Encrypted networks: what is on the wire, what gets in from there, keys that are replaced under traffic."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -242,18 +243,6 @@ def test_the_mesh_is_there_as_long_as_an_encrypted_network(machines: Machines) -
     place = crypted(1)
     a, b = two_tasks(machines, place)
     wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 30)
-    # As large as an interface takes it is not cut in pieces and comes through.
-    echo = there.background(b, ECHO)
-    large = (
-        "import socket\n"
-        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('10.90.1.3', 9000)); s.settimeout(10)\n"
-        "s.setsockopt(socket.IPPROTO_IP, 10, 2); size = s.getsockopt(socket.IPPROTO_IP, 14) - 28\n"
-        "s.send(bytes(size)); print(size > 1300 and len(s.recv(2000)) == size)\n"
-    )
-    assert here.python(a, large).strip() == "True"
-    echo.kill()
-    echo.wait()
-
     # A worker that starts again finds it, and can go on with it.
     here.crash()
     here.start()
@@ -272,6 +261,59 @@ def test_the_mesh_is_there_as_long_as_an_encrypted_network(machines: Machines) -
         node.detach(one)
         node.apply(removal(place))
         assert not (node.run_directory / "tunnels" / "netns").exists()
+
+
+LARGEST = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("10.90.1.3", 9000)); s.settimeout(30)
+s.setsockopt(socket.IPPROTO_IP, 10, 2); size = s.getsockopt(socket.IPPROTO_IP, 14) - 28
+s.send(bytes(size)); print(len(s.recv(2000)) + 28)
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "underlay", "encrypted", "mtu"),
+    [
+        (4, 1500, False, 1450),
+        (4, 1500, True, 1366),
+        (6, 1500, False, 1430),
+        (6, 1500, True, 1350),
+        (4, 1400, True, 1258),
+    ],
+)
+def test_as_much_as_an_interface_takes_arrives_in_one_piece(
+    tmp_path: Path, version: int, underlay: int, encrypted: bool, mtu: int
+) -> None:
+    """Endpoints of either IP version: their headers differ in size."""
+    machines = Machines(tmp_path / "machines", 2, mtu=underlay, version=version)
+    try:
+        here, there = machines.nodes
+        a, b = two_tasks(machines, crypted(1) if encrypted else network(1, "plain"))
+        wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 30)
+        echo = there.background(b, ECHO)
+        try:
+            assert int(here.python(a, LARGEST)) == mtu
+        finally:
+            echo.kill()
+            echo.wait()
+        # Neither what is within the tunnel nor the tunnel's own packets had to be put together again.
+        tunnels = f"{there.run_directory}/tunnels/netns"
+        for namespace in (f"/run/netns/{there.name}", *([tunnels] if encrypted else [])):
+            counted = run("nsenter", f"--net={namespace}", "nstat", "-asz", "IpReasmReqds", "Ip6ReasmReqds")
+            assert re.findall(r"ReasmReqds +(\d+)", counted) == ["0", "0"]
+    finally:
+        machines.close()
+
+
+def test_packets_are_taken_in_by_all_processors(machines: Machines) -> None:
+    """wireguard-go's thread does not take each packet all the way to its task."""
+    here, _ = machines.nodes
+    two_tasks(machines, crypted(1))
+    if here.call("implementation")["implementation"] != "wireguard-go" or os.cpu_count() == 1:
+        pytest.skip("the kernel's own WireGuard, or a single processor")
+    show = "mount -t sysfs none /sys && cat /sys/class/net/fw*/queues/rx-0/rps_cpus"
+    shown = run("nsenter", f"--net={here.run_directory}/tunnels/netns", "unshare", "-m", "sh", "-c", show)
+    assert int(shown.replace(",", ""), 16) == (1 << (os.cpu_count() or 1)) - 1
 
 
 def _devices(run_directory: Path) -> str:

@@ -6,7 +6,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from flota.overlay.forwarding import tunnel_end, wanted
-from flota.overlay.tunnel_keys import PREFIX, OwnKeys, changes, configuration, newest, tunnel_address
+from flota.overlay.tunnel_keys import (
+    PREFIX,
+    OwnKeys,
+    changes,
+    configuration,
+    newest,
+    tunnel_address,
+    tunnel_mtu,
+)
 from flota.v1.dispatcher_pb2 import NetworkPeer
 from flota.v1.types_pb2 import TunnelKey
 
@@ -51,6 +59,22 @@ def test_addresses_differ_by_node_and_by_key_and_nothing_else() -> None:
     assert all(address.startswith(PREFIX.removesuffix("::")) for address in found)
     assert tunnel_address("10.0.0.1", 1) == tunnel_address("10.0.0.1", 3)
     assert tunnel_address("2001:db8::1", 1) != tunnel_address("2001:db8::1:1", 1)
+
+
+def filled(size: int, believed: int) -> int:
+    """What WireGuard makes of a packet when it believes its device to have that MTU."""
+    rest = size % believed if size > believed else size
+    return size - rest + min(-(-rest // 16) * 16, believed)
+
+
+@pytest.mark.parametrize("underlay", [1280, 1400, 1480, 1500, 1504, 1600, 2901, 8942, 9000, 65535])
+@pytest.mark.parametrize(("version", "headers"), [(4, 60), (6, 80)])
+def test_no_packet_is_filled_up_beyond_what_the_underlay_takes(underlay: int, version: int, headers: int) -> None:
+    """Whether wireguard-go has noticed its device's MTU or keeps to the one that it began with."""
+    mtu = tunnel_mtu(underlay, version)
+    assert underlay - headers - 16 < mtu <= underlay - headers
+    for believed in (mtu, 1420):
+        assert max(filled(size, believed) for size in range(1, mtu + 1)) <= underlay - headers
 
 
 def test_a_device_knows_all_keys_of_all_nodes() -> None:
