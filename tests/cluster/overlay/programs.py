@@ -36,6 +36,18 @@ u.connect(("{address}", {port})); u.send(b"hello")
 try: print(u.recv(99).decode())
 except OSError as error: print(type(error).__name__)
 """
+# Holds a connection to each of two tasks behind {address}:8080; told the name of one it says what has become of it.
+HOLD = """
+import socket, sys
+held = {{}}
+while len(held) < 2:
+    c = socket.create_connection(("{address}", 8080), 3); c.settimeout(30)
+    held[c.recv(99).split()[0].decode()] = c
+print("holding")
+for line in sys.stdin:
+    try: c = held[line.strip()]; c.sendall(b"there?"); print(c.recv(99).decode() or "closed")
+    except OSError as error: print(type(error).__name__)
+"""
 # Sends an answer of 4 MiB to whoever connects to port 80; READ prints how much of it arrives at {address}:8080.
 SEND = """
 import socket

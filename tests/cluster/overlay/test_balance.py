@@ -2,14 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from flota.v1.dispatcher_pb2 import NetworkService
 from flota.v1.objects_pb2 import Task
 from flota.v1.types_pb2 import EndpointSpec
+from tests.cluster.overlay.clusters import Running, fixture_of
 from tests.cluster.overlay.machines import Machines, network, peer, removal, task, update
 from tests.cluster.waiting import wait_until
 
@@ -44,20 +42,19 @@ for _ in range({count}):
 """
 
 
-class Cluster:
+class Cluster(Running):
     """A client on node a; web.1 and web.2 on b, web.3 on a; all ready and behind web's virtual address."""
 
     def __init__(self, machines: Machines) -> None:
-        self.machines = machines
+        super().__init__(machines)
         self.a, self.b = machines.nodes
         self.places = {CLIENT.id: self.a, WEBS[0].id: self.b, WEBS[1].id: self.b, WEBS[2].id: self.a}
         self.peers = {one.id: peer(one, self.places[one.id], APP) for one in (CLIENT, *WEBS)}
         machines.apply(update(APP), update(WEB), *map(update, self.peers.values()), complete=True)
-        self.servers = []
         for one in (CLIENT, *WEBS):
             self.places[one.id].attach(one)
         for one in WEBS:
-            self.servers.append(self.places[one.id].background(one, SERVER))
+            self.serve(one, self.places[one.id], SERVER)
 
     def ready(self, one: Task, ready: bool) -> None:
         self.machines.apply(update(peer(one, self.places[one.id], APP, ready=ready)))
@@ -68,23 +65,8 @@ class Cluster:
         assert all(line.split()[1] == "10.90.1.4" for line in lines), "servers see the client's own address"
         return Counter(line.split()[0] for line in lines)
 
-    def close(self) -> None:
-        for server in self.servers:
-            server.kill()
-            server.wait()
 
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    machines = Machines(tmp_path, 2)
-    try:
-        built = Cluster(machines)
-        try:
-            yield built
-        finally:
-            built.close()
-    finally:
-        machines.close()
+cluster = fixture_of(Cluster, 2)
 
 
 def test_connections_are_dealt_evenly_over_ready_tasks(cluster: Cluster) -> None:
@@ -161,7 +143,7 @@ def test_established_connections_finish_on_a_task_that_left_and_end_when_it_is_g
         assert go_on() == "10.90.1.11 still there?"
         # web.2 is cut off without a word: the connection does not hang until TCP gives up.
         cluster.b.detach(WEBS[1])
-        cluster.servers[1].kill()
+        cluster.kill(WEBS[1])
         cluster.machines.apply(removal(cluster.peers[WEBS[1].id]))
         assert go_on() == "10.90.1.12 ConnectionResetError"
         # web.3 never noticed anything.
@@ -231,9 +213,8 @@ def test_no_request_fails_while_tasks_come_and_go(cluster: Cluster, tmp_path: Pa
             cluster.ready(one, False)
             node = cluster.places[one.id]
             wait_until(lambda node=node, one=one: node.is_idle(one), "it has finished what it had")
-            cluster.servers[number].kill()
-            cluster.servers[number].wait()
-            cluster.servers[number] = cluster.places[one.id].background(one, SERVER)
+            cluster.kill(one)
+            cluster.serve(one, cluster.places[one.id], SERVER)
             cluster.ready(one, True)
         enough.touch()
         assert load.stdout is not None

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
-from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
-from tests.cluster.overlay.programs import ASK, ASK_UDP, READ, SEND, SERVER
+from tests.cluster.overlay.clusters import Running, fixture_of
+from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, task, update
+from tests.cluster.overlay.programs import ASK, ASK_UDP, HOLD, READ, SEND, SERVER
 
 INGRESS, APP = network(0, "ingress", ingress=True, ipv6_enabled=True), network(1, "app", ipv6_enabled=True)
 HOST_PORT = PortConfig(target_port=80, published_port=9090, publish_mode=PortConfig.PUBLISH_MODE_HOST)
@@ -54,13 +53,12 @@ LOOPBACK = re.compile(r"web\.[12] fd7a:f108::")
 CLIENT, CLIENT_IPV4 = "2001:db8::fe", "192.0.2.254"
 
 
-class Cluster:
+class Cluster(Running):
     """web.1 on b, web.2 on c, an asker on a."""
 
     def __init__(self, machines: Machines) -> None:
-        self.machines = machines
+        super().__init__(machines)
         self.a, self.b, self.c = machines.nodes
-        self.servers: list[subprocess.Popen[str]] = []
         nodes = [NetworkPeer(network_id=INGRESS.id, task_id=node.node_id, node_id=node.node_id, vtep=node.address)
                  for node in machines.nodes]  # fmt: skip
         machines.apply(*map(update, (APP, INGRESS, ON_APP, PUBLISHED, *nodes)), complete=True)
@@ -71,33 +69,14 @@ class Cluster:
 
     def start(self, one: Task, node: Node) -> None:
         node.attach(one)
-        self.servers.append(node.background(one, SERVER.format(name=f"web.{one.slot}", port=80)))
+        self.serve(one, node, SERVER.format(name=f"web.{one.slot}", port=80))
         self.machines.apply(*(update(peer(one, node, place)) for place in (APP, INGRESS)))
 
-    def outside(self, script: str) -> list[str]:
-        """A Python script in the client's namespace."""
-        return run("ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script).splitlines()
-
     def answers(self, node: Node, count: int = 4, port: int = 8080) -> Counter[str]:
-        return Counter(self.outside(ASK.format(address=node.ipv6_address, port=port, count=count)))
-
-    def close(self) -> None:
-        for server in self.servers:
-            server.kill()
-            server.wait()
+        return self.asked(node.ipv6_address, count, port)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    machines = Machines(tmp_path, 3)
-    try:
-        built = Cluster(machines)
-        try:
-            yield built
-        finally:
-            built.close()
-    finally:
-        machines.close()
+cluster = fixture_of(Cluster, 3)
 
 
 def everything(cluster: Cluster, *services: NetworkService) -> Iterator[Network | NetworkPeer | NetworkService]:
@@ -155,50 +134,25 @@ def test_nodes_and_tasks_reach_published_ports(cluster: Cluster) -> None:
 
 def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Cluster) -> None:
     """Packets are as large as VXLAN can carry, and no larger: nothing is lost for being too big."""
-    for server in cluster.servers:
-        server.kill()
-        server.wait()
-    cluster.servers += [cluster.b.background(WEBS[0], SEND), cluster.c.background(WEBS[1], SEND)]
+    cluster.serve(WEBS[0], cluster.b, SEND)
+    cluster.serve(WEBS[1], cluster.c, SEND)
     assert cluster.outside(READ.format(address=cluster.a.ipv6_address)) == [str(4 << 20)]
 
 
 def test_connections_end_when_their_task_is_gone(cluster: Cluster) -> None:
-    script = (
-        "import socket, sys\n"
-        "held = {}\n"
-        "while len(held) < 2:\n"
-        f"    c = socket.create_connection(('{cluster.a.ipv6_address}', 8080), 3); c.settimeout(8)\n"
-        "    held[c.recv(99).split()[0].decode()] = c\n"
-        "print('holding', flush=True)\n"
-        "for line in sys.stdin:\n"
-        "    try: c = held[line.strip()]; c.sendall(b'there?'); print(c.recv(99).decode() or 'closed', flush=True)\n"
-        "    except OSError as error: print(type(error).__name__, flush=True)\n"
-    )
-    client = subprocess.Popen(
-        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c", script],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert client.stdin is not None
-    assert client.stdout is not None
-    try:
-        assert client.stdout.readline() == "holding\n"
+    with cluster.talking(HOLD.format(address=cluster.a.ipv6_address)) as say:
         cluster.b.detach(WEBS[0])
-        cluster.servers[0].kill()
-        cluster.servers[0].wait()
+        cluster.kill(WEBS[0])
         cluster.machines.apply(*(removal(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)))
-        client.stdin.write("web.1\nweb.2\n")
-        client.stdin.flush()
-        assert [client.stdout.readline(), client.stdout.readline()] == ["ConnectionResetError\n", "there?\n"]
-    finally:
-        client.kill()
-        client.communicate()
+        assert say("web.1") == "ConnectionResetError"
+        assert say("web.2") == "there?"
 
 
 def test_host_mode_answers_on_the_tasks_node_only(cluster: Cluster) -> None:
     one = task("host", "host", 1, (APP, "10.90.1.30/24", "fd00:90:1::30/64"))
     one.endpoint.ports.append(HOST_PORT)
     cluster.b.attach(one)
-    cluster.servers.append(cluster.b.background(one, SERVER.format(name="host.1", port=80)))
+    cluster.serve(one, cluster.b, SERVER.format(name="host.1", port=80))
     cluster.machines.apply(update(peer(one, cluster.b, APP)))
     assert cluster.answers(cluster.b, port=9090) == {f"host.1 {CLIENT}": 4}
     assert cluster.answers(cluster.a, port=9090) == {"ConnectionRefusedError": 4}
@@ -210,7 +164,7 @@ def test_tasks_reach_the_world_with_their_nodes_address(cluster: Cluster) -> Non
         ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-u", "-c", world],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    cluster.servers.append(server)
+    cluster.servers["world"] = server
     assert server.stdout is not None
     server.stdout.readline()
     ask = ASK.format(address=CLIENT, port=80, count=1)

@@ -3,17 +3,13 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-import pytest
 
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
+from tests.cluster.overlay.clusters import Running, fixture_of
 from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
-from tests.cluster.overlay.programs import ASK, ASK_UDP, READ, SEND, SERVER
+from tests.cluster.overlay.programs import ASK, ASK_UDP, HOLD, READ, SEND, SERVER
 from tests.cluster.waiting import wait_until
 
 INGRESS, APP = network(0, "ingress", ingress=True), network(1, "app")
@@ -65,20 +61,19 @@ print(server[0], *struct.unpack_from("!HHIIB", data, 20)[::4], *struct.unpack_fr
 CLIENT = "192.0.2.254"
 
 
-class Cluster:
+class Cluster(Running):
     """Three nodes that take part in the ingress network; web.1 runs on b, web.2 on c."""
 
     def __init__(self, machines: Machines) -> None:
-        self.machines = machines
+        super().__init__(machines)
         self.a, self.b, self.c = machines.nodes
-        self.servers: dict[str, subprocess.Popen[str]] = {}
         machines.apply(*map(update, (APP, INGRESS, WEB, *map(takes_part, machines.nodes))), complete=True)
 
     def start(self, one: Task, node: Node, port: int = 80) -> None:
         """A task runs, and is ready."""
         node.attach(one)
         name = f"{one.service_annotations.name}.{one.slot}"
-        self.servers[one.id] = node.background(one, SERVER.format(name=name, port=port))
+        self.serve(one, node, SERVER.format(name=name, port=port))
         self.ready(one, node, True)
 
     def ready(self, one: Task, node: Node, ready: bool) -> None:
@@ -90,44 +85,8 @@ class Cluster:
         node.detach(one)
         self.machines.apply(*(removal(peer(one, node, place)) for place in places(one)))
 
-    def kill(self, one: Task) -> None:
-        self.servers[one.id].kill()
-        self.servers.pop(one.id).wait()
-
-    def outside(self, script: str) -> list[str]:
-        """A Python script in the client's namespace."""
-        return run("ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script).splitlines()
-
-    @contextmanager
-    def talking(self, script: str) -> Iterator[Callable[[str], str]]:
-        """A script in the client's namespace that prints a line when it is ready, and then one for each it is told."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.machines.wire, sys.executable, "-c", script],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        told, says = process.stdin, process.stdout
-
-        def say(line: str) -> str:
-            told.write(f"{line}\n")
-            told.flush()
-            return says.readline().strip()
-
-        try:
-            assert says.readline()
-            yield say
-        finally:
-            process.kill()
-            process.communicate()
-
     def answers(self, node: Node, count: int = 4, port: int = 8080) -> Counter[str]:
-        return Counter(self.outside(ASK.format(address=node.address, port=port, count=count)))
-
-    def close(self) -> None:
-        for server in self.servers.values():
-            server.kill()
-            server.wait()
+        return self.asked(node.address, count, port)
 
 
 def places(one: Task) -> list[Network]:
@@ -143,17 +102,7 @@ def ask_from(node: Node, address: str, port: int = 8080) -> str:
     return node.sh(f"{sys.executable} -c '{ASK.format(address=address, port=port, count=1)}'").strip()
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    machines = Machines(tmp_path, 3)
-    try:
-        built = Cluster(machines)
-        try:
-            yield built
-        finally:
-            built.close()
-    finally:
-        machines.close()
+cluster = fixture_of(Cluster, 3)
 
 
 def test_every_node_answers_and_tasks_see_the_clients_own_address(cluster: Cluster) -> None:
@@ -168,7 +117,7 @@ def test_every_node_answers_and_tasks_see_the_clients_own_address(cluster: Clust
 def test_sctp(cluster: Cluster) -> None:
     """An association begins through a node without the task, and the answer comes from where it was asked."""
     cluster.b.attach(WEBS[0])
-    cluster.servers[WEBS[0].id] = cluster.b.background(WEBS[0], SCTP_PACKETS + SCTP_SERVER)
+    cluster.serve(WEBS[0], cluster.b, SCTP_PACKETS + SCTP_SERVER)
     cluster.ready(WEBS[0], cluster.b, True)
     [answer] = cluster.outside(SCTP_PACKETS + SCTP_ASK.format(address=cluster.a.address))
     who, source, kind, _, target = answer.split()
@@ -218,7 +167,7 @@ def test_a_task_reaches_published_ports_of_its_node_and_others(cluster: Cluster)
 
 def test_a_large_answer_arrives_whole_through_a_node_without_a_task(cluster: Cluster) -> None:
     cluster.b.attach(WEBS[0])
-    cluster.servers[WEBS[0].id] = cluster.b.background(WEBS[0], SEND)
+    cluster.serve(WEBS[0], cluster.b, SEND)
     cluster.ready(WEBS[0], cluster.b, True)
     assert cluster.outside(READ.format(address=cluster.a.address)) == [str(4 << 20)]
 
@@ -331,18 +280,7 @@ def test_no_request_fails_while_tasks_are_replaced(cluster: Cluster) -> None:
 def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster: Cluster) -> None:
     cluster.start(WEBS[0], cluster.b)
     cluster.start(WEBS[1], cluster.c)
-    script = (
-        "import socket, sys\n"
-        "held = {}\n"
-        "while len(held) < 2:\n"
-        f"    c = socket.create_connection(('{cluster.a.address}', 8080), 3); c.settimeout(30)\n"
-        "    held[c.recv(99).split()[0].decode()] = c\n"
-        "print('holding', flush=True)\n"
-        "for line in sys.stdin:\n"
-        "    try: c = held[line.strip()]; c.sendall(b'there?'); print(c.recv(99).decode() or 'closed', flush=True)\n"
-        "    except OSError as error: print(type(error).__name__, flush=True)\n"
-    )
-    with cluster.talking(script) as say:
+    with cluster.talking(HOLD.format(address=cluster.a.address)) as say:
         cluster.ready(WEBS[0], cluster.b, False)
         assert say("web.1") == "there?", "a task that is stopping finishes what it has"
         # Cut off without a word: the connection does not hang until TCP gives up.
