@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -195,6 +196,31 @@ def has_gone_over(node: Node, place: Network, other: Node, generation: int) -> b
     return all_greeted and f"dst {tunnel_address(other.address, generation)} " in entries
 
 
+class Iperf:
+    """iperf3's datagrams from one task to another, 2 Mbit/s for as long as it is not ended."""
+
+    def __init__(self, here: Node, a: Task, there: Node, b: Task, address: str) -> None:
+        self._server = self._start(there, b, "-s", "-1", "-J")
+        wait_until(lambda: "5201" in there.inside(b, "ss -Htln"), "iperf3 listens")
+        self._client = self._start(here, a, "-c", address, "-u", "-b", "2M", "-l", "1000", "-t", "3600")
+
+    @staticmethod
+    def _start(node: Node, one: Task, *flags: str) -> subprocess.Popen[str]:
+        command = ["nsenter", f"--net={node.run_directory}/netns/{one.id}", "iperf3", *flags]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def end(self) -> tuple[int, int]:
+        """(packets that were sent, as far as the server can know; those of them it did not get)."""
+        self._client.terminate()
+        told = json.loads(self._server.communicate(timeout=30)[0])["end"]["sum"]
+        return told["packets"], told["lost_packets"]
+
+    def kill(self) -> None:
+        for process in (self._client, self._server):
+            process.kill()
+            process.communicate()
+
+
 def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
     here, there = machines.nodes
     place = crypted(1)
@@ -205,9 +231,11 @@ def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
         ["nsenter", f"--net={here.run_directory}/netns/{a.id}", sys.executable, "-u", "-c", STREAM],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+    iperf = None
     try:
         assert stream.stdout is not None
         assert stream.stdout.readline() == "ready\n"
+        iperf = Iperf(here, a, there, b, "10.90.1.3") if shutil.which("iperf3") else None
 
         def told() -> None:
             machines.apply(update(peer(a, here, place)), update(peer(b, there, place)))
@@ -224,8 +252,14 @@ def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
                 )
             # Packets under each of them, and time for those on their way: a minute in earnest.
             time.sleep(1)
+        if iperf is not None:
+            packets, lost = iperf.end()
+            assert packets > 100
+            assert lost == 0
         sent, got = json.loads(stream.communicate("", timeout=60)[0])
     finally:
+        if iperf is not None:
+            iperf.kill()
         for process in (echo, stream):
             process.kill()
             process.wait()
