@@ -1,16 +1,16 @@
 """Networks: create, look, remove. Addresses and VXLAN identifiers are given by the allocator afterwards."""
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
 from flota.manager.bootstrap import DEFAULT_NETWORK
 from flota.manager.control.base import ControlBase
 from flota.manager.control.lookup import find, matching
+from flota.manager.control.network_room import use_of
 from flota.manager.control.network_rules import check_network, check_no_overlap, check_single_ingress
 from flota.manager.control.references import publishes
 from flota.manager.control.usage import check_unused
-from flota.manager.store import ReadTables, Transaction
+from flota.manager.store import Transaction
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from flota.v1.control_pb2 import (
     CreateNetworkRequest,
@@ -19,7 +19,6 @@ from flota.v1.control_pb2 import (
     GetNetworkResponse,
     ListNetworksRequest,
     ListNetworksResponse,
-    NetworkUse,
     RemoveNetworkRequest,
     RemoveNetworkResponse,
 )
@@ -27,42 +26,6 @@ from flota.v1.ids import new_id
 from flota.v1.network_options import apply_default
 from flota.v1.objects_pb2 import Network, Service
 from flota.v1.task_states import is_terminal, task_name
-from flota.v1.types_pb2 import IpamConfig
-
-
-def use_of(tables: ReadTables, network: Network) -> NetworkUse:
-    """How much of a network's addresses is given out. (Tasks keep theirs until they have ended.)"""
-    tasks = [
-        address
-        for task in tables.tasks.by("network", network.id)
-        if not is_terminal(task)
-        for one in task.networks
-        if one.network_id == network.id
-        for address in one.addresses[:1]
-    ]
-    services = [
-        vip
-        for service in tables.services
-        for vip in service.endpoint.virtual_ips
-        if vip.network_id == network.id and ":" not in vip.address
-    ]
-    return NetworkUse(
-        network_id=network.id,
-        used=len(tasks) + len(services),
-        size=sum(capacity(config) for config in network.ipam if ":" not in config.subnet),
-        services=len(services),
-        tasks=len(tasks),
-    )
-
-
-def capacity(config: IpamConfig) -> int:
-    """How many addresses of a subnet can be given: all of its range but network, broadcast, gateway, reserved ones."""
-    subnet = ipaddress.ip_network(config.subnet, strict=False)
-    part = ipaddress.ip_network(config.range, strict=False) if config.range else subnet
-    never = {subnet.network_address, subnet.broadcast_address}
-    given = [text.partition("/")[0] for text in (config.gateway, *config.reserved.values()) if text]
-    never |= set(map(ipaddress.ip_address, given))
-    return part.num_addresses - sum(address in part for address in never)
 
 
 class Networks(ControlBase):

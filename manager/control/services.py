@@ -7,6 +7,7 @@ from flota.manager.control.base import ControlBase, check_version
 from flota.manager.control.claims import Claim
 from flota.manager.control.histories import go_to, record, revision_of
 from flota.manager.control.lookup import find, matching
+from flota.manager.control.network_room import too_small
 from flota.manager.control.ports import check_ports_free
 from flota.manager.control.references import require_ingress, resolve
 from flota.manager.control.service_rules import check_service, mode_of
@@ -88,7 +89,7 @@ class Services(ControlBase):
             await self._commit(change)
         created = self._store.services.get(id)
         assert created is not None
-        return CreateServiceResponse(service=shown_service(created), warnings=_warnings(created.spec))
+        return CreateServiceResponse(service=shown_service(created), warnings=self._warnings(created))
 
     async def UpdateService(self, request: UpdateServiceRequest, context: Any) -> UpdateServiceResponse:
         """Another spec for a service, or back to the one before.
@@ -125,7 +126,7 @@ class Services(ControlBase):
         after = self._store.services.get(id)
         if after is None:
             raise FailedPrecondition(f"service {request.service_id} was removed in the meantime")
-        return UpdateServiceResponse(service=shown_service(after), warnings=_warnings(after.spec))
+        return UpdateServiceResponse(service=shown_service(after), warnings=self._warnings(after))
 
     async def RemoveService(self, request: RemoveServiceRequest, context: Any) -> RemoveServiceResponse:
         """Forget a service; the orchestrators then stop and delete its tasks."""
@@ -150,6 +151,10 @@ class Services(ControlBase):
                 status_of(service, store.tasks.by("service", service.id)) for service in asked if service is not None
             ]
         )
+
+    def _warnings(self, service: Service) -> list[str]:
+        """What a person had better know of a service that is stored."""
+        return [*_warnings(service.spec), *too_small(self._store, service)]
 
     def _next_version(self) -> int:
         """For spec_version: larger than any before, although the entry's own index is not known yet."""
@@ -230,6 +235,7 @@ def check_no_cycle(tx: Transaction, spec: ServiceSpec) -> None:
 
 
 def _warnings(spec: ServiceSpec) -> list[str]:
+    """What a spec says by itself."""
     warnings = [
         f"constraint {expression!r} has a key that no node has: no task will ever be scheduled"
         for expression in unknown_keys(spec.task.placement)
