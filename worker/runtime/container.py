@@ -69,9 +69,13 @@ class Exit:
 
     code: int | None
     oom_killed: bool = False
+    # It went with its machine, which was started anew since.
+    by_reboot: bool = False
 
     def describe(self) -> str:
         """For people; empty for a clean end."""
+        if self.code is None and self.by_reboot:
+            return "the machine went down, and the container with it"
         if self.code is None:
             return "the container's monitor was lost, and with it the exit code"
         if self.oom_killed and self.code:

@@ -57,7 +57,7 @@ class Record:
 
     @classmethod
     def lost(cls) -> "Record":
-        """Of a container whose processes are gone for sure."""
+        """Of a container that is known by its log alone: all else went with the machine's memory."""
         return cls("", 0, 0, 0, 0)
 
 
@@ -192,6 +192,7 @@ class Monitored:
         self._bundle = bundle
         self._out_of_memory = out_of_memory
         alive = record.boot == boot_id()
+        self._by_reboot = not alive
         self._init = _open(record.pid, record.pid_started) if alive else -1
         self._monitor = _open(record.monitor, record.monitor_started) if alive else -1
         if self._monitor >= 0:
@@ -228,7 +229,7 @@ class Monitored:
             self.signal(signal.SIGKILL)
         killed = (self._bundle / _OUT_OF_MEMORY).exists() or self._out_of_memory()
         self._let_go()
-        self.exit.set_result(Exit(code, oom_killed=killed and code != 0))
+        self.exit.set_result(Exit(code, oom_killed=killed and code != 0, by_reboot=code is None and self._by_reboot))
 
     def _code(self) -> int | None:
         try:

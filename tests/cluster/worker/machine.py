@@ -56,16 +56,29 @@ class Machine:
         self.cgroup = f"/{self.name}"
         block = 4 * (os.getpid() % 63)
         self.gateway, self.address = f"203.0.113.{block + 1}", f"203.0.113.{block + 2}"
+        self._process: asyncio.subprocess.Process | None = None
+        self._boots = 0
+        self.power_on()
+
+    def power_on(self, *, run_on_disk: bool = False) -> None:
+        """A kernel that was just started: namespaces with nothing in them, another boot id.
+
+        `run_on_disk`: the run directory is not in memory, as it should be, and has kept what was in it.
+        """
+        self._boots += 1
+        boot_id = self.directory / f"boot{self._boots}"
+        boot_id.write_text(f"00000000-0000-0000-0000-{self._boots:012}\n")
         script = (
-            f"umount /sys/fs/cgroup/unified 2>/dev/null; mount -t tmpfs tmpfs {self.run_directory} && "
-            "echo ready && exec sleep infinity"
+            "umount /sys/fs/cgroup/unified 2>/dev/null; "
+            f"mount --bind {boot_id} /proc/sys/kernel/random/boot_id && "
+            + ("" if run_on_disk else f"mount -t tmpfs tmpfs {self.run_directory} && ")
+            + "echo ready && exec sleep infinity"
         )
         self._keeper = subprocess.Popen(
             ["unshare", "--mount", "--net", "--uts", "sh", "-c", script], stdout=subprocess.PIPE, text=True
         )
         assert self._keeper.stdout is not None
         assert self._keeper.stdout.readline() == "ready\n"
-        self._process: asyncio.subprocess.Process | None = None
         try:
             pid = str(self._keeper.pid)
             run("ip", "link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", pid)
@@ -157,10 +170,8 @@ class Machine:
         return self._process is not None and self._process.returncode is None
 
     def power_off(self) -> None:
-        """Everything that is not on the disk is gone."""
-        self._end_processes()
-        run(*self.entering("umount", "--recursive", str(self.run_directory)))
-        run(*self.entering("mount", "-t", "tmpfs", "tmpfs", str(self.run_directory)))
+        """Everything that is not on the disk is gone: processes, mounts, interfaces, control groups."""
+        self.close()
 
     async def end(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -187,7 +198,9 @@ class Machine:
 
     def _end_processes(self) -> None:
         deadline = time.monotonic() + 10
-        while any(pids := [pid for group in self.groups() for pid in _processes(group)]):
+        # Monitors first: whoever has no power sees no other's end.
+        groups = sorted(self.groups(), key=lambda group: group.name != "monitors")
+        while any(pids := [pid for group in groups for pid in _processes(group)]):
             assert time.monotonic() < deadline, "processes do not end"
             for pid in pids:
                 with suppress(ProcessLookupError):

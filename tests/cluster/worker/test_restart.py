@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 from urllib.request import urlopen
 
 import pytest
 
-from flota.v1.local_pb2 import AgentStatusRequest, RemoveAllTasksRequest, WatchSessionRequest
-from flota.v1.objects_pb2 import Task
-from flota.v1.types_pb2 import HealthConfig, NodeState, TaskState
+from flota.v1.local_pb2 import AgentStatusRequest, ListImagesRequest, RemoveAllTasksRequest, WatchSessionRequest
+from flota.v1.objects_pb2 import Network, Task
+from flota.v1.types_pb2 import HealthConfig, IpamConfig, Mount, NetworkAttachment, NodeState, TaskState
 from tests.cluster.worker.machine import Cluster, alive, eventually, seconds
 
 READY, RUNNING, COMPLETE = TaskState.TASK_STATE_READY, TaskState.TASK_STATE_RUNNING, TaskState.TASK_STATE_COMPLETE
@@ -67,16 +68,83 @@ async def test_health_is_looked_after_by_the_next_worker(cluster: Cluster) -> No
     assert (await cluster.until(task, FAILED)).error == "unhealthy: the health check failed, at last: exit code 1"
 
 
-async def test_a_container_that_went_with_the_machine_is_a_failure(cluster: Cluster) -> None:
+@pytest.mark.parametrize("run_on_disk", [False, True], ids=["run in memory", "run on disk"])
+async def test_a_reboot(cluster: Cluster, run_on_disk: bool) -> None:
+    """All that lived is gone, and that is what is told; what is on the disk is cleaned of it, and can be used again."""
+    machine = cluster.machine
+    if run_on_disk:
+        machine.power_off()
+        machine.power_on(run_on_disk=True)
     await cluster.boot()
-    task = cluster.task("lost", "sleep", "1000")
-    await cluster.swarm.create(task)
-    pid = (await cluster.until(task, RUNNING)).container.pid
-    await cluster.machine.kill()
-    cluster.machine.power_off()
-    assert not alive(pid)
+    network = Network(id="n1".ljust(25, "0"), vni=4096, ipam=[IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.1")])
+    data = Mount(type=Mount.TYPE_VOLUME, source="data", target="/data")
+    memory = Mount(type=Mount.TYPE_VOLUME, source="memory", target="/memory")
+    memory.volume_driver.options.update({"type": "tmpfs", "device": "tmpfs"})
+    line = "echo here | tee -a /data/file /memory/file /written; exec sleep 1000"
+    lives = cluster.task("lives", line, mounts=[data, memory], init=True)
+    lives.networks.append(NetworkAttachment(network_id=network.id, addresses=["10.77.0.5/24"]))
+    mute = cluster.task("mute", "sleep", "1000")
+    mute.log_driver.name = "none"
+    waits = cluster.task("waits", "sleep", "1000", stop_grace_period=seconds(0))
+    waits.desired_state = READY
+    ended = cluster.task("ended", "echo over; exit 5")
+    await cluster.swarm.create(network, lives, mute, waits, ended)
+    pids = [(await cluster.until(task, RUNNING)).container.pid for task in (lives, mute)]
+    await cluster.until(waits, READY)
+    await cluster.until(ended, FAILED)
+    await eventually(lambda: cluster.output(lives) == ["here"])
+    images = await image_ids(cluster)
+    await machine.kill()
+    machine.power_off()
+    assert not any(map(alive, pids))
+    machine.power_on(run_on_disk=run_on_disk)
+
     await cluster.boot()
-    assert "the container's monitor was lost" in (await cluster.until(task, FAILED)).error
+    told = await cluster.until(lives, FAILED)
+    assert (told.error, told.container.exit_code) == ("the machine went down, and the container with it", -1)
+    assert (await cluster.until(mute, FAILED)).error in (
+        "the machine went down, and the container with it",
+        "the container is gone: the node lost it, or was started anew",
+    )
+    # An end that was told before stays what it was.
+    assert cluster.status(ended).error == "task: non-zero exit (5)"
+    # What had not begun is made anew.
+    await cluster.want(waits, RUNNING)
+    assert alive((await cluster.until(waits, RUNNING)).container.pid)
+    assert await image_ids(cluster) == images
+    # Of what ended its words are left, as long as managers know it.
+    state = machine.state / "tasks"
+    await eventually(lambda: not cluster.has_container(lives) and os.listdir(state / lives.id) == ["log"])
+    assert cluster.output(lives) == ["here"]
+    assert not os.listdir(machine.state / "volumes/data/users")
+
+    # Another one in its place has the volume, and the address.
+    again = cluster.task("again", line, mounts=[data, memory], stop_grace_period=seconds(0))
+    again.networks.extend(lives.networks)
+    for task in (lives, mute, ended):
+        await cluster.swarm.remove(task.id)
+    await cluster.swarm.create(again)
+    await cluster.until(again, RUNNING)
+    await eventually(lambda: (machine.state / "volumes/data/_data/file").read_text() == "here\nhere\n")
+    await eventually(lambda: sorted(os.listdir(state)) == sorted((again.id, waits.id)))
+    run = f"/proc/{machine.pid}/root{machine.run_directory}"
+    assert sorted(os.listdir(f"{run}/tasks")) == sorted((again.id, waits.id))
+    assert sorted(os.listdir(f"{run}/netns")) == sorted((again.id, f"net-{network.id}", waits.id))
+    await eventually(lambda: cluster.output(again) == ["here"])
+    # What is mounted for a volume is mounted anew: nothing was written below.
+    assert read(f"/proc/{machine.pid}/root{machine.state}/volumes/memory/_data/file") == "here\n"
+    await cluster.swarm.remove(again.id)
+    await cluster.swarm.remove(waits.id)
+    await eventually(lambda: not os.listdir(state) and not os.listdir(f"{run}/tasks") and not machine.processes())
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+async def image_ids(cluster: Cluster) -> list[str]:
+    async with cluster.machine.agent() as agent:
+        return [image.id for image in (await agent.ListImages(ListImagesRequest())).images]
 
 
 async def test_without_managers_everything_goes_on_and_is_told_later(cluster: Cluster) -> None:

@@ -181,6 +181,7 @@ def test_what_the_runtime_refuses(output: str, kind: type[ContainerError]) -> No
         (Exit(137, oom_killed=True), "task: non-zero exit (137): out of memory"),
         (Exit(255), "task: non-zero exit (255)"),
         (Exit(None), "the container's monitor was lost, and with it the exit code"),
+        (Exit(None, by_reboot=True), "the machine went down, and the container with it"),
     ],
 )
 def test_how_a_container_ended(end: Exit, text: str) -> None:
