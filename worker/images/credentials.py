@@ -1,9 +1,10 @@
-"""A person's credentials for a registry, from how Docker's API carries them (X-Registry-Auth) to how skopeo reads them
+"""A person's credentials for a registry, as Docker's API carries them (X-Registry-Auth), and as skopeo reads them
 (containers-auth.json(5)). Pure."""
 
 import base64
 import binascii
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 from flota.rpc.errors import InvalidArgument
@@ -13,20 +14,44 @@ _FORM = "base64 of a JSON object with username and password, or identitytoken, i
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """Who asks: a name and a password, or a token that others are to be had for."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """As it is sent: base64 of both."""
+        return _basic(self.user, self.password)
+
+
+def credentials(registry_auth: str) -> Credentials | None:
+    """What X-Registry-Auth says; None if it is empty, or names nobody. Raises InvalidArgument."""
+    if not registry_auth:
+        return None
+    given = _parse(registry_auth)
+    token, user, password = (_text(given, key) for key in ("identitytoken", "username", "password"))
+    if token:
+        return Credentials(user or _NOBODY, "", token)
+    if user:
+        return Credentials(user, password)
+    if coded := _text(given, "auth"):
+        return Credentials(*_decoded(coded))
+    if given.get("registrytoken"):
+        raise InvalidArgument(f"invalid registry_auth: registrytoken is not supported; {_FORM}")
+    return None
+
+
 def auth_file(host: str, registry_auth: str) -> bytes:
-    """The file for the registry `host`; without credentials if `registry_auth` is empty. Raises InvalidArgument."""
+    """skopeo's file for the registry `host`; `registry_auth` may be empty. Raises InvalidArgument."""
     entries = {}
-    if registry_auth:
-        given = _parse(registry_auth)
-        token, user, password = (_text(given, key) for key in ("identitytoken", "username", "password"))
-        if token:
-            entries[host] = {"auth": _basic(user or _NOBODY, ""), "identitytoken": token}
-        elif user:
-            entries[host] = {"auth": _basic(user, password)}
-        elif given.get("auth"):
-            entries[host] = {"auth": _text(given, "auth")}
-        elif given.get("registrytoken"):
-            raise InvalidArgument(f"invalid registry_auth: registrytoken is not supported; {_FORM}")
+    if (known := credentials(registry_auth)) is not None:
+        entries[host] = {"auth": known.basic}
+        if known.identity_token:
+            entries[host]["identitytoken"] = known.identity_token
     return json.dumps({"auths": entries}).encode()
 
 
@@ -50,6 +75,16 @@ def _parse(registry_auth: str) -> dict[str, Any]:
         # It is a secret: not a word of it.
         raise InvalidArgument(f"invalid registry_auth: {_FORM}")
     return given
+
+
+def _decoded(coded: str) -> tuple[str, str]:
+    try:
+        user, colon, password = base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True).decode().partition(":")
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise InvalidArgument(f"invalid registry_auth: auth is not base64 of NAME:PASSWORD; {_FORM}")
+    return user, password
 
 
 def _text(given: dict[str, Any], key: str) -> str:

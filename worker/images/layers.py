@@ -59,8 +59,6 @@ class Layers:
         self.directory = directory / "layers"
         self.recipes = directory / "recipes"
         self.incoming = directory / "incoming"
-        # Blobs of pulls that failed.
-        self.kept = self.incoming / "kept"
         self._threads = threads
         self._used = used
         self._records: dict[str, LayerRecord] = {}
@@ -122,8 +120,6 @@ class Layers:
     def _let_go(self, chain: Sequence[str]) -> None:
         now = asyncio.get_running_loop().time()
         self._lingering = {one for one in self._lingering if one.when() > now}
-        if not self._lingering:
-            self._rubbish.append(self.kept)
         self._pinned.subtract(chain)
         self.collect()
 

@@ -21,6 +21,7 @@ from flota.worker.images.index import ImageRecord
 from flota.worker.images.keeping import Keeping
 from flota.worker.images.layers import Layers
 from flota.worker.images.metrics import COLLECTED
+from flota.worker.images.registry.arriving import KEPT, Arrivals
 
 _log = structlog.get_logger("images")
 # Seconds between looks at the disk.
@@ -28,12 +29,13 @@ _COLLECT_EVERY = 60.0
 
 
 class Needs:
-    """The images of `kept` with their layers, which are on the disk that `directory` is on."""
+    """The images of `kept` with their layers, and what is on its way in `arrivals`, all on the disk of `directory`."""
 
-    def __init__(self, directory: Path, kept: Keeping, layers: Layers) -> None:
+    def __init__(self, directory: Path, kept: Keeping, layers: Layers, arrivals: Arrivals) -> None:
         self._directory = directory
         self._kept = kept
         self._layers = layers
+        self._arrivals = arrivals
         # The image that each task holds.
         self._users: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,6 +110,8 @@ class Needs:
                 answer.untagged.extend(ImageReference.parse(name).familiar for name in names)
             with said_in_words():
                 answer.deleted.extend(await self._delete(going))
+                # Half a layer is no image that anybody has.
+                answer.reclaimed_bytes += await self._arrivals.collect(0)
             return answer
 
     async def collect_always(self, rules: Rules) -> None:
@@ -122,6 +126,9 @@ class Needs:
     async def collect(self, rules: Rules) -> list[str]:
         """Remove what nobody needs any more by these rules; the images' ids."""
         disk = await asyncio.to_thread(self._disk)
+        full = rules.high and disk.used * 100 >= disk.total * rules.high
+        if await self._arrivals.collect(0 if full else KEPT):
+            disk = await asyncio.to_thread(self._disk)
         async with self._kept.changing:
             index = self._kept.newest()
             gone = collection.choose(index, set(self._users.values()), rules, disk, time.time())

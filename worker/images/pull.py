@@ -2,14 +2,13 @@
 
     what the tag stands for ──► (an index: this machine's) manifest ──► configuration ──► layers that are not here yet
 
-A layer is unpacked as soon as it has come, while others are on their way; those that are here are not fetched again.
-What came of a pull that the registry broke off stays for a while, so the next try goes on from there.
+Layers come several at a time. One is unpacked as soon as it has come and proved to be what the manifest says, while
+others are on their way; those that are here are not fetched again. What came for a pull that broke off stays, whole or
+not, so the next one goes on from there.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,17 @@ from flota.rpc.errors import Unavailable
 from flota.v1.image_references import ImageReference
 from flota.worker.images.archives import FoundImage, Manifest, choose, descriptor_digest, digest_of, made
 from flota.worker.images.compression import Readable
-from flota.worker.images.errors import BadImage, RegistryUnavailable
+from flota.worker.images.errors import BadImage, PullRefused, RegistryUnavailable
 from flota.worker.images.layers import Layers, chain_ids
 from flota.worker.images.metrics import PULL, PULLS
 from flota.worker.images.platforms import MachinePlatform
-from flota.worker.images.skopeo import Arrived, Repository, Skopeo
+from flota.worker.images.registry.arriving import Arrivals
+from flota.worker.images.registry.client import Registries
+from flota.worker.images.registry.repository import Repository
 from flota.worker.runtime.processes import to_the_end
 
+# Layers of one image that come at once: more share the same line, fewer leave it idle when one is slow to begin.
+_AT_ONCE = 4
 _SHORT = 12
 _MEGABYTE = 1_000_000
 # Seconds between words about how much has come.
@@ -54,15 +57,15 @@ class _Pull:
 
 
 class Puller:
-    """`directory` is for what is on its way, `store` keeps an image and gives back its id."""
+    """`arrivals` are layers on their way, `store` keeps an image and gives back its id."""
 
     def __init__(
-        self, skopeo: Skopeo, layers: Layers, platform: MachinePlatform, directory: Path, store: Store
+        self, registries: Registries, layers: Layers, platform: MachinePlatform, arrivals: Arrivals, store: Store
     ) -> None:
-        self._skopeo = skopeo
+        self._registries = registries
         self._layers = layers
         self._platform = platform
-        self._directory = directory
+        self._arrivals = arrivals
         self._store = store
         self._pulls: dict[tuple[str, str], _Pull] = {}
         self._tasks: set[asyncio.Task[str]] = set()
@@ -125,21 +128,20 @@ class Puller:
         if name.digest:
             # What else is said of it cannot change what it is.
             name = replace(name, tag="")
-        async with self._skopeo.repository(name, auth, self._directory) as repository:
+        async with self._registries.repository(name, auth) as repository:
             say(Word(f"Pulling from {name.familiar_name}"))
             manifest, digests = await self._manifest(repository, name)
-            exact = replace(name, tag="", digest=manifest.digest)
-            configuration = await repository.configuration(exact)
+            configuration = await repository.configuration(manifest.config)
             if digest_of(configuration) != manifest.config:
                 raise BadImage(f"{name.familiar} is damaged: its configuration's digest is {digest_of(configuration)}")
-            arrival = _Arrival(repository, manifest, say, self._layers.kept)
+            arrival = _Arrival(manifest, say, self._arrivals)
             image = made(configuration, arrival.openers(), names=(name,), digests=digests, manifest=manifest.data)
             chain = chain_ids(image.config.diff_ids)
             with self._layers.pinned(chain):
                 missing = [number for number, chain_id in enumerate(chain) if chain_id not in self._layers]
                 arrival.expect(missing)
                 if missing:
-                    image_id = await self._fetch(repository, exact, image, arrival)
+                    image_id = await self._fetch(repository, image, arrival)
                 else:
                     image_id = await self._store(image)
             say(Word(f"Digest: {digests[0]}"))
@@ -161,110 +163,97 @@ class Puller:
             raise BadImage(f"{name.familiar} is damaged: the digest of what the registry has is {digest}")
         return Manifest(data, digest)
 
-    async def _fetch(
-        self, repository: Repository, exact: ImageReference, image: FoundImage, arrival: "_Arrival"
-    ) -> str:
+    async def _fetch(self, repository: Repository, image: FoundImage, arrival: "_Arrival") -> str:
         """Fetch and store at the same time."""
+        keep = False
+        self._arrivals.hold(arrival.wanted)
         try:
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._copy(repository, exact, arrival))
+                    places = asyncio.Semaphore(_AT_ONCE)
+                    for digest in arrival.wanted:
+                        group.create_task(self._layer(repository, digest, arrival, places))
                     stored = group.create_task(self._store(replace(image, arrival=arrival.wait)))
             except BaseExceptionGroup as errors:
                 # What fails first is the reason; the rest was cancelled.
                 raise errors.exceptions[0] from None
+            return stored.result()
         except RegistryUnavailable:
-            # Whoever tries again goes on from here.
             self._layers.linger(chain_ids(image.config.diff_ids))
-            await to_the_end(asyncio.to_thread(arrival.keep))
+            keep = True
             raise
-        except BadImage:
-            await to_the_end(asyncio.to_thread(arrival.forget))
+        except (Unavailable, PullRefused, asyncio.CancelledError):
+            # Whoever tries again goes on from here. After anything else that would help nobody.
+            keep = True
             raise
-        await to_the_end(asyncio.to_thread(arrival.forget))
-        return stored.result()
+        finally:
+            await to_the_end(self._arrivals.release(arrival.wanted, keep=keep))
 
-    async def _copy(self, repository: Repository, exact: ImageReference, arrival: "_Arrival") -> None:
-        await repository.copy(exact, arrival.note)
-        if lacking := arrival.lacking:
-            raise RegistryUnavailable(f"layers of {exact.familiar} did not come: {', '.join(sorted(lacking))}")
+    async def _layer(self, repository: Repository, digest: str, arrival: "_Arrival", places: asyncio.Semaphore) -> None:
+        async with places:
+            await repository.layer(self._arrivals, digest, arrival.size(digest), partial(arrival.note, digest))
+        arrival.has_come(digest)
 
 
 class _Arrival:
     """The layers of an image on their way: who waits for one, and what people are told."""
 
-    def __init__(self, repository: Repository, manifest: Manifest, say: Say, kept: Path) -> None:
-        """`kept` is where layers wait that came for a pull that failed."""
-        self._directory = repository.blobs
-        self._kept = kept
+    def __init__(self, manifest: Manifest, say: Say, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
         self._layers = manifest.layers
         self._sizes = dict(zip(manifest.layers, manifest.sizes, strict=True))
         self._say = say
-        self._wanted: set[str] = set()
-        self._there: frozenset[str] = frozenset()
+        # Digests of the layers that are not here yet, lowest first.
+        self.wanted: list[str] = []
+        # How much of each has come.
+        self._now: dict[str, int] = {}
+        self._come: set[str] = set()
         self._news = asyncio.Event()
         self._told_at = 0.0
         self._told = ""
 
     def openers(self) -> list[Callable[[], Readable]]:
         """One for each layer."""
-        return [partial(_open, self._path(digest)) for digest in self._layers]
+        return [partial(_open, self._arrivals.path(digest)) for digest in self._layers]
 
     def expect(self, missing: list[int]) -> None:
-        """Only these are wanted. The others seem to be there already, which keeps skopeo from fetching them."""
-        self._wanted = {self._layers[number] for number in missing}
-        self._directory.mkdir(parents=True)
+        """Only these are wanted."""
+        self.wanted = list(dict.fromkeys(self._layers[number] for number in missing))
         for digest in dict.fromkeys(self._layers):
-            if digest in self._wanted:
-                with suppress(FileNotFoundError):
-                    os.link(self._kept / self._path(digest).name, self._path(digest))
-            else:
-                self._path(digest).touch()
+            if digest not in self.wanted:
                 self._say(Word(f"{_short(digest)}: Already exists"))
 
-    def keep(self) -> None:
-        """What has come stays for the next try. Blocks."""
-        with suppress(OSError):
-            self._kept.mkdir(exist_ok=True)
-            for digest in self._there & self._wanted:
-                with suppress(FileExistsError, FileNotFoundError):
-                    os.link(self._path(digest), self._kept / self._path(digest).name)
+    def size(self, digest: str) -> int:
+        """In bytes, as the manifest says; 0 = it does not."""
+        return self._sizes[digest]
 
-    def forget(self) -> None:
-        """No next try needs it. Blocks."""
-        for digest in self._wanted:
-            (self._kept / self._path(digest).name).unlink(missing_ok=True)
+    def note(self, digest: str, size: int, words: str) -> None:
+        """So much of a layer has come, and perhaps something happened."""
+        self._now[digest] = size
+        if words:
+            self._say(Word(f"{_short(digest)}: {words}"))
+        self._tell()
 
-    def note(self, now: Arrived) -> None:
-        """There is more."""
-        for digest in sorted((now.whole & self._wanted) - self._there):
-            self._say(Word(f"{_short(digest)}: Download complete"))
-        if now.whole - self._there:
-            self._there = now.whole
-            self._news.set()
-            self._news = asyncio.Event()
-        self._tell(now.size)
-
-    @property
-    def lacking(self) -> set[str]:
-        """What is wanted and has not come."""
-        return self._wanted - self._there
+    def has_come(self, digest: str) -> None:
+        """A layer is whole, and what it should be."""
+        self._now[digest] = self._sizes[digest]
+        self._come.add(digest)
+        self._say(Word(f"{_short(digest)}: Download complete"))
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def wait(self, number: int) -> None:
         """Until a layer is there."""
-        while self._layers[number] not in self._there:
+        while self._layers[number] not in self._come:
             await self._news.wait()
 
-    def _tell(self, size: int) -> None:
+    def _tell(self) -> None:
         now = asyncio.get_running_loop().time()
-        total = sum(self._sizes[digest] for digest in self._wanted)
+        size, total = sum(self._now.values()), sum(self._sizes[digest] for digest in self.wanted)
         line = f"Downloading {size / _MEGABYTE:.1f} MB of {total / _MEGABYTE:.1f} MB"
         if now - self._told_at >= _TELL_EVERY and line != self._told:
             self._told_at, self._told = now, line
             self._say(Word(line, size, total))
-
-    def _path(self, digest: str) -> Path:
-        return self._directory / digest.removeprefix("sha256:")
 
 
 def _open(path: Path) -> Readable:

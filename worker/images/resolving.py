@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from flota.v1.image_references import ImageReference
@@ -11,7 +10,7 @@ from flota.v1.local_pb2 import ResolveImageResponse
 from flota.v1.types_pb2 import Platform
 from flota.worker.images.archives import Manifest, digest_of
 from flota.worker.images.errors import BadImage
-from flota.worker.images.skopeo import Skopeo
+from flota.worker.images.registry.client import Registries
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -19,13 +18,10 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 _UNKNOWN = "unknown"
 
 
-async def resolve(skopeo: Skopeo, name: ImageReference, auth: str, directory: Path) -> ResolveImageResponse:
-    """Ask the registry. `directory` is for what comes from there.
-
-    Raises ImageNotFound, BadImage, InvalidArgument (auth), PullRefused, RegistryUnavailable, OSError.
-    """
+async def resolve(registries: Registries, name: ImageReference, auth: str) -> ResolveImageResponse:
+    """Ask the registry. Raises ImageNotFound, BadImage, InvalidArgument (auth), PullRefused, RegistryUnavailable."""
     asked = replace(name, tag="") if name.digest else name
-    async with skopeo.repository(name, auth, directory) as repository:
+    async with registries.repository(name, auth) as repository:
         data = await repository.manifest(asked)
         manifest = Manifest(data, digest_of(data))
         if name.digest and manifest.digest != name.digest:
@@ -33,7 +29,10 @@ async def resolve(skopeo: Skopeo, name: ImageReference, auth: str, directory: Pa
         if manifest.is_index:
             platforms = _platforms(one.get("platform") for one in manifest.images())
         else:
-            platforms = _platforms([_document(await repository.configuration(asked), name)])
+            configuration = await repository.configuration(manifest.config)
+            if digest_of(configuration) != manifest.config:
+                raise BadImage(f"{name.familiar} is damaged: its configuration's digest is {digest_of(configuration)}")
+            platforms = _platforms([_document(configuration, name)])
     kind = json.loads(data).get("mediaType") or (_INDEX if manifest.is_index else _MANIFEST)
     return ResolveImageResponse(digest=manifest.digest, media_type=kind, size_bytes=len(data), platforms=platforms)
 

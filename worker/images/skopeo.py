@@ -1,11 +1,10 @@
-"""skopeo, which talks to registries for us: what an image is, its layers into a directory, an image out of one.
+"""skopeo, which gives images to registries for us, and tries credentials there. (What comes from them: registry/.)
 
 What registries.conf(5) and certs.d say on this machine counts. Credentials reach it through a file, never through its
 command line. What it says of failures becomes one line for people.
 """
 
 import asyncio
-import ipaddress
 import os
 import re
 import shutil
@@ -13,26 +12,20 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from flota.rpc.errors import FlotaError, ResourceExhausted
 from flota.v1.image_references import ImageReference
 from flota.worker.images.credentials import auth_file, name_and_password
-from flota.worker.images.errors import (
-    BadImage,
-    ImageNotFound,
-    PullRefused,
-    RegistryUnavailable,
-    RegistryUnreachable,
-)
+from flota.worker.images.errors import ImageNotFound, PullRefused, RegistryUnavailable, RegistryUnreachable
+from flota.worker.images.registry.configuration import is_insecure
 from flota.worker.runtime import processes
 from flota.worker.runtime.processes import to_the_end
 
 _PERIOD = 0.1
 _KILL_LIMIT = 5.0
-_LARGEST_DOCUMENT = 16 << 20
+_LONGEST_OUTPUT = 1 << 20
 _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 # What it did when it failed, which people need not know.
 _PREAMBLE = re.compile(
@@ -45,16 +38,6 @@ _FULL = ("no space left on device", "disk quota exceeded")
 _REFUSED = ("unauthorized", "denied", "authentication required", "invalid username/password", "forbidden")
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """What of an image has come so far."""
-
-    # Bytes, of whole and of half blobs.
-    size: int
-    # Digests of the blobs that are whole.
-    whole: frozenset[str]
-
-
 class Skopeo:
     """`insecure` are hosts that may speak plain HTTP or show any certificate, as those on this machine may; `limit` are
     seconds without a byte after which a registry is given up."""
@@ -65,18 +48,18 @@ class Skopeo:
 
     @asynccontextmanager
     async def repository(self, name: ImageReference, auth: str, directory: Path) -> AsyncIterator["Repository"]:
-        """Where `name` is; what comes from there is in `directory`, as long as the block lasts.
+        """Where `name` is, as long as the block lasts; what goes there is in `directory`.
 
         Raises InvalidArgument (auth), RegistryUnavailable (skopeo is not installed), OSError.
         """
         program = shutil.which("skopeo")
         if program is None:
-            raise RegistryUnavailable("images cannot be pulled, skopeo is not installed: apt-get install skopeo")
+            raise RegistryUnavailable("images cannot be pushed, skopeo is not installed: apt-get install skopeo")
         credentials = auth_file(name.host, auth)
         place = Path(tempfile.mkdtemp(dir=directory, prefix="pull-"))
         try:
             (place / "auth.json").write_bytes(credentials)
-            yield Repository(program, name, place, self.is_insecure(name.host), self._limit)
+            yield Repository(program, name, place, is_insecure(name.host, self._insecure), self._limit)
         finally:
             await to_the_end(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
 
@@ -90,69 +73,28 @@ class Skopeo:
         async with self.repository(ImageReference(host, "any"), "", directory) as repository:
             await repository.log_in(user, password)
 
-    def is_insecure(self, host: str) -> bool:
-        address = re.sub(r":\d+$", "", host)
-        if host in self._insecure or address in self._insecure or address == "localhost":
-            return True
-        with suppress(ValueError):
-            return ipaddress.ip_address(address.strip("[]")).is_loopback
-        return False
-
 
 class Repository:
-    """One repository of a registry, while something is pulled from it."""
+    """One repository of a registry, while something is given to it."""
 
     def __init__(self, program: str, name: ImageReference, place: Path, insecure: bool, limit: float) -> None:
         self._program = program
         self._name = name
         self._place = place
         self._options = ["--tls-verify=false"] if insecure else []
-        self._source_options = ["--src-tls-verify=false"] if insecure else []
         self._target_options = ["--dest-tls-verify=false"] if insecure else []
         self._limit = limit
 
     @property
-    def blobs(self) -> Path:
-        """Where layers arrive: HEX."""
-        return self._place / "blobs" / "sha256"
+    def place(self) -> Path:
+        """For what is to be pushed."""
+        return self._place
 
-    async def manifest(self, name: ImageReference) -> bytes:
-        """What a tag or digest stands for, as it is.
+    async def push(self, layout: Path, tag: str, name: ImageReference) -> str:
+        """Give an image in an OCI layout to the registry; the digest it has there.
 
         Raises ImageNotFound, PullRefused, RegistryUnavailable, OSError.
         """
-        return await self._inspect(name, "--raw")
-
-    async def configuration(self, name: ImageReference) -> bytes:
-        """Of an image, as it is. Raises like `manifest`."""
-        return await self._inspect(name, "--config", "--raw")
-
-    async def copy(self, name: ImageReference, arrived: Callable[[Arrived], None]) -> None:
-        """Have the layers of an image in `blobs`, but for those that are there; `arrived` is told as they come.
-
-        Raises like `manifest`.
-        """
-        layout = self._place / "layout"
-        # Its own manifest and configuration are not the original ones: it only writes OCI's forms.
-        command = [
-            *(self._program, "--insecure-policy", "copy", "--src-authfile", str(self._place / "auth.json")),
-            *(*self._source_options, "--dest-shared-blob-dir", str(self.blobs.parent)),
-            *("--dest-oci-accept-uncompressed-layers", f"docker://{name}", f"oci:{layout}"),
-        ]
-
-        def look(process_id: int) -> int:
-            whole = {f"sha256:{one.name}": one.stat().st_size for one in _files(self.blobs)}
-            half = [one.stat().st_size for one in _files(layout) if one.name.startswith("oci-put-blob")]
-            now = Arrived(sum(whole.values()) + sum(half), frozenset(whole))
-            loop.call_soon_threadsafe(arrived, now)
-            return now.size
-
-        loop = asyncio.get_running_loop()
-        await self._run(command, look)
-        await asyncio.to_thread(look, 0)
-
-    async def push(self, layout: Path, tag: str, name: ImageReference) -> str:
-        """Give an image in an OCI layout to the registry; the digest it has there. Raises like `manifest`."""
         digest = self._place / "digest"
         command = [
             *(self._program, "--insecure-policy", "copy", "--dest-authfile", str(self._place / "auth.json")),
@@ -171,16 +113,6 @@ class Repository:
             await self._run(command, lambda _: 0, password.encode())
         except PullRefused as error:
             raise PullRefused(f"registry {self._name.host} does not take these credentials: {error.said}") from None
-
-    async def _inspect(self, name: ImageReference, *options: str) -> bytes:
-        command = [
-            *(self._program, "--insecure-policy", "inspect", *options, "--authfile", str(self._place / "auth.json")),
-            *(*self._options, f"docker://{name}"),
-        ]
-        output = await self._run(command, lambda _: 0)
-        if len(output) > _LARGEST_DOCUMENT:
-            raise BadImage(f"a document of {name.familiar} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
-        return output
 
     async def _run(self, command: Sequence[str], look: Callable[[int], int], told: bytes = b"") -> bytes:
         """Its output. `look` blocks, and gives another number as long as the process (its id) gets on."""
@@ -204,9 +136,9 @@ class Repository:
                 raise
             if process.returncode != 0:
                 errors.seek(0)
-                raise self.failure(errors.read(_LARGEST_DOCUMENT).decode(errors="replace"))
+                raise self.failure(errors.read(_LONGEST_OUTPUT).decode(errors="replace"))
             output.seek(0)
-            return output.read(_LARGEST_DOCUMENT + 1)
+            return output.read(_LONGEST_OUTPUT)
 
     async def _finished(self, process: subprocess.Popen[bytes], look: Callable[[int], int]) -> None:
         loop = asyncio.get_running_loop()
@@ -240,7 +172,7 @@ class Repository:
             said = f"{said} (is its authority in /etc/docker/certs.d/{host}/ca.crt?)"
         elif any(one in words for one in _NO_WAY):
             return RegistryUnreachable(f"registry {host} cannot be reached: {said}")
-        return RegistryUnavailable(f"pulling {image} from registry {host} failed: {said}")
+        return RegistryUnavailable(f"pushing {image} to registry {host} failed: {said}")
 
 
 def _memory(name: str) -> BinaryIO:
@@ -255,9 +187,3 @@ def _activity(process_id: int) -> int:
         return int(lines[1]) + int(lines[3])
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _files(directory: Path) -> list[Path]:
-    with suppress(FileNotFoundError):
-        return [one for one in directory.iterdir() if one.is_file()]
-    return []

@@ -39,12 +39,15 @@ from flota.worker.images.needs import Needs
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.pull import Puller, Say, Word
 from flota.worker.images.receiving import make_plain, receive
+from flota.worker.images.registry.arriving import KEPT, Arrivals
+from flota.worker.images.registry.client import Registries
 from flota.worker.images.resolving import resolve
 from flota.worker.images.saving import SavedImage
 from flota.worker.images.skopeo import Skopeo
 from flota.worker.runtime.processes import to_the_end
 
 _THREADS = 4
+_CONNECTIONS = 64
 PULL_LIMIT = 60.0
 
 P = ParamSpec("P")
@@ -81,12 +84,16 @@ class ImageStore:
         self._threads = ThreadPoolExecutor(_THREADS, "images")
         self._layers = Layers(self._directory, self._threads, lambda: self._kept.catalogue.index.layers)
         self._kept = Keeping(self._directory, self._layers, self._threads)
-        self._needs = Needs(self._directory, self._kept, self._layers)
+        # Each waits for one registry, for as long as it is silent.
+        self._fetching = ThreadPoolExecutor(_CONNECTIONS, "fetching")
+        self._arrivals = Arrivals(self._directory / "partial", self._fetching)
+        self._needs = Needs(self._directory, self._kept, self._layers, self._arrivals)
         self._platform = MachinePlatform.here()
+        self._registries = Registries(insecure_registries, pull_limit, self._fetching)
         self._skopeo = Skopeo(insecure_registries, pull_limit)
         self._rules = rules
         self._saving = saving.Images(self._layers.directory, self._layers.recipes)
-        self._puller = Puller(self._skopeo, self._layers, self._platform, self._layers.incoming, self._pulled)
+        self._puller = Puller(self._registries, self._layers, self._platform, self._arrivals, self._pulled)
         self._collecting: asyncio.Task[None] | None = None
 
     @property
@@ -97,6 +104,8 @@ class ImageStore:
     async def start(self) -> None:
         """Read what there is. Raises OSError, ValueError (the index is damaged: no layer is touched then)."""
         await self._in_thread(self._kept.open)
+        await self._in_thread(self._arrivals.open)
+        await self._arrivals.collect(KEPT)
         self._layers.start()
         self._kept.settle_later()
         self._collecting = asyncio.create_task(self._needs.collect_always(self._rules), name="collect images")
@@ -107,10 +116,12 @@ class ImageStore:
             self._collecting.cancel()
             await asyncio.wait([self._collecting])
         await self._puller.stop()
+        await self._registries.stop()
         await self._layers.stop()
         await self._needs.stop()
         await self._kept.stop()
-        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+        for threads in (self._threads, self._fetching):
+            await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
 
     # What is there.
 
@@ -133,7 +144,8 @@ class ImageStore:
             # Where there is no registry images are loaded, and what was not is missing.
             raise ImageNotFound(f"no such image: {reference} (on this node, and {error})") from None
         except ResourceExhausted:
-            if not await self._needs.collect(replace(self._rules, high=1, low=0)):
+            halves = await self._arrivals.collect(0)
+            if not await self._needs.collect(replace(self._rules, high=1, low=0)) and not halves:
                 raise
             await self._layers.deleted()
             return await self.pull(reference, auth)
@@ -158,7 +170,7 @@ class ImageStore:
         Raises ImageNotFound, BadImage, InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted.
         """
         with said_in_words():
-            return await resolve(self._skopeo, _name(reference), auth, self._layers.incoming)
+            return await resolve(self._registries, _name(reference), auth)
 
     def images(self) -> list[Image]:
         """All of them."""
@@ -277,7 +289,7 @@ class ImageStore:
         with self._layers.pinned(self._kept.catalogue.index.images[image.id].layers), said_in_words():
             async with self._skopeo.repository(name, auth, self._layers.incoming) as repository:
                 say(Word(f"Pushing to {name.familiar_name}"))
-                layout = repository.blobs.parent.parent / "pushed"
+                layout = repository.place / "pushed"
                 await to_the_end(self._in_thread(self._saving.layout, image, layout))
                 digest = await repository.push(layout, name.tag, name)
                 say(Word(f"{name.tag}: digest: {digest}"))

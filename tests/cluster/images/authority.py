@@ -47,8 +47,8 @@ class Authority:
             self.key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         )
 
-    def token(self, user: str, scopes: list[str]) -> str:
-        """A JSON web token for these scopes (repository:NAME:pull,push)."""
+    def token(self, user: str, scopes: list[str], lasts: int = 300) -> str:
+        """A JSON web token for these scopes (repository:NAME:pull,push); registries take it for a minute more."""
         now = int(time.time())
         access = []
         for scope in scopes:
@@ -64,8 +64,8 @@ class Authority:
             "jti": str(now),
             "access": access,
             "iat": now,
-            "nbf": now - 10,
-            "exp": now + 300,
+            "nbf": now - 100,
+            "exp": now + lasts,
         }
         text = ".".join(_coded(json.dumps(part).encode()) for part in (head, body))
         r, s = decode_dss_signature(self.key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
@@ -77,8 +77,10 @@ def _coded(data: bytes) -> str:
 
 
 @contextmanager
-def token_server(authority: Authority, user: str, password: str) -> Iterator[str]:
-    """Gives tokens to who is `user`; its address."""
+def token_server(
+    authority: Authority, user: str, password: str, *, lasts: int = 300, given: list[str] | None = None
+) -> Iterator[str]:
+    """Gives tokens to who is `user`, and notes them in `given`; its address."""
     expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,7 +89,10 @@ def token_server(authority: Authority, user: str, password: str) -> Iterator[str
                 self.send_response(401)
                 self.end_headers()
                 return
-            answer = json.dumps({"token": authority.token(user, parse_qs(urlparse(self.path).query).get("scope", []))})
+            token = authority.token(user, parse_qs(urlparse(self.path).query).get("scope", []), lasts)
+            if given is not None:
+                given.append(token)
+            answer = json.dumps({"token": token, "expires_in": 300})
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -101,13 +106,13 @@ def token_server(authority: Authority, user: str, password: str) -> Iterator[str
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve HTTP on loopback, a thread for each connection; the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def serving(handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve HTTP, a thread for each connection; the address."""
+    server = ThreadingHTTPServer((host, 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield f"127.0.0.1:{server.server_address[1]}"
+        yield f"{host}:{server.server_address[1]}"
     finally:
         server.shutdown()
         thread.join()

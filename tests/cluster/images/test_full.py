@@ -72,6 +72,7 @@ async def nothing_incoming(store: ImageStore) -> None:
     async with asyncio.timeout(20):
         while os.listdir(store.layers_directory.parent / "incoming"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+    assert os.listdir(store.layers_directory.parent / "partial") == []
 
 
 async def test_a_pull_that_finds_the_disk_full_makes_room_and_tries_again(

@@ -9,10 +9,18 @@ import pytest
 from flota.rpc.errors import InvalidArgument
 from flota.worker.images.errors import ImageNotFound, PullRefused, RegistryUnavailable, RegistryUnreachable
 from flota.worker.images.pull import Word
+from flota.worker.images.registry import fetching
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.proxy import proxy
 from tests.cluster.images.registry import Registry, registry_auth
 from tests.unit.images.making import MadeImage, docker_save, parts, tar
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for the next try."""
+    monkeypatch.setattr(fetching, "FIRST_WAIT", 0.001)
+
 
 BASE = tar([("data", os.urandom(300_000))])
 TWO = MadeImage([BASE, tar([("two", b"2" * 1000)])], {"Cmd": ["two"]}, compression="gzip")

@@ -1,14 +1,16 @@
 """Registries that speak TLS, and those that want tokens. This machine has one more name meanwhile, not loopback's."""
 
+import asyncio
+import base64
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from flota.worker.images.errors import PullRefused, RegistryUnavailable
+from flota.worker.images.errors import PullRefused, RegistryUnavailable, RegistryUnreachable
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.authority import Authority, token_server
 from tests.cluster.images.conftest import serving
@@ -70,6 +72,51 @@ async def test_a_registrys_own_authority(store: ImageStore, registry: Registry, 
             await store.check(host, registry_auth(password="wrong"))
     finally:
         shutil.rmtree(named / "docker/certs.d")
+
+
+async def test_the_way_through_a_proxy(
+    store: ImageStore, registry: Registry, named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(named / "authority/cert.pem"))
+    host = named_address(registry)
+    async with connect_proxy() as (address, asked):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://some:one@{address}")
+        assert (await store.pull(f"{host}/one:1", registry_auth())).id == ONE.id
+        assert set(asked) == {(f"CONNECT {host} HTTP/1.1", f"Basic {base64.b64encode(b'some:one').decode()}")}
+        del asked[:]
+        monkeypatch.setenv("NO_PROXY", HOST)
+        await store.resolve(f"{host}/one:1", registry_auth())
+        assert asked == []
+    monkeypatch.delenv("NO_PROXY")
+    with pytest.raises(RegistryUnreachable, match=r"cannot be reached: connect: proxy connection refused"):
+        await store.resolve(f"{host}/one:1", registry_auth())
+
+
+@asynccontextmanager
+async def connect_proxy() -> AsyncIterator[tuple[str, list[tuple[str, str]]]]:
+    """Its address, and what it was asked: first lines, and what it was shown."""
+    asked: list[tuple[str, str]] = []
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        shown = [line.partition(": ")[2] for line in lines if line.startswith("Proxy-Authorization: ")]
+        asked.append((lines[0], shown[0]))
+        host, _, port = lines[0].split()[1].rpartition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pipe(reader, back), pipe(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
 
 
 async def test_the_systems_authorities(

@@ -1,9 +1,12 @@
 """A real worker that needs an image from a real registry, on the other end of its machine's cable."""
 
+import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest
@@ -12,9 +15,13 @@ from flota.manager.dispatcher.registry_auth import Helpers
 from flota.rpc.errors import PermissionDenied, error_from
 from flota.v1.local_pb2 import PullImageRequest
 from flota.v1.types_pb2 import TaskState
+from tests.cluster.images.proxy import proxy
 from tests.cluster.images.registry import PASSWORD, USER, Registry, registry_auth
-from tests.cluster.worker.machine import Cluster
-from tests.unit.images.making import MadeImage, directory, entry, link, tar
+from tests.cluster.worker.machine import Cluster, eventually
+from tests.unit.images.making import MadeImage, directory, entry, link, sha256, tar
+
+if TYPE_CHECKING:
+    from flota.v1.local_pb2_grpc import AgentAsyncStub
 
 COMPLETE, REJECTED = TaskState.TASK_STATE_COMPLETE, TaskState.TASK_STATE_REJECTED
 BUSYBOX = Path("/usr/bin/busybox").read_bytes()
@@ -63,6 +70,47 @@ async def test_people_pull_and_see_how_it_goes(cluster: Cluster, registry: Regis
         error = error_from(caught.value)
         assert isinstance(error, PermissionDenied)
         assert f"refuses {name}9" in str(error)
+
+
+async def test_a_worker_that_is_killed_in_the_middle_goes_on_there(cluster: Cluster, tmp_path: Path) -> None:
+    far = 2_000_000
+    layer = tar([("large", os.urandom(2 * far))])
+    image = MadeImage([layer])
+    registry = Registry(tmp_path / "open", host=cluster.machine.gateway)
+    registry.start()
+    try:
+        registry.push(image, "shop/large:1")
+        with proxy(registry.address, cluster.machine.gateway) as between:
+            reached = threading.Event()
+
+            def hold() -> None:
+                reached.set()
+                between.give_up.wait(60)
+
+            between.cuts, between.at_cut = [far], hold
+            await cluster.boot(insecure_registries=[between.address])
+            name = f"{between.address}/shop/large:1"
+            partial = cluster.machine.state / "images/partial" / sha256(layer).removeprefix("sha256:")
+            async with cluster.machine.agent() as agent:
+                begun = asyncio.create_task(_pulled(agent, name))
+                await eventually(lambda: reached.is_set() and partial.stat().st_size == far)
+                await cluster.machine.kill()
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await begun
+            between.give_up.set()
+            await cluster.boot(insecure_registries=[between.address])
+            async with cluster.machine.agent() as agent:
+                assert await _pulled(agent, name) == image.id
+            asked = [one for one in between.sent if one.path.endswith(sha256(layer))]
+            assert [one.range for one in asked] == ["", f"bytes={far}-"]
+            assert sum(one.bytes for one in asked) == len(layer)
+            assert not partial.exists()
+    finally:
+        registry.stop()
+
+
+async def _pulled(agent: "AgentAsyncStub", name: str) -> str:
+    return [message async for message in agent.PullImage(PullImageRequest(reference=name))][-1].image.id
 
 
 async def test_credentials_that_have_run_out_are_made_anew_by_a_helper_of_the_managers(
