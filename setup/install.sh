@@ -22,7 +22,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
-# Programs that tests of the gateway drive: only these files, what their packages would start on this machine is not
+# What tests drive, programs and a library: only these files, what their packages would start on this machine is not
 # installed. Without a file its tests are skipped.
 fetch_program() {  # PACKAGE FILE NAME: the package's file becomes .cache/NAME
   [ ! -x ".cache/$3" ] || return 0
@@ -41,6 +41,8 @@ fetch_program() {  # PACKAGE FILE NAME: the package's file becomes .cache/NAME
 fetch_program docker.io /usr/bin/docker docker/docker
 fetch_program openssh-server /usr/sbin/sshd ssh/sshd
 fetch_program prometheus /usr/bin/prometheus prometheus/prometheus
+fetch_program libusrsctp2 "/usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)/libusrsctp.so.2.0.0" \
+  usrsctp/libusrsctp.so
 
 python=""
 for candidate in python3 /usr/bin/python3 python3.11 python3.12 python3.13; do

@@ -3,10 +3,14 @@
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
+
+import pytest
 
 from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import PortConfig
+from tests.cluster.overlay import usrsctp
 from tests.cluster.overlay.clusters import Running, fixture_of
 from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
 from tests.cluster.overlay.programs import ASK, ASK_UDP, HOLD, READ, SEND, SERVER
@@ -57,6 +61,8 @@ raw.sendto(packet(40000, 9000, 0, 1), ("{address}", 0))
 data, server = raw.recvfrom(999)
 print(server[0], *struct.unpack_from("!HHIIB", data, 20)[::4], *struct.unpack_from("!HH", data, 20))
 """
+# What `make setup` fetches.
+USRSCTP = Path(__file__).parents[3] / ".cache/usrsctp/libusrsctp.so"
 # The bridge between the machines: a client outside of the cluster.
 CLIENT = "192.0.2.254"
 
@@ -124,6 +130,25 @@ def test_sctp(cluster: Cluster) -> None:
     assert (who, source, kind, target) == (cluster.a.address, "9000", "2", "40000")
     tracked = run("nsenter", f"--net={cluster.b.run_directory}/netns/net-{INGRESS.id}", "cat", "/proc/net/nf_conntrack")
     assert f"src={CLIENT} dst=10.90.0.11" in next(line for line in tracked.splitlines() if "sctp" in line)
+
+
+@pytest.mark.skipif(not USRSCTP.exists(), reason="Debian's libusrsctp2 could not be fetched")
+def test_sctp_associations(cluster: Cluster) -> None:
+    """Whole ones, by programs that bring their own SCTP: begun, used and shut down, the client's address kept."""
+    cluster.b.attach(WEBS[0])
+    program = [sys.executable, str(Path(usrsctp.__file__)), str(USRSCTP)]
+    netns = f"{cluster.b.run_directory}/netns/{WEBS[0].id}"
+    server = subprocess.Popen(
+        ["nsenter", f"--net={netns}", *program, "serve", "10.90.0.11", "80"], stdout=subprocess.PIPE, text=True
+    )
+    cluster.servers[WEBS[0].id] = server
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    cluster.ready(WEBS[0], cluster.b, True)
+    for node in (cluster.a, cluster.b):
+        client = ["ip", "netns", "exec", cluster.machines.wire, *program]
+        said = run(*client, "ask", node.address, "9000", "one", "two", timeout=60).splitlines()
+        assert said == [f"{CLIENT} one", f"{CLIENT} two", "True"], node.name
 
 
 def test_idle_connections_are_kept_for_days(cluster: Cluster) -> None:
