@@ -24,8 +24,8 @@ from flota.worker.images.metrics import COLLECTED
 from flota.worker.images.registry.arriving import KEPT, Arrivals
 
 _log = structlog.get_logger("images")
-# Seconds between looks at the disk.
-_COLLECT_EVERY = 60.0
+# Seconds between looks at the disk: at most, and at least, where images shall go that were not needed for a short time.
+_COLLECT_EVERY, _COLLECT_LEAST = 60.0, 1.0
 
 
 class Needs:
@@ -116,8 +116,9 @@ class Needs:
 
     async def collect_always(self, rules: Rules) -> None:
         """Look at the disk from time to time; runs until cancelled."""
+        pause = min(_COLLECT_EVERY, max(_COLLECT_LEAST, rules.max_age / 2 or _COLLECT_EVERY))
         while True:
-            await asyncio.sleep(_COLLECT_EVERY)
+            await asyncio.sleep(pause)
             try:
                 await self.collect(rules)
             except Exception:  # noqa: BLE001 - told in the log; the next time may be better
