@@ -9,7 +9,8 @@ from flota.overlay.addresses import EXIT_RANGE, EXIT_RANGE_IPV6
 
 
 def node_rules() -> str:
-    """For the node's namespace. `fl-*` are the ways out (addresses.exit_name).
+    """For the node's namespace. `fl-*` are the ways out (addresses.exit_name). `published_at` has ports that are
+    reached by one address of the node only.
 
     Networks never reach each other through the node, but a task may use a published port. What comes from 127.0.0.1,
     or from another network's way out, gets the address of the way in: nobody else could be answered there.
@@ -17,6 +18,7 @@ def node_rules() -> str:
     return f"""
 table inet flota {{
     map published {{ type inet_proto . inet_service : ipv4_addr; }}
+    map published_at {{ type inet_proto . inet_service . ipv4_addr : ipv4_addr; }}
     map published6 {{ type inet_proto . inet_service : ipv6_addr; }}
     chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
     chain output {{ type nat hook output priority -100; policy accept; }}
@@ -29,10 +31,12 @@ flush chain inet flota forward
 flush chain inet flota postrouting
 table inet flota {{
     chain prerouting {{
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . ip daddr map @published_at
         meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
         meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
     }}
     chain output {{
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . ip daddr map @published_at
         meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
         meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
     }}

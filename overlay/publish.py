@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from flota.overlay.addresses import version_of
 from flota.overlay.proxy_protocol import leads_to
@@ -19,6 +20,10 @@ from flota.v1.types_pb2 import PortConfig
 
 # (protocol, port)
 Port = tuple[str, int]
+# As the node has it: with the one of its addresses that leads there, if not all do.
+NodePort = tuple[str, int] | tuple[str, int, str]
+
+P = TypeVar("P", Port, NodePort)
 
 _PROTOCOLS = {PortConfig.PROTOCOL_TCP: "tcp", PortConfig.PROTOCOL_UDP: "udp", PortConfig.PROTOCOL_SCTP: "sctp"}
 
@@ -78,7 +83,7 @@ def network_change(old: Mapping[Port, Target], new: Mapping[Port, Target], rando
     return "".join(f"{line}\n" for line in lines)
 
 
-def node_change(old: Mapping[Port, tuple[str, ...]], new: Mapping[Port, tuple[str, ...]]) -> str:
+def node_change(old: Mapping[NodePort, tuple[str, ...]], new: Mapping[NodePort, tuple[str, ...]]) -> str:
     """Commands for the node's namespace; values are the addresses of networks' ends of their ways out, one of each IP
     version by which the port is reached.
     """
@@ -88,23 +93,29 @@ def node_change(old: Mapping[Port, tuple[str, ...]], new: Mapping[Port, tuple[st
     return "".join(f"{line}\n" for line in lines)
 
 
-def _elements(node: Mapping[Port, tuple[str, ...]]) -> set[tuple[str, str, str]]:
+def _elements(node: Mapping[NodePort, tuple[str, ...]]) -> set[tuple[str, str, str]]:
     """(map, key, address)"""
     return {
-        ("published" if version_of(address) == 4 else "published6", f"{protocol} . {port}", address)
-        for (protocol, port), addresses in node.items()
+        (_map_of(port, address), " . ".join(map(str, port)), address)
+        for port, addresses in node.items()
         for address in addresses
     }
 
 
+def _map_of(port: NodePort, address: str) -> str:
+    if len(port) == 3:
+        return "published_at"
+    return "published" if version_of(address) == 4 else "published6"
+
+
 def opened_datagram_ports(
-    old: Mapping[Port, Target | tuple[str, ...]], new: Mapping[Port, Target | tuple[str, ...]]
+    old: Mapping[P, Target | tuple[str, ...]], new: Mapping[P, Target | tuple[str, ...]]
 ) -> set[tuple[int, int]]:
     """(IP protocol, port) of datagram ports that lead somewhere now and did not before. (TCP begins anew anyway.)"""
     return {
-        (socket.IPPROTO_UDP, port)
-        for (protocol, port), leads_to in new.items()
-        if protocol == "udp" and _is_open(leads_to) and not _is_open(old.get((protocol, port), ()))
+        (socket.IPPROTO_UDP, port[1])
+        for port, leads_to in new.items()
+        if port[0] == "udp" and _is_open(leads_to) and not _is_open(old.get(port, ()))
     }
 
 
@@ -124,11 +135,13 @@ def addresses_loaded(listing: str) -> set[str]:
     return {"".join(found) for found in re.findall(pattern, listing)}
 
 
-def node_loaded(listing: str) -> dict[Port, tuple[str, ...]]:
+def node_loaded(listing: str) -> dict[NodePort, tuple[str, ...]]:
     """Ports that a listing of the node's table shows."""
-    result: dict[Port, tuple[str, ...]] = {}
-    for protocol, port, address in re.findall(r"(tcp|udp|sctp) \. (\d+) : ([0-9a-f.:]+)", listing):
-        result[protocol, int(port)] = (*result.get((protocol, int(port)), ()), address)
+    result: dict[NodePort, tuple[str, ...]] = {}
+    found = re.findall(r"(tcp|udp|sctp) \. (\d+)(?: \. ([\d.]+))? : ([0-9a-f.:]+)", listing)
+    for protocol, number, at, address in found:
+        port: NodePort = (protocol, int(number), at) if at else (protocol, int(number))
+        result[port] = (*result.get(port, ()), address)
     return result
 
 

@@ -19,7 +19,7 @@ from flota.overlay.connections import end_connections, end_untranslated
 from flota.overlay.errors import PortTaken
 from flota.overlay.kernel import NamespaceThreads
 from flota.overlay.proxy_protocol import leads_to
-from flota.overlay.publish import Port, Ports, Target, port_of
+from flota.overlay.publish import NodePort, Port, Ports, Target, port_of
 from flota.overlay.segments import WayIn, WaysIn
 from flota.v1.objects_pb2 import Task
 from flota.v1.types_pb2 import PortConfig
@@ -48,6 +48,8 @@ class _Held:
     task_id: str
     addresses: tuple[tuple[str, str], ...]
     port: int
+    # The node's, if it is reached by this one only.
+    at: str = ""
 
     def leads_to(self, mesh: Mapping[str, Ports], ways: WaysIn) -> dict[str, Target]:
         """The network through which the task answers (see attachments.plan), if it is here; by each IP version."""
@@ -76,7 +78,7 @@ class Publisher:
         self._random = random
         self._listening = listening or in_use
         self._lock = asyncio.Lock()
-        self._node: dict[Port, tuple[str, ...]] = {}
+        self._node: dict[NodePort, tuple[str, ...]] = {}
         self._node_made = 0
         self._networks: dict[str, _Loaded] = {}
         self._held: dict[Port, list[_Held]] = {}
@@ -104,7 +106,7 @@ class Publisher:
                 if not task.service_id and (port in self._held or port in self._node):
                     # Of two tasks of a service one takes over from the other; this one would wait for ever.
                     raise PortTaken(chosen.published_port, "port is already allocated")
-                if port not in self._held and self._listening(port):
+                if port not in self._held and self._is_taken(port, chosen.host_address):
                     raise PortTaken(chosen.published_port, "a program of this node listens there")
                 self._hold(task, chosen)
                 held.append(chosen)
@@ -122,7 +124,11 @@ class Publisher:
         addresses = tuple(
             (one.network_id, address.partition("/")[0]) for one in task.networks for address in one.addresses
         )
-        self._held.setdefault(port_of(config), []).append(_Held(task.id, addresses, leads_to(config)))
+        held = _Held(task.id, addresses, leads_to(config), config.host_address)
+        self._held.setdefault(port_of(config), []).append(held)
+
+    def _is_taken(self, port: Port, at: str) -> bool:
+        return in_use_at(port, at) if at else self._listening(port)
 
     def release_ports(self, task_id: str) -> None:
         """Give the task's host-mode ports back."""
@@ -151,7 +157,7 @@ class Publisher:
         """
         async with self._lock:
             wanted: dict[str, Ports] = {network_id: {} for network_id in ways.networks}
-            node: dict[Port, tuple[str, ...]] = {}
+            node: dict[NodePort, tuple[str, ...]] = {}
             for network_id in mesh.keys() & wanted.keys():
                 wanted[network_id] = dict(mesh[network_id])
                 node |= dict.fromkeys(mesh[network_id], ways.networks[network_id].addresses)
@@ -160,7 +166,9 @@ class Publisher:
                 for network_id, target in holders[0].leads_to(mesh, ways).items():
                     wanted[network_id][port] = target
                     by = (_way(ways, network_id, version_of(address)) for address in target.addresses)
-                    node[port] = (*node.get(port, ()), *filter(None, by))
+                    at = holders[0].at
+                    there: NodePort = (*port, at) if at else port
+                    node[there] = (*node.get(there, ()), *(way for way in by if way and not (at and ":" in way)))
             for network_id in self._networks.keys() - wanted.keys():
                 del self._networks[network_id]
             if self._node_made != ways.made:
@@ -192,7 +200,7 @@ class Publisher:
             await self._threads.inside(namespace, lambda: end_connections(gone))
             loaded.seen -= gone
 
-    async def _load_node(self, node: dict[Port, tuple[str, ...]]) -> None:
+    async def _load_node(self, node: dict[NodePort, tuple[str, ...]]) -> None:
         rules = publish.node_change(self._node, node)
         if rules:
             await self._load(None, rules, publish.opened_datagram_ports(self._node, node))
@@ -231,6 +239,19 @@ def in_use(port: Port) -> bool:
         _is_bound(family, kind, (address, port[1]))
         for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
     )
+
+
+def in_use_at(port: Port, address: str) -> bool:
+    """Whether a program of this node has a port at one of its addresses. Raises PortTaken: it is none of its."""
+    kind = _SOCKETS.get(port[0])
+    if kind is None:
+        return False
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        raise PortTaken(port[1], f"{address} is no address of this node") from None
+    return _is_bound(socket.AF_INET, kind, (address, port[1]))
 
 
 def _is_bound(family: int, kind: int, address: tuple[str, int]) -> bool:

@@ -112,7 +112,7 @@ def ports(task: Task) -> list[Json]:
     """Those published on this machine alone; the mesh's belong to the service."""
     return [
         {
-            "IP": "0.0.0.0",
+            "IP": port.host_address or "0.0.0.0",
             "PrivatePort": port.target_port,
             "PublicPort": port.published_port,
             "Type": word(PortConfig.Protocol.Name(port.protocol), "PROTOCOL_"),

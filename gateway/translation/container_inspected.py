@@ -156,7 +156,7 @@ def _port_map(given: Iterable[PortConfig], address: str) -> Json:
     for port in given:
         key = f"{port.target_port}/{word(PortConfig.Protocol.Name(port.protocol), 'PROTOCOL_')}"
         number = str(port.published_port) if port.published_port else ""
-        found.setdefault(key, []).append({"HostIp": address, "HostPort": number})
+        found.setdefault(key, []).append({"HostIp": port.host_address or address, "HostPort": number})
     return found
 
 

@@ -6,6 +6,7 @@ refused when somebody relies on them.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -282,12 +283,7 @@ def _ports(given: Fields, host: Fields, image: Mapping[str, Any]) -> Iterable[Po
     bindings = host.part("PortBindings")
     for port in bindings.names():
         for binding in bindings.parts(port):
-            address = binding.text("HostIp")
-            if address not in ("", "0.0.0.0", "::"):
-                raise Unsupported(
-                    f"invalid host address {address!r} of port {port}: a port is published on all addresses"
-                )
-            yield _port(port, binding.text("HostPort"))
+            yield _port(port, binding.text("HostPort"), _host_address(port, binding.text("HostIp")))
     if host.flag("PublishAllPorts"):
         exposed = dict.fromkeys([*(image.get("ExposedPorts") or ()), *given.part("ExposedPorts").names()])
         for port in exposed:
@@ -295,7 +291,18 @@ def _ports(given: Fields, host: Fields, image: Mapping[str, Any]) -> Iterable[Po
                 yield _port(port, "")
 
 
-def _port(port: str, published: str) -> PortConfig:
+def _host_address(port: str, text: str) -> str:
+    """The one address of the node that a port is published on; empty for all."""
+    if text in ("", "0.0.0.0", "::"):
+        return ""
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        pass
+    raise Unsupported(f"invalid host address {text!r} of port {port}: an IPv4 address of this node is needed, or none")
+
+
+def _port(port: str, published: str, host_address: str = "") -> PortConfig:
     number, _, protocol = port.partition("/")
     kind = f"PROTOCOL_{(protocol or 'tcp').upper()}"
     if kind not in PortConfig.Protocol.keys() or not number.isdigit():  # noqa: SIM118 - no mapping
@@ -308,4 +315,5 @@ def _port(port: str, published: str) -> PortConfig:
         target_port=int(number),
         published_port=int(first or 0),
         publish_mode=PortConfig.PUBLISH_MODE_HOST,
+        host_address=host_address,
     )

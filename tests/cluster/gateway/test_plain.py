@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -265,3 +266,20 @@ def test_networks_can_be_changed_while_it_does_not_run(client: Any) -> None:
     container.remove(force=True)
     first.remove()
     second.remove()
+
+
+@together
+def test_a_port_of_one_address_is_reached_by_that_one_only(client: Any, lab: Lab) -> None:
+    node = lab.nodes["m1"]
+    serve = ["sh", "-c", "echo inside >/index.html; exec httpd -f -p 80 -h /"]
+    ports = {"80/tcp": ("127.0.0.1", 8085)}
+    client.containers.run("busybox", serve, detach=True, ports=ports)
+
+    def page(address: str) -> str:
+        fetch = f"import urllib.request as u; print(u.urlopen('http://{address}:8085/', timeout=5).read().decode())"
+        return node.exec([sys.executable, "-c", fetch], check=False).stdout.strip()
+
+    wait_until(lambda: page("127.0.0.1") == "inside", "the loopback")
+    assert page(node.address) == ""
+    with pytest.raises(APIError, match=r"192\.0\.2\.1 is no address of this node"):
+        client.containers.run("busybox", serve, detach=True, ports={"80/tcp": ("192.0.2.1", 8085)})

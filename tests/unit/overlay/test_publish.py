@@ -39,6 +39,16 @@ def a_service(service: str, *ports: PortConfig) -> NetworkService:
     return NetworkService(service_id=service, ports=ports)
 
 
+def test_a_port_of_one_address_is_in_a_map_of_its_own() -> None:
+    at = {("tcp", 8080, "127.0.0.1"): ("169.254.192.1",)}
+    assert node_change({}, at) == ("add element inet flota published_at { tcp . 8080 . 127.0.0.1 : 169.254.192.1 }\n")
+    assert node_loaded("elements = { tcp . 8080 . 127.0.0.1 : 169.254.192.1 }") == at
+    assert node_change(at, {WEB: ("169.254.192.1",)}).splitlines() == [
+        "delete element inet flota published_at { tcp . 8080 . 127.0.0.1 }",
+        "add element inet flota published { tcp . 8080 : 169.254.192.1 }",
+    ]
+
+
 def test_ready_tasks_of_a_service_stand_behind_its_ports() -> None:
     web = a_service(
         "web",
