@@ -33,13 +33,8 @@ async def all_of(call: Call) -> list[Local]:
 
 
 async def plain_ones(call: Call) -> list[Local]:
-    """Those that belong to no service; none on a machine in no cluster."""
-    try:
-        found = await call.backend.containers.ListContainers(ListContainersRequest())
-    except grpc.aio.AioRpcError as error:
-        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
-            return []
-        raise
+    """Those that belong to no service."""
+    found = await call.backend.containers.ListContainers(ListContainersRequest())
     return [_local(plain.task, plain, plain) for plain in found.containers]
 
 
@@ -84,13 +79,8 @@ async def find_plain(call: Call, to_do: str) -> PlainContainer:
 
 
 async def bridges(call: Call) -> list[Network]:
-    """Networks of this machine alone, also those that are networks in name only; none on a machine in no cluster."""
-    try:
-        made = list((await call.backend.containers.ListBridges(ListBridgesRequest())).networks)
-    except grpc.aio.AioRpcError as error:
-        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
-            return []
-        raise
+    """Networks of this machine alone, also those that are networks in name only."""
+    made = list((await call.backend.containers.ListBridges(ListBridgesRequest())).networks)
     for name, driver in ((HOST, "host"), (NONE, "null")):
         other = Network(id=name)
         other.spec.annotations.name, other.spec.driver.name = name, driver

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import json
+import socket
 import struct
+import termios
+import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
@@ -19,6 +24,8 @@ from flota.rpc.errors import FlotaError
 
 _log = structlog.get_logger("gateway")
 STDOUT, STDERR = 1, 2
+# A client that has not read the head by then does not wait for it.
+_HEAD_LIMIT = 0.5
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
 
@@ -92,6 +99,7 @@ class Hijacked:
         head += "".join(f"{name}: {value}\r\n" for name, value in call.headers.items())
         transport.set_protocol(hijacked._protocol)
         transport.write(f"{head}\r\n".encode())
+        await _taken(transport)
         return hijacked
 
     async def write(self, data: bytes) -> None:
@@ -116,6 +124,24 @@ class Hijacked:
     def close(self) -> None:
         """End it; what was written is still sent."""
         self._transport.close()
+
+
+async def _taken(transport: asyncio.Transport) -> None:
+    """Until the client has read what was written, as far as that can be known.
+
+    docker-py (docker-compose, Ansible) reads the head through a buffer and everything after it past that buffer: what
+    comes so soon that it is read with the head is lost to it.
+    """
+    wire = transport.get_extra_info("socket")
+    if wire is None or wire.family != socket.AF_UNIX:
+        return
+    until, pause, unread = time.monotonic() + _HEAD_LIMIT, 0.0002, array.array("i", [0])
+    while time.monotonic() < until and not transport.is_closing():
+        fcntl.ioctl(wire.fileno(), termios.TIOCOUTQ, unread)
+        if transport.get_write_buffer_size() == 0 and unread[0] == 0:
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.01)
 
 
 class _Bytes(asyncio.Protocol):

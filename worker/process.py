@@ -1,6 +1,7 @@
 """The worker process, put together: images, runtime, overlay, tasks, the session, and the socket of this machine.
 
-    start    images, runtime, socket; what a former member left is taken away while the machine is in no cluster
+    start    images, runtime, socket; while the machine is in no cluster the containers without a service, on networks
+             of this node (alone), and what tasks of a former member left is taken away
     join     overlay, journal, tasks (containers of earlier workers are taken up), session
 
 Stopping goes the other way and touches no container.
@@ -100,6 +101,8 @@ class Worker:
         self._containers: Containers | None = None
         self._network: Network | None = None
         self._membership: Membership | None = None
+        # What looks after containers while the machine is in no cluster.
+        self._alone = AsyncExitStack()
         self._description = describe(config, None)
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -108,8 +111,9 @@ class Worker:
         stack.push_async_callback(self._images.stop)
         await self._runtime.start()
         stack.push_async_callback(self._runtime.stop)
+        await stack.enter_async_context(self._alone)
         if not self.config.identity_directory:
-            await self._forget_tasks()
+            await self._be_alone(self._alone)
         server = local_server(Path(self.config.socket))
         agent = Agent(self, self._images, self._runtime.volumes)
         add_AgentServicer_to_server(agent, server)
@@ -139,6 +143,9 @@ class Worker:
 
         Raises ValueError, OSError when the identity cannot be read.
         """
+        # Who waits for one is then told by whoever looks after it next.
+        self._containers = None
+        await self._alone.aclose()
         self.config = config
         self._identity = identity = Identity(Path(config.identity_directory))
         network = Network(
@@ -220,23 +227,23 @@ class Worker:
         stack.push_async_callback(containers.stop)
         containers.start(replace(parts, again=True), bridges, found)
         self._containers = containers
+        self._everything.changed()
         if found:
             _log.info("took up what was here", containers=len(found), tasks=len(remembered))
         return tasks
 
-    async def _forget_tasks(self) -> None:
-        """The machine is in no cluster (any longer): take away what tasks left."""
-        async with AsyncExitStack() as stack:
-            network = Network(self._run, _NOWHERE, _VXLAN_PORT, "")
-            report = Reporter().put
-            places = Places(self._attach_network, report)
-            tasks = await self._take_up(network, Payloads(), places, report, stack)
-            if self._containers is not None:
-                await self._containers.end_all()
-                self._containers = None
-            if count := await tasks.remove_all(kill=True):
-                _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
-            await network.leave()
+    async def _be_alone(self, stack: AsyncExitStack) -> None:
+        """The machine is in no cluster (any longer): take away what tasks left, and look after the other containers."""
+        # The node gets no rules before there is a container.
+        network = Network(self._run, _NOWHERE, _VXLAN_PORT, "", linger=0.0)
+        report = Reporter().put
+        places = Places(self._attach_network, report)
+        tasks = await self._take_up(network, Payloads(), places, report, stack)
+        if count := await tasks.remove_all(kill=True):
+            _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
+        if self._containers is not None:
+            await self._containers.end_those_of_the_swarm()
+        await network.leave()
 
     def _forgotten(self, task: Task) -> None:
         self._history.forgotten(task)

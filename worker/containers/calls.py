@@ -1,12 +1,12 @@
 """The Containers service (proto/flota/v1/containers.proto): calls, passed to this node's containers and tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from flota.rpc.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
+from flota.rpc.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable
 from flota.v1 import containers_pb2 as messages
 from flota.v1.containers_pb2_grpc import ContainersServicer
 from flota.v1.logs_pb2 import SubscribeLogsMessage
@@ -30,7 +30,7 @@ from flota.worker.calls.tasks import TaskServicer
 from flota.worker.containers import archives, written
 from flota.worker.containers.containers import Containers
 from flota.worker.containers.history import History
-from flota.worker.containers.life import Life
+from flota.worker.containers.life import Left, Life
 from flota.worker.images.committing import CommitOptions
 from flota.worker.images.store import ImageStore
 from flota.worker.logs.changes import Changes
@@ -56,7 +56,7 @@ class Everything:
     def plain(self) -> Containers:
         """Those without a service. Raises FailedPrecondition."""
         if (plain := self._plain()) is None:
-            raise FailedPrecondition("This node is not part of a swarm: it runs no containers")
+            raise Unavailable("this node's containers are not looked after just now: try again")
         return plain
 
     def all(self) -> list[Task]:
@@ -81,8 +81,14 @@ class Everything:
         plain = self._plain()
         return plain.known(container_id) if plain else None
 
+    async def again(self, container_id: str) -> Life:
+        """One without a service, once it is looked after again. Raises NotFound."""
+        while (plain := self._plain()) is None:
+            await self._news.wait()
+        return plain.find(container_id)
+
     def changed(self) -> None:
-        """A task's status has changed, or a task is gone."""
+        """A task's status has changed, a task is gone, or containers are looked after again."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -216,14 +222,17 @@ class ContainerCalls(ContainersServicer):
             async for answer in self._wait_for_task(request):
                 yield answer
             return
-        until = {
-            messages.WaitContainerRequest.UNTIL_STOPPED: life.stopped,
-            messages.WaitContainerRequest.UNTIL_NEXT_EXIT: life.next_end,
-            messages.WaitContainerRequest.UNTIL_REMOVED: life.gone,
-        }[request.until]
-        waiting = until()
+        waiting = _until(life, request.until)
         yield messages.WaitContainerResponse()
-        await waiting
+        while True:
+            try:
+                await waiting
+                break
+            except Left:
+                # The machine joins a cluster: another Life goes on with the container.
+                life = await self._everything.again(request.id)
+                stopped = not life.is_active and request.until != messages.WaitContainerRequest.UNTIL_REMOVED
+                waiting = life.stopped() if stopped else _until(life, request.until)
         status = life.record.task.status
         yield messages.WaitContainerResponse(ended=True, exit_code=status.container.exit_code)
 
@@ -439,6 +448,15 @@ class ContainerCalls(ContainersServicer):
         """Raises NotFound, FailedPrecondition."""
         self._everything.plain.bridges.remove(request.id)
         return messages.RemoveBridgeResponse()
+
+
+def _until(life: Life, until: "messages.WaitContainerRequest.Until.ValueType") -> Awaitable[None]:
+    """What is waited for, from now on."""
+    return {
+        messages.WaitContainerRequest.UNTIL_STOPPED: life.stopped,
+        messages.WaitContainerRequest.UNTIL_NEXT_EXIT: life.next_end,
+        messages.WaitContainerRequest.UNTIL_REMOVED: life.gone,
+    }[until]()
 
 
 def _signal(name: str) -> int:

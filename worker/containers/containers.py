@@ -44,6 +44,8 @@ class Containers:
         self._parts = parts
         self.bridges = bridges
         for record in self._remembered.values():
+            # It may have been in no cluster, or in another one.
+            record.task.node_id = self._node_id
             parts.images.hold(record.task.id, record.image_id)
             life = self._add(record)
             life.resume(found.get(life.id))
@@ -52,9 +54,11 @@ class Containers:
         """The worker stops: look after them no longer. They run on."""
         await asyncio.gather(*(life.leave() for life in self._lives.values()))
 
-    async def end_all(self) -> None:
-        """The machine has left its swarm: none runs, and each keeps what it wrote."""
-        await asyncio.gather(*(life.stop() for life in self._lives.values()))
+    async def end_those_of_the_swarm(self) -> None:
+        """The machine has left its swarm: what was on its networks runs no longer, and keeps what it wrote."""
+        here = {network.id for network in self.bridges.all()} | {*PREDEFINED}
+        gone = [life for life in self._lives.values() if not here.issuperset(life.networks)]
+        await asyncio.gather(*(life.stop() for life in gone))
 
     # Looking.
 

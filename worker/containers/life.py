@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 import structlog
 from google.protobuf.duration_pb2 import Duration
 
-from flota.rpc.errors import FailedPrecondition, FlotaError
+from flota.rpc.errors import FailedPrecondition, FlotaError, Unavailable
 from flota.v1.containers_pb2 import PlainContainer, UpdateContainerRequest
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import is_terminal, task_name
@@ -36,9 +36,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _LASTING = 0.1, 60.0, 10.0
 _ATTACHING = 10.0
 # The exit code of one whose end nobody saw.
 _LOST = 255
+_ELSEWHERE = "the node begins to look after this container anew: try again"
 
 Told = Callable[[str, PlainContainer], None]
 Remove = Callable[[str], Awaitable[None]]
+
+
+class Left(Exception):
+    """Nobody is here any longer who would see what is waited for."""
 
 
 class Life:
@@ -61,6 +66,7 @@ class Life:
         self._attaching: set[asyncio.Future[None]] = set()
         self._ends = 0
         self.removed = False
+        self._left = False
 
     @property
     def id(self) -> str:
@@ -71,6 +77,11 @@ class Life:
     def name(self) -> str:
         """The container's."""
         return task_name(self.record.task)
+
+    @property
+    def networks(self) -> list[str]:
+        """The ids of those it is to be on."""
+        return [wanted.target for wanted in self.record.task.spec.networks]
 
     @property
     def is_running(self) -> bool:
@@ -166,10 +177,12 @@ class Life:
             await self._forget()
 
     async def leave(self) -> None:
-        """The worker stops: look after it no longer. It runs on."""
+        """The worker stops, or has it looked after by another one: look after it no longer. It runs on."""
+        self._left = True
         if self._runs is not None:
             self._runs.cancel()
             await asyncio.gather(self._runs, return_exceptions=True)
+        self._changed()
 
     # What people wait for.
 
@@ -207,7 +220,11 @@ class Life:
         await self._until(lambda: self.removed)
 
     async def _until(self, so: Callable[[], bool]) -> None:
-        while not so():
+        while True:
+            if self._left:
+                raise Left
+            if so():
+                return
             await self._news.wait()
 
     def _changed(self) -> None:
@@ -241,6 +258,8 @@ class Life:
                 begun.set_exception(FailedPrecondition(str(error)))
             _log.exception("a defect ends a container's run", container=self.id)
         finally:
+            if begun is not None and not begun.done():
+                begun.set_exception(Unavailable(_ELSEWHERE))
             asyncio.get_running_loop().call_soon(self._changed)
         if self.record.auto_remove:
             with suppress(ContainerError, FlotaError):
@@ -336,9 +355,11 @@ class Life:
         controller.assign(task)
 
     async def _quiet(self) -> None:
-        """Until its runs are over."""
+        """Until its runs are over. Raises Unavailable when somebody else looks after it now."""
         if self._runs is not None:
             await asyncio.wait([self._runs])
+        if self._left:
+            raise Unavailable(_ELSEWHERE)
 
     async def _forget(self) -> None:
         try:

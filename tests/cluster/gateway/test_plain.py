@@ -6,6 +6,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,44 @@ def test_a_container_and_services_share_an_attachable_network(make_lab: Callable
             return True
 
         wait_until(network_goes, "nothing is left on the network")
+
+
+def test_a_node_in_no_swarm_runs_containers_and_goes_on_with_them_in_one_and_after_it(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab(managers=1, workers=0, swarm=False)
+    node = lab.nodes["m1"]
+    assert "flota" not in node.exec(["nft", "list", "tables"]).stdout, "no rules for nothing"
+    with closing(docker.DockerClient(base_url=f"unix://{node.run_directory}/flota/docker.sock", timeout=60)) as client:
+        lan = client.networks.create("lan", driver="bridge")
+        sleeping: dict[str, Any] = {"command": ["sleep", "1000"], "detach": True, "stop_signal": "KILL"}
+        kept = client.containers.run("busybox", name="kept", network="lan", **sleeping)
+        kept.reload()
+        pid = kept.attrs["State"]["Pid"]
+        with pytest.raises(APIError, match="not found"):
+            client.containers.run("busybox", network="span", **sleeping)
+
+        def goes_on() -> None:
+            kept.reload()
+            assert (kept.status, kept.attrs["State"]["Pid"]) == ("running", pid)
+            asked = client.containers.run("busybox", ["ping", "-c", "1", "-W", "5", "kept"], network="lan", remove=True)
+            assert b"1 packets received" in asked
+
+        with ThreadPoolExecutor(1) as pool:
+            waited_for = client.containers.run("busybox", name="short", **sleeping)
+            waiting = pool.submit(waited_for.wait)
+            client.swarm.init(advertise_addr=node.address)
+            goes_on()
+            client.networks.create("span", driver="overlay", attachable=True)
+            of_the_swarm = client.containers.run("busybox", network="span", **sleeping)
+            waited_for.kill()
+            assert waiting.result(timeout=30)["StatusCode"] == 137, "who waited before the swarm hears of the end"
+        client.swarm.leave(force=True)
+        goes_on()
+        of_the_swarm.reload()
+        assert of_the_swarm.status == "exited"
+        kept.remove(force=True)
+        lan.remove()
 
 
 @pytest.fixture(scope="module")
@@ -282,4 +321,4 @@ def test_a_port_of_one_address_is_reached_by_that_one_only(client: Any, lab: Lab
     wait_until(lambda: page("127.0.0.1") == "inside", "the loopback")
     assert page(node.address) == ""
     with pytest.raises(APIError, match=r"192\.0\.2\.1 is no address of this node"):
-        client.containers.run("busybox", serve, detach=True, ports={"80/tcp": ("192.0.2.1", 8085)})
+        client.containers.run("busybox", serve, detach=True, ports={"80/tcp": ("192.0.2.1", 8087)})
