@@ -50,7 +50,10 @@ def bind(mount: Mount) -> HostMount:
         raise BadContainer(
             f"invalid bind propagation {propagation} of {mount.source!r}: that is not on a shared mount of this node"
         )
-    return directory(mount, str(source), "bind" if mount.bind_nonrecursive else "rbind", propagation)
+    if mount.bind_nonrecursive:
+        # Nothing is below, and crun takes the r of a propagation for the bind's.
+        return directory(mount, str(source), "bind", propagation.removeprefix("r"))
+    return directory(mount, str(source), "rbind", propagation)
 
 
 def directory(mount: Mount, source: str, kind: str = "rbind", propagation: str = "rprivate") -> HostMount:

@@ -14,6 +14,7 @@ from flota.v1.types_pb2 import Driver, Mount, ResourceRequirements, Resources, U
 from flota.worker.images.config import ImageConfig
 from flota.worker.runtime import machine
 from flota.worker.runtime.container import BadContainer, Container, ContainerError, Exit, PlacedFile
+from flota.worker.runtime.mounts import mount, unmount
 from flota.worker.runtime.runtime import Runtime
 from flota.worker.volumes import VolumeInUse, VolumeNotFound
 from tests.cluster.runtime.world import World, eventually
@@ -329,6 +330,36 @@ async def test_binds(world: World, runtime: Runtime, tmp_path: Path) -> None:
     assert await said(world, runtime, world.container(line, mounts=mounts)) == ["fixed", "no"]
     assert (shared / "file").read_text() == "hi\n"
     assert (tmp_path / "made/now/file").read_text() == "hi\n"
+
+
+async def test_what_is_mounted_read_only_is(world: World, runtime: Runtime, tmp_path: Path) -> None:
+    mounts = [
+        Mount(type=Mount.TYPE_TMPFS, target="/memory", read_only=True),
+        Mount(type=Mount.TYPE_VOLUME, source="data", target="/srv/content", read_only=True),
+        Mount(type=Mount.TYPE_VOLUME, target="/nameless", read_only=True),
+        Mount(type=Mount.TYPE_BIND, source=str(tmp_path), target="/bind", read_only=True),
+    ]
+    places = ["/memory", "/srv/content", "/nameless", "/bind"]
+    line = f"cat /srv/content/file; for x in {' '.join(places)}; do touch $x/no 2>/dev/null || echo $x; done"
+    expected = ["from the image", *places]
+    assert await said(world, runtime, world.container(line, mounts=mounts)) == expected
+
+
+async def test_what_is_mounted_below_a_bind_comes_along_unless_it_shall_not(
+    world: World, runtime: Runtime, tmp_path: Path
+) -> None:
+    (tmp_path / "below").mkdir()
+    mount("tmpfs", tmp_path / "below", "tmpfs")
+    try:
+        (tmp_path / "below/file").touch()
+        both = [
+            Mount(type=Mount.TYPE_BIND, source=str(tmp_path), target="/all"),
+            Mount(type=Mount.TYPE_BIND, source=str(tmp_path), target="/one", bind_nonrecursive=True),
+        ]
+        line = "ls /all/below; echo -; ls /one/below; echo -"
+        assert await said(world, runtime, world.container(line, mounts=both)) == ["file", "-", "-"]
+    finally:
+        unmount(tmp_path / "below")
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
 """What a task's container is made from: templates, secrets and configs, health check, log."""
 
-from pathlib import Path
-
 import pytest
 
 from flota.v1.dispatcher_pb2 import AssignmentChange
 from flota.v1.objects_pb2 import Config, Secret, Task
-from flota.v1.types_pb2 import Driver, FileTarget, HealthConfig, Mount, Platform
+from flota.v1.types_pb2 import FileTarget, HealthConfig, Mount, Platform
 from flota.worker.images.config import ImageConfig
-from flota.worker.runtime.container import BadContainer, ContainerError, Log, PlacedFile
-from flota.worker.tasks import preparing
+from flota.worker.runtime.container import BadContainer, ContainerError, PlacedFile
 from flota.worker.tasks.health import Check
 from flota.worker.tasks.payloads import Payloads
-from flota.worker.tasks.preparing import decide, log_of
+from flota.worker.tasks.preparing import decide
 from flota.worker.tasks.template import NodeFacts, expanded, render_payload
 from tests.unit.worker.node import task
 
@@ -154,37 +151,3 @@ def test_the_health_check_is_the_specs_completed_from_the_images() -> None:
 def test_an_images_check_that_cannot_be_read_is_said_at_once() -> None:
     with pytest.raises(BadContainer, match="invalid health check"):
         decide(service(), "i", ImageConfig(healthcheck=HealthConfig(test=["CMD-SHELL"])))
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("", 100 << 20), ("-1", 0), ("500", 500), ("10k", 10 << 10), ("10M", 10 << 20), ("1gb", 1 << 30), ("7b", 7)],
-)
-def test_the_size_of_a_log(text: str, size: int) -> None:
-    assert log_of(Driver(name="json-file", options={"max-size": text})) == Log(size)
-
-
-@pytest.mark.parametrize(
-    ("driver", "why"),
-    [
-        (
-            Driver(name="syslog"),
-            "unknown log driver 'syslog': this node has json-file, local",
-        ),
-        (Driver(options={"max-size": "much"}), "invalid max-size 'much'"),
-        (Driver(options={"max-size": "k"}), "invalid max-size 'k'"),
-        (Driver(options={"max-size": "1.5m"}), "invalid max-size"),
-    ],
-)
-def test_a_log_that_cannot_be_kept(driver: Driver, why: str) -> None:
-    with pytest.raises(BadContainer, match=why):
-        log_of(driver)
-
-
-def test_logs_that_are_no_files_or_more_than_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert log_of(Driver(name="none", options={"max-size": "x"})) == Log(kept=False)
-    monkeypatch.setattr(preparing, "_JOURNAL", tmp_path / "socket")
-    with pytest.raises(BadContainer, match="no journald listens on this node"):
-        log_of(Driver(name="journald"))
-    (tmp_path / "socket").touch()
-    assert log_of(Driver(name="journald", options={"max-size": "1k"})) == Log(1024, journal=True)
