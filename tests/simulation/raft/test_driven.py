@@ -22,7 +22,7 @@ SOAK = int(os.environ.get("FLOTA_SEEDS", "2000")) // 5
 def test_no_seed_breaks_the_driver(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(first, first + 6):
         world = run_driven(seed, tmp_path / str(seed), monkeypatch)
-        assert sum(one.result is not None for one in world.history) > 20
+        assert sum(one.result is not None for one in world.clients.history) > 20
 
 
 def test_the_same_seed_gives_the_same_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
