@@ -1,8 +1,9 @@
 """One connection to a manager, made with the certificate of its time, and all that uses it: a session and companions.
 
 A connection shows the certificate that it was made with for as long as it lasts, and managers refuse an old one once
-another root has taken over. So a link can be retired while the next one has its session already: its own session ends,
-its companions begin nothing new, and what they have begun (a person's `exec`) goes on here until it is over.
+another root has taken over: then the session goes on over another link. And sessions fail while connections are sound,
+when a busy manager was late. Either way a link without a session is retired: its companions begin nothing new, and what
+they have begun (a person's `exec`) goes on here until it is over, or the connection breaks.
 """
 
 import asyncio
@@ -39,9 +40,8 @@ class Link:
         self.session = session(self._channel)
         self._companions = companions
         self._retired = asyncio.Event()
-        self._serving: asyncio.Task[None] | None = None
-        self._gives_way = False
-        # What ended the session while it gave way.
+        self._session_task: asyncio.Task[None] | None = None
+        # What ended the session.
         self.lost: FlotaError | None = None
 
     async def connect(self) -> None:
@@ -57,13 +57,10 @@ class Link:
         await self.session.open(resume)
 
     async def serve(self) -> None:
-        """Until the session or a companion fails; a retired link returns when all that was begun is over.
-
-        Raises FlotaError.
-        """
+        """Serve until the session ends, and from then on what was begun. Raises only what is a defect."""
         try:
             async with asyncio.TaskGroup() as group:
-                self._serving = group.create_task(self._keep_session(), name="session")
+                self._session_task = group.create_task(self._keep_session(), name="session")
                 for companion in self._companions:
                     group.create_task(_accompany(companion, self._channel, self._retired), name="session: companion")
         except BaseExceptionGroup as failures:
@@ -71,15 +68,15 @@ class Link:
         finally:
             await self.close()
 
-    def give_way(self, gives_way: bool = True) -> None:
-        """Another link opens the same session: that this one's ends by it is no failure."""
-        self._gives_way = gives_way
+    async def until_lost(self) -> None:
+        """Until the session has ended: `lost` says why."""
+        await self._retired.wait()
 
     def retire(self) -> None:
         """Another link has the session."""
         self._retired.set()
-        if self._serving is not None:
-            self._serving.cancel()
+        if self._session_task is not None:
+            self._session_task.cancel()
 
     async def close(self) -> None:
         """End everything that is left."""
@@ -89,9 +86,8 @@ class Link:
         try:
             await self.session.serve()
         except FlotaError as error:
-            if not self._gives_way:
-                raise
             self.lost = error
+            self._retired.set()
 
 
 async def _accompany(companion: Companion, channel: grpc.aio.Channel, retired: asyncio.Event) -> None:

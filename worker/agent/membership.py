@@ -5,17 +5,17 @@
                           └──► overlay, secrets and configs, tasks: in this order, for a task rests on the others
 
 When the node's certificate was replaced the session goes on over another connection (link.py), before the first one
-ends: nobody who calls this node or reads its logs notices.
+ends: nobody who calls this node or reads its logs notices. Nor does a call that is in progress when a session fails.
 
 While no manager answers everything stays as it is: containers run on, names are served, what happens is remembered and
 reported later. Only managers who say that the node is no longer one of the cluster end its tasks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -223,13 +223,18 @@ class Membership:
                 await self._until_replaced(link, serving)
                 successor = await self._succeed(address, link, serving)
                 link.retire()
-                self._retired.add(serving)
-                serving.add_done_callback(self._retire)
+                self._let_end(serving)
                 link, serving = successor, self._begin(successor)
+        except (NotFound, PermissionDenied):
+            raise
+        except FlotaError:
+            self._let_end(serving)
+            raise
         finally:
             self._session = None
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            if serving not in self._retired:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
 
     def _link(self, address: str) -> Link:
         make = partial(
@@ -245,18 +250,24 @@ class Membership:
         self._session, self._resume = link.session, link.session.id
         return asyncio.create_task(link.serve(), name="link")
 
-    def _retire(self, serving: asyncio.Task[None]) -> None:
-        """A link that had been retired is over."""
+    def _let_end(self, serving: asyncio.Task[None]) -> None:
+        """What was begun on a link without a session goes on."""
+        self._retired.add(serving)
+        serving.add_done_callback(self._ended)
+
+    def _ended(self, serving: asyncio.Task[None]) -> None:
         self._retired.discard(serving)
-        if not serving.cancelled() and (error := serving.exception()) is not None:
-            _log.info("what was begun on the former connection broke off", reason=str(error))
+        if not serving.cancelled() and (defect := serving.exception()) is not None:
+            _log.error("a defect ended what was begun on a former connection", defect=repr(defect))
 
     async def _until_replaced(self, link: Link, serving: asyncio.Task[None]) -> None:
-        """Until the certificate that the link shows is not this node's any longer. Raises what ends the link."""
+        """Until the certificate that the link shows is not this node's any longer. Raises what ends the session."""
         while self._identity.certificate_pem == link.certificate_pem:
-            await asyncio.wait((serving,), timeout=_LOOK)
-            if serving.done():
-                serving.result()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await _first(link.until_lost(), serving)
+            if link.lost is not None:
+                raise link.lost
             # The daemon takes the files away when the node leaves.
             with suppress(FileNotFoundError):
                 if self._identity.reload() and self._identity.certificate_pem == link.certificate_pem:
@@ -266,30 +277,26 @@ class Membership:
     async def _succeed(self, address: str, link: Link, serving: asyncio.Task[None]) -> Link:
         """Another link to the same manager that shows the newest certificate and has the session.
 
-        Raises FlotaError when `link` fails before there is one.
+        Raises what ends the session before there is one.
         """
         while True:
             successor = self._link(address)
             try:
                 # Managers are told of the certificate over the connection that shows it: from then on they may refuse
                 # the former one.
-                await _connected(successor, serving)
-                link.give_way()
+                await _first(successor.connect(), serving)
                 self._description.refresh()
                 await successor.open(link.session.id)
                 return successor
             except FlotaError as error:
                 await successor.close()
-                link.give_way(False)
-                if link.lost is not None:
-                    raise link.lost from None
-                if serving.done():
-                    raise
                 _log.warning("no session with the new certificate yet", manager=address, reason=str(error))
                 self._description.refresh()
             except BaseException:
                 await successor.close()
                 raise
+            if link.lost is not None:
+                raise link.lost
             await asyncio.sleep(_LOOK)
 
     def _after(self, address: str, error: FlotaError) -> float:
@@ -324,14 +331,15 @@ class Membership:
             self.assigned(Assigned((), complete=True))
 
 
-async def _connected(successor: Link, serving: asyncio.Task[None]) -> None:
-    """Until the link is connected. Raises DeadlineExceeded, and what ends the one that `serving` serves."""
-    connecting = asyncio.create_task(successor.connect(), name="link: connect")
+async def _first(waiting: Coroutine[Any, Any, None], serving: asyncio.Task[None]) -> None:
+    """Wait for something while a link is served. Raises what `serving` raises."""
+    task = asyncio.create_task(waiting)
     try:
-        await asyncio.wait((connecting, serving), return_when=asyncio.FIRST_COMPLETED)
-        if not connecting.done():
+        await asyncio.wait((task, serving), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
             serving.result()
-        await connecting
+        if task.done():
+            task.result()
     finally:
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

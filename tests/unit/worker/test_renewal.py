@@ -1,8 +1,8 @@
-"""A node's certificate is replaced and the old one refused, while it is called and its logs are read."""
+"""A node is called and its logs are read while its certificate is replaced, or its session ends and another begins."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -66,10 +66,11 @@ class Node:
         self.conmon = Conmon(directory / "t1" / "log")
         self.logs = LogPublisher(lambda: [TaskLog("t1", "web", self.conmon.path, ended=False)])
         self.answering = Answering({"flota.v1.Tasks": Echo()})
+        self.words = Words()
         self.membership = Membership(
             self.identity, Managers([swarm.address], Random(2)),
             Description(lambda: NodeDescription(hostname=str(hash(self.identity.certificate_pem)))),
-            [], Reporter(), Words(), (self.logs.run, self.answering.run),
+            [], Reporter(), self.words, (self.logs.run, self.answering.run),
         )  # fmt: skip
 
     @property
@@ -94,17 +95,52 @@ async def until_described(swarm: Swarm, node: Node, former: str = "") -> None:
     await swarm.until(is_so)
 
 
-async def test_nobody_who_calls_a_node_or_reads_its_logs_notices(swarm: Swarm, tmp_path: Path) -> None:
+@asynccontextmanager
+async def member(swarm: Swarm, directory: Path) -> AsyncIterator[Node]:
+    """w1 with a session, and a task of service web."""
     await swarm.node("w1")
     web = Service(id="web")
     web.spec.annotations.name = "web"
     await swarm.create(web, task("t1", "w1", state=RUNNING))
-    node = Node(swarm, tmp_path)
+    node = Node(swarm, directory)
     await node.logs.start()
     running = asyncio.create_task(node.membership.run())
-    person = node_channel(swarm.identity("m9", MANAGER), swarm.address)
     try:
         await until_described(swarm, node)
+        yield node
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await node.logs.stop()
+
+
+async def test_a_call_goes_on_when_a_session_fails_over_a_connection_that_does_not(
+    swarm: Swarm, tmp_path: Path
+) -> None:
+    async with member(swarm, tmp_path) as node:
+        call = Call(swarm)
+        assert await call.says(b"before") == b"before"
+        words = node.words.all()
+        agent = swarm.agent("w1")
+        async with asyncio.timeout(PATIENCE):
+            former = await anext(words)
+            agent.sessions.append(former)
+            await agent.goodbye()
+            while (await anext(words)).session_id == former.session_id:
+                pass
+        assert await call.says(b"after") == b"after"
+        another = Call(swarm)
+        assert await another.says(b"another") == b"another"
+        await another.ends()
+        await call.ends()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*node.membership._retired)
+
+
+async def test_nobody_who_calls_a_node_or_reads_its_logs_notices(swarm: Swarm, tmp_path: Path) -> None:
+    person = node_channel(swarm.identity("m9", MANAGER), swarm.address)
+    async with person, member(swarm, tmp_path) as node:
         call = Call(swarm)
         assert await call.says(b"before") == b"before"
         request = SubscribeLogsRequest()
@@ -141,12 +177,6 @@ async def test_nobody_who_calls_a_node_or_reads_its_logs_notices(swarm: Swarm, t
         async with asyncio.timeout(PATIENCE):
             # Nothing is left of the connection of before.
             await asyncio.gather(*node.membership._retired)
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-        await node.logs.stop()
-        await person.close()
 
 
 def renew(swarm: Swarm) -> bytes:
