@@ -38,6 +38,8 @@ class _Call:
         self.id = new_id()
         self.node_id = node_id
         self.method = method
+        # Its node was told of it, and has begun to answer.
+        self.told = False
         self.begun = asyncio.Event()
         self.requests: Pipe[bytes] = Pipe()
         self.responses: Pipe[bytes] = Pipe()
@@ -107,6 +109,7 @@ class NodeCalls(tasks_pb2_grpc.NodeCallsServicer):
         feeding: asyncio.Task[None] | None = None
         try:
             listener = await self._listener(node_id)
+            call.told = True
             await listener.put(NodeCall(id=call.id, method=method))
             feeding = asyncio.create_task(call.feed(requests), name=f"requests of {method}")
             with suppress(TimeoutError):
@@ -167,6 +170,11 @@ class NodeCalls(tasks_pb2_grpc.NodeCallsServicer):
         if replaced is not None:
             replaced.end(FailedPrecondition("another stream of this node took this one's place"))
         self._listeners[node_id] = listener
+        # Who was told by the former stream may not answer over its connection any longer (another root took over). Of
+        # two answers the second is refused, before the node does anything.
+        for one in self._calls.values():
+            if one.node_id == node_id and one.told and not one.begun.is_set():
+                await listener.put(NodeCall(id=one.id, method=one.method))
         self._listens.set()
         try:
             # So that the worker knows that it is heard of.

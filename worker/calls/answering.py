@@ -117,6 +117,9 @@ class Answering:
         set_caller(_MANAGER)
         requests = _requests(questions, GetMessageClass(descriptor.input_type))
         argument = requests if rule.client_streams else await anext(requests, None)
+        if argument is None:
+            # It was answered over another stream, or nobody asks any longer.
+            return
         if not rule.server_streams:
             await _send(stream, await handler(argument, None))
             return
