@@ -1,5 +1,6 @@
 """Layers that come over connections that break: each goes on where the last one ended, and what comes out is right."""
 
+import asyncio
 import os
 import threading
 import urllib.error
@@ -226,6 +227,24 @@ def wait_until_refused(url: str, token: str) -> None:
         except urllib.error.HTTPError as error:
             error.close()
             return
+
+
+async def test_two_pulls_that_need_one_layer_fetch_it_once(
+    store: ImageStore, between: Proxy, registry: Registry
+) -> None:
+    other = MadeImage([LAYER, tar([("more", b"more")])])
+    registry.push(other, "resumed/other:1")
+    both = asyncio.Event()
+    between.cuts = [FAR]
+
+    async def second() -> str:
+        await both.wait()
+        return (await store.pull(f"{between.address}/resumed/other:1")).id
+
+    waiting = asyncio.create_task(second())
+    first = await store.pull(f"{between.address}/resumed:1", say=lambda word: both.set())
+    assert (first.id, await waiting) == (IMAGE.id, other.id)
+    assert bytes_sent(between) == len(LAYER)
 
 
 async def test_layers_come_several_at_a_time_but_not_all(store: ImageStore, registry: Registry) -> None:
