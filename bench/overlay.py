@@ -1,12 +1,13 @@
 """How quick the overlay is: `python -m bench.overlay [--json]`. Needs root; makes and removes its own namespaces.
 
-Rows: attach and detach of a task (per task, 50 on one node), 1,000 endpoints of one service taken over by a node; as a
-container sees it, DNS answers a second (eight questions at a time), how long one takes when 5,000 a second are asked,
-and how long a bare echo takes then, which is what the machine is good for at that moment; round trips and throughput
-(with iperf3 when it is installed, else with one plain TCP stream) between the same two nodes over the bare underlay,
-over VXLAN, through a virtual address, over an encrypted network, over the tunnel that carries it ("tunnel"), and over
-wireguard-go as one sets it up by hand with wg-quick's values ("wireguard"). What the rows ought to be is in GOALS, as
-ratios of one run: figures of a busy machine mean little, their ratios a little more.
+Rows: attach and detach of a task (per task, 50 on one node), 1,000 endpoints of one service taken over by a node, also
+by one with 20 tasks that have its virtual address, and one of them withdrawn there; as a container sees it, DNS answers
+a second (eight questions at a time), how long one takes when 5,000 a second are asked, and how long a bare echo takes
+then, which is what the machine is good for at that moment; round trips and throughput (with iperf3 when it is
+installed, else with one plain TCP stream) between the same two nodes over the bare underlay, over VXLAN, through a
+virtual address, over an encrypted network, over the tunnel that carries it ("tunnel"), and over wireguard-go as one
+sets it up by hand with wg-quick's values ("wireguard"). What the rows ought to be is in GOALS, as ratios of one run:
+figures of a busy machine mean little, their ratios a little more.
 """
 
 import argparse
@@ -27,9 +28,10 @@ from flota.overlay.tunnel_keys import tunnel_address
 from flota.v1.dispatcher_pb2 import NetworkService
 from flota.v1.objects_pb2 import Task
 from flota.v1.types_pb2 import Driver
-from tests.cluster.overlay.machines import Machines, Node, network, peer, run, task, update
+from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
 
 TASKS = 50
+ASKERS = 20
 ENDPOINTS = 1000
 DNS_SECONDS = 2
 DNS_RATE = 5000
@@ -41,10 +43,13 @@ GOALS = {
     "vip_adds_us": ("≤", 30.0),
     "encrypted_to_wireguard": ("≥", 0.9),
     "endpoints_1000_ms": ("≤", 300.0),
+    "endpoints_20_tasks_ms": ("≤", 300.0),
+    "withdrawn_20_tasks_ms": ("≤", 200.0),
     "dns_answers_s": ("≥", 5000.0),
     "dns_p99_ms": ("≤", 5.0),
 }
 VIRTUAL = "10.90.1.200"
+CROWD_VIRTUAL = "10.90.1.201/24"
 # What wg-quick takes off the MTU of the way to the other end, whatever IP version that is.
 PLAIN_MTU = 1500 - 80
 PLAIN_PORT = 51900
@@ -209,6 +214,17 @@ def measure(a: Node, b: Node) -> dict[str, float]:
         for number in range(ENDPOINTS)
     ]
     rows["endpoints_1000_ms"] = a.apply(*(update(peer(one, b, place)) for one in crowd)) * 1e3
+    virtual = NetworkService(
+        network_id=place.id, service_id=crowd[0].service_id, service_name="crowd", virtual_ip=CROWD_VIRTUAL
+    )
+    a.apply(*(removal(peer(one, b, place)) for one in crowd))
+    a.attach(*many[:ASKERS])
+    rows["endpoints_20_tasks_ms"] = a.apply(update(virtual), *(update(peer(one, b, place)) for one in crowd)) * 1e3
+    rows["withdrawn_20_tasks_ms"] = statistics.median(
+        a.apply(removal(peer(one, b, place))) * 1e3 for one in crowd[:ROUNDS]
+    )
+    a.call("detach", tasks=[one.id for one in many[:ASKERS]])
+    a.apply(removal(virtual))
     a.apply(*(update(peer(one, b, place)) for one in many[:5]))
     rows |= dns(a, here)
 
@@ -290,7 +306,9 @@ def plain_wireguard(a: Node, b: Node) -> Iterator[str]:
         for number, node in enumerate((a, b)):
             device, far = f"fb{number}-{os.getpid()}"[:15], 1 - number
             command = [*enter(f"/run/netns/{node.name}"), "wireguard-go", "--foreground", device]
-            daemon = subprocess.Popen(command, env={**os.environ, "LOG_LEVEL": "error"}, start_new_session=True)
+            quiet = {**os.environ, "LOG_LEVEL": "error"}
+            nowhere = subprocess.DEVNULL
+            daemon = subprocess.Popen(command, env=quiet, stdout=nowhere, stderr=nowhere, start_new_session=True)
             stack.callback(daemon.wait)
             stack.callback(daemon.terminate)
             key = node.run_directory / "bench.key"

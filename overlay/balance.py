@@ -6,12 +6,16 @@ tracking keeps it there. Nothing is between the two tasks then, and the server s
 address without a ready task is refused at once. Established connections do not look at these rules again, so a task
 that is stopping first leaves them and then finishes what it has.
 
+A row of many tasks is a map of its own, of which only the places that change are told: else every task of the network
+would have to take in all of it whenever one task of the service comes or goes. Few are part of their rule.
+
 The task's DNS server is reached the same way: programs ask 127.0.0.11 at port 53, it listens elsewhere, and a
 container may run a DNS server of its own.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from random import Random
 
 from flota.overlay.names import virtual_addresses
@@ -20,7 +24,14 @@ from flota.v1.dispatcher_pb2 import NetworkPeer, NetworkService
 # Virtual address → addresses of ready tasks.
 Balance = dict[str, tuple[str, ...]]
 
-_CHAIN = "vip_"
+# Virtual address → its tasks' addresses by their places in the kernel's map, for those that have a map.
+Rows = dict[str, tuple[str, ...]]
+# Of a map whose places an earlier process knew.
+_UNKNOWN = ("?",)
+
+_CHAIN, _ROW = "vip_", "row_"
+# So many tasks have a map. It stays, however few they become.
+_MANY = 50
 # nft's names for each version's tables, addresses and refusals.
 _TABLES = {4: "ip", 6: "ip6"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -83,32 +94,85 @@ table {table} flota {{
 """
 
 
-def change(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]], random: Random) -> str:
-    """Commands that lead from `old` to `new`, as one transaction; "" if there is nothing to do.
+def change(
+    old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]], rows: Rows, random: Random
+) -> tuple[str, Rows]:
+    """Commands that lead from `old` to `new`, as one transaction, and what becomes of `rows` by them; "" if there is
+    nothing to do.
 
     Every task begins at another place of the row (`random`), or all first connections would go to one task.
     """
     lines: list[str] = []
+    rows = dict(rows)
     for address in sorted(old.keys() - new.keys()):
-        table, chain = _place(address)
+        table, name = _place(address)
         lines += [
             f"delete element {table} services {{ {address} }}",
             f"delete element {table} addresses {{ {address} }}",
-            f"flush chain {table} {chain}",
-            f"delete chain {table} {chain}",
+            f"flush chain {table} {_CHAIN}{name}",
+            f"delete chain {table} {_CHAIN}{name}",
         ]
+        if rows.pop(address, None) is not None:
+            lines.append(f"delete map {table} {_ROW}{name}")
     for address in sorted(new):
         if old.get(address) == new[address]:
             continue
-        table, chain = _place(address)
+        table, name = _place(address)
+        chain = _CHAIN + name
         known = address in old
-        lines.append(f"flush chain {table} {chain}" if known else f"add chain {table} {chain}")
-        if new[address]:
-            lines.append(f"add rule {table} {chain} {_spread(new[address], random)}")
+        if not known:
+            lines.append(f"add chain {table} {chain}")
+        if address in rows or len(new[address]) >= _MANY:
+            before, rows[address] = rows.get(address), follow(rows.get(address, ()), new[address], random)
+            lines += _row_change(address, before, rows[address])
+            rule = _in_turn(len(rows[address]), f"@{_ROW}{name}")
+            stays = before is not None and before != _UNKNOWN and len(before) == len(rows[address])
+        else:
+            rule, stays = _spread(new[address], random), False
+        if not stays:
+            lines += [f"flush chain {table} {chain}"] if known else []
+            lines += [f"add rule {table} {chain} {rule}"] if new[address] else []
         if not known:
             lines.append(f"add element {table} services {{ {address} : goto {chain} }}")
             lines.append(f"add element {table} addresses {{ {address} }}")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines), rows
+
+
+def follow(row: tuple[str, ...], wanted: Iterable[str], random: Random) -> tuple[str, ...]:
+    """A row of just those `wanted`, in which as many as can be have the places that they had in `row`."""
+    these = dict.fromkeys(wanted)
+    there = set(row)
+    fresh = [one for one in these if one not in there]
+    start = random.randrange(len(fresh)) if fresh else 0
+    result = [one if one in these else "" for one in row[: len(these)]]
+    result += [""] * (len(these) - len(result))
+    spare = [one for one in row[len(these) :] if one in these] + fresh[start:] + fresh[:start]
+    for place, one in enumerate(result):
+        result[place] = one or spare.pop()
+    if result and len(result) != len(row):
+        # Its rule is another one now, which begins with the first.
+        other = random.randrange(len(result))
+        result[0], result[other] = result[other], result[0]
+    return tuple(result)
+
+
+def _row_change(address: str, before: tuple[str, ...] | None, after: tuple[str, ...]) -> list[str]:
+    """Commands that bring the map of a virtual address from `before` (None: there is none) to `after`."""
+    table, name = _place(address)
+    row = f"{table} {_ROW}{name}"
+    lines = []
+    if before is None:
+        data = {4: "ip daddr", 6: "ip6 daddr"}[_version(address)]
+        lines.append(f"add map {row} {{ typeof numgen inc mod 65536 : {data}; }}")
+    elif before == _UNKNOWN:
+        lines.append(f"flush map {row}")
+    old = () if before is None or before == _UNKNOWN else before
+    changed = [place for place, (one, other) in enumerate(zip_longest(old, after)) if one != other]
+    if gone := [str(place) for place in changed if place < len(old)]:
+        lines.append(f"delete element {row} {{ {', '.join(gone)} }}")
+    if put := [f"{place} : {after[place]}" for place in changed if place < len(after)]:
+        lines.append(f"add element {row} {{ {', '.join(put)} }}")
+    return lines
 
 
 def only_grows(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]) -> bool:
@@ -118,10 +182,12 @@ def only_grows(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, 
     )
 
 
-def loaded(listing: str) -> Balance:
-    """Virtual addresses that a listing of the tables shows, with unknown tasks behind them (equal to none wanted)."""
-    found = re.findall(rf"chain {_CHAIN}([0-9a-f.-]+) ", listing)
-    return dict.fromkeys((name.replace("-", ":") for name in found), ("?",))
+def loaded(listing: str) -> tuple[Balance, Rows]:
+    """Virtual addresses that a listing of a table shows, with unknown tasks behind them (equal to none wanted)."""
+    found: dict[str, list[str]] = {_CHAIN: [], _ROW: []}
+    for kind, name in re.findall(rf"(?:chain|map) ({_CHAIN}|{_ROW})([0-9a-f.-]+) ", listing):
+        found[kind].append(name.replace("-", ":"))
+    return dict.fromkeys(found[_CHAIN], _UNKNOWN), dict.fromkeys(found[_ROW], _UNKNOWN)
 
 
 def _version(address: str) -> int:
@@ -129,14 +195,19 @@ def _version(address: str) -> int:
 
 
 def _place(address: str) -> tuple[str, str]:
-    """(table, chain) of a virtual address. A chain's name may have no colon."""
-    return f"{_TABLES[_version(address)]} flota", _CHAIN + address.replace(":", "-")
+    """(table, end of the names there) of a virtual address. Such a name may have no colon."""
+    return f"{_TABLES[_version(address)]} flota", address.replace(":", "-")
 
 
 def _spread(addresses: tuple[str, ...], random: Random) -> str:
-    if len(addresses) == 1:
-        return f"dnat to {addresses[0]}"
+    """The rule for a few tasks."""
+    if len(addresses) < 2:
+        return f"dnat to {addresses[0]}" if addresses else ""
     start = random.randrange(len(addresses))
     row = addresses[start:] + addresses[:start]
     elements = ", ".join(f"{number} : {address}" for number, address in enumerate(row))
-    return f"dnat to numgen inc mod {len(row)} map {{ {elements} }}"
+    return _in_turn(len(row), f"{{ {elements} }}")
+
+
+def _in_turn(count: int, row: str) -> str:
+    return f"dnat to numgen inc mod {count} map {row}"

@@ -9,7 +9,7 @@ from random import Random
 
 from flota.overlay import balance, libnftables
 from flota.overlay.addresses import task_namespace
-from flota.overlay.balance import Balance
+from flota.overlay.balance import Balance, Rows
 from flota.overlay.connections import end_connections
 from flota.overlay.dns.server import ADDRESS, PORT
 from flota.overlay.kernel import NamespaceThreads
@@ -24,6 +24,7 @@ class _Loaded:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     balance: Balance = field(default_factory=dict)
+    rows: Rows = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     at: float = 0.0
     has_ipv6: bool = False
@@ -54,7 +55,9 @@ class Balancer:
             # One at a time: the library would look for the first in what it read for the last.
             for listed in ("list table ip flota", *(["list table ip6 flota"] if loaded.has_ipv6 else [])):
                 listing = await self._threads.inside(namespace, partial(libnftables.load, listed))
-                loaded.balance |= balance.loaded(listing)
+                addresses, rows = balance.loaded(listing)
+                loaded.balance |= addresses
+                loaded.rows |= rows
 
     async def update(self, task_id: str, wanted: Balance, alive: Set[str]) -> None:
         """Make the rules be `wanted`. Connections to addresses that are no longer `alive` are ended."""
@@ -89,11 +92,12 @@ class Balancer:
     async def _load(self, task_id: str, loaded: _Loaded, before: str, wanted: Balance) -> None:
         needs_ipv6 = not loaded.has_ipv6 and balance.needs_ipv6(wanted)
         tables = before + (balance.ipv6_rules() if needs_ipv6 else "")
-        rules = tables + balance.change(loaded.balance, wanted, self._random)
+        changes, rows = balance.change(loaded.balance, wanted, loaded.rows, self._random)
+        rules = tables + changes
         if rules:
             namespace = task_namespace(self._run_directory, task_id)
             await self._threads.inside(namespace, lambda: libnftables.load(rules))
             loaded.at = asyncio.get_running_loop().time()
             loaded.has_ipv6 = loaded.has_ipv6 or needs_ipv6
-        loaded.balance = dict(wanted)
+        loaded.balance, loaded.rows = dict(wanted), rows
         loaded.seen.update(address for addresses in wanted.values() for address in addresses)

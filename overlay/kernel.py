@@ -20,7 +20,7 @@ from flota.overlay import namespaces
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 4
+_THREADS = 8
 
 
 class KernelThread:

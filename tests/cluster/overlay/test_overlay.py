@@ -84,6 +84,17 @@ def test_tasks_reach_each_other_across_nodes_by_address_and_by_name(machines: Ma
     assert a.inside(WEB, "busybox ping -c 1 -W 1 -s 1422 10.90.1.6 >/dev/null && echo ok").strip() == "ok"
 
 
+def test_what_crosses_a_bridge_is_not_tracked_there(machines: Machines, nodes: list[Node]) -> None:
+    """Whatever the machine has its bridges do: rules and connection tracking cost each packet its time."""
+    a, b = nodes
+    machines.apply(*everything(a, b), complete=True)
+    a.attach(WEB)
+    b.attach(DB)
+    assert eventually(lambda: a.pings(WEB, "10.90.1.6"))
+    for node in nodes:
+        assert inner(node, APP, "cat /proc/sys/net/netfilter/nf_conntrack_count").strip() == "0"
+
+
 def test_a_bulk_transfer_crosses_the_nodes_whole(machines: Machines, nodes: list[Node]) -> None:
     a, b = nodes
     machines.apply(*everything(a, b), complete=True)
