@@ -4,7 +4,9 @@ What concerns files, mounts, capabilities and control groups alone is in tests/c
 """
 
 import os
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,21 @@ import pytest
 import pytest_asyncio
 
 from flota.v1.ids import new_id
-from flota.v1.objects_pb2 import Task
+from flota.v1.objects_pb2 import Network, Secret, Task
 from flota.v1.specs_pb2 import ContainerSpec
-from flota.v1.types_pb2 import Device, DnsConfig, Driver, GenericResource, Mount, TaskState, Ulimit
-from tests.cluster.worker.machine import CGROUPS, Cluster, Machine, eventually
+from flota.v1.types_pb2 import (
+    Device,
+    DnsConfig,
+    Driver,
+    FileTarget,
+    GenericResource,
+    IpamConfig,
+    Mount,
+    NetworkAttachment,
+    TaskState,
+    Ulimit,
+)
+from tests.cluster.worker.machine import CGROUPS, Cluster, Machine, eventually, run
 from tests.unit.dispatcher.swarm import Swarm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -226,15 +239,24 @@ async def test_faults_of_a_program_stay_within_its_container(cluster: Cluster, t
     "cycles", [30, pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])], ids=["30", "500"]
 )
 async def test_nothing_is_left_of_tasks_that_come_and_go(cluster: Cluster, cycles: int) -> None:
-    """Mounts, network namespaces, control groups, files, and what the worker has open: the same before and after."""
+    """Mounts, namespaces, interfaces, rules, control groups, processes, files, what the worker has open: as before."""
     await cluster_is_empty(cluster)
+    network = Network(id="n1".ljust(25, "0"), vni=4096, ipam=[IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.1")])
+    secret = Secret(id="s1")
+    secret.spec.annotations.name, secret.spec.data = "password", b"hidden"
+    await cluster.swarm.create(network, secret)
     before: dict[str, object] = {}
     # The first ten make the worker's threads, and whatever else stays for the next ones.
     for begin in range(0, cycles + 10, 10):
-        tasks = [cluster.task(new_id(), "echo hello; exec sleep 1000", init=True) for _ in range(10)]
-        for task in tasks:
-            task.spec.container.mounts.add(type=Mount.TYPE_TMPFS, target="/t")
-            task.spec.container.stop_grace_period.FromMilliseconds(100)
+        tasks = [cluster.task(new_id(), "echo hello > /file; exec sleep 1000", init=True) for _ in range(10)]
+        for number, task in enumerate(tasks, 5):
+            container = task.spec.container
+            container.mounts.add(type=Mount.TYPE_TMPFS, target="/t")
+            container.mounts.add(type=Mount.TYPE_VOLUME, source="kept", target="/kept")
+            container.mounts.add(type=Mount.TYPE_VOLUME, target="/nameless")
+            container.secrets.add(secret_id="s1", secret_name="password", file=FileTarget(name="password"))
+            container.stop_grace_period.FromMilliseconds(100)
+            task.networks.append(NetworkAttachment(network_id=network.id, addresses=[f"10.77.0.{number}/24"]))
         await cluster.swarm.create(*tasks)
         for task in tasks:
             await cluster.until(task, RUNNING)
@@ -248,6 +270,8 @@ async def test_nothing_is_left_of_tasks_that_come_and_go(cluster: Cluster, cycle
         await eventually(lambda: left(cluster) == before)
     except TimeoutError:
         assert left(cluster) == before
+    await cluster.swarm.remove(secret.id, "secrets")
+    await cluster.swarm.remove(network.id, "networks")
 
 
 async def cluster_is_empty(cluster: Cluster) -> None:
@@ -261,13 +285,41 @@ async def cluster_is_empty(cluster: Cluster) -> None:
 def left(cluster: Cluster) -> dict[str, object]:
     """What could leak."""
     machine = cluster.machine
-    run = Path(f"/proc/{machine.pid}/root{machine.run_directory}")
+    inside = Path(f"/proc/{machine.pid}/root")
+    place = inside / str(machine.run_directory).lstrip("/")
+    namespaces = sorted(os.listdir(place / "netns"))
+    own = os.readlink(f"/proc/{machine.pid}/ns/mnt")
     return {
         "mounts": Path(f"/proc/{machine.pid}/mountinfo").read_text().count(str(machine.directory)),
-        "namespaces": sorted(os.listdir(run / "netns")) if (run / "netns").exists() else [],
+        "namespaces": namespaces,
+        "interfaces": [
+            interfaces(cluster),
+            *(interfaces(cluster, f"{machine.run_directory}/netns/{name}") for name in namespaces),
+        ],
+        "rules": len(run(*machine.entering("nft", "list", "ruleset")).splitlines()),
         "groups": [str(group) for group in machine.groups()],
-        "files": sorted(os.listdir(run / "tasks") + os.listdir(run / "runtime")),
+        "processes": sorted(name for name, namespace in processes() if namespace == own),
+        "files": sorted(
+            re.sub("[0-9a-z]{25}", "ID", os.path.join(where, name))
+            for top in (place, machine.state)
+            for where, directories, files in os.walk(top)
+            if "images" not in Path(where).parts
+            for name in (*directories, *files)
+        ),
         # A connection or a thread more is no leak; one for each task is.
         "descriptors": len(os.listdir(f"/proc/{machine.worker}/fd")) > 100,
         "threads": len(os.listdir(f"/proc/{machine.worker}/task")) > 60,
     }
+
+
+def interfaces(cluster: Cluster, namespace: str = "/proc/self/ns/net") -> list[str]:
+    """The names of a network namespace's interfaces; by itself the machine's."""
+    shown = run(*cluster.machine.entering("nsenter", f"--net={namespace}", "ip", "-o", "link"))
+    return [line.split()[1] for line in shown.splitlines()]
+
+
+def processes() -> Iterator[tuple[str, str]]:
+    """Every process' name and mount namespace."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield (entry / "comm").read_text().strip(), os.readlink(entry / "ns/mnt")
