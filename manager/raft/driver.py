@@ -27,6 +27,8 @@ _DISK_PAUSE = 0.5
 # A sync that takes longer, in seconds, is a disk to give up leadership for.
 _DISK_PATIENCE = 2.0
 _SNAPSHOT_PAUSE = 2.0
+# Seconds that news of the commit index wait for entries to travel with.
+_NEWS_PAUSE = 0.005
 
 
 class Driver(Standing):
@@ -43,6 +45,9 @@ class Driver(Standing):
                 self._set_clock()
                 self.raft.tick()
                 self._send_urgent()
+            self._lose_patience()
+            self._metrics.commit_index.set(self.raft.log.committed)
+            self._metrics.applied_index.set(self.raft.log.applied)
             self._wake.set()
 
     # What the transport brings (transport.Receiver).
@@ -96,8 +101,8 @@ class Driver(Standing):
 
     # The loop.
 
-    async def _on_disk(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, call)
+    def _on_disk(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+        return self._disk.call(call)
 
     async def _loop(self) -> None:
         while True:
@@ -156,7 +161,17 @@ class Driver(Standing):
         if ready.entries or promised or regrouped or ready.snapshot is not None:
             if regrouped:
                 state = self.raft.hard_state()
-            await self._persist(state, ready.entries, ready.snapshot.index if ready.snapshot is not None else 0)
+                # Who is taken out is to learn of it, and will be no peer any more.
+                self._let_go()
+            # What is decided, and on this disk since earlier, is applied while the disk is at work.
+            early = 0 if regrouped or ready.snapshot is not None else _before(ready.committed, ready.entries)
+
+            def apply_early() -> None:
+                self._apply(ready.committed[:early])
+
+            restored = ready.snapshot.index if ready.snapshot is not None else 0
+            await self._persist(state, ready.entries, restored, apply_early)
+            del ready.committed[:early]
         self.raft.advance(ready)
         self._send(ready.messages_after)
         self._apply(ready.committed)
@@ -167,11 +182,16 @@ class Driver(Standing):
 
     _promised = HardState()
 
-    async def _persist(self, state: HardState | None, entries: list[Entry], restored: int) -> None:
+    async def _persist(
+        self, state: HardState | None, entries: list[Entry], restored: int, meanwhile: Callable[[], None]
+    ) -> None:
         while True:
             start = self._writing_since = time.monotonic()
             try:
-                await self._on_disk(lambda: self._storage.persist(state, entries, restored))
+                written = self._on_disk(lambda: self._storage.persist(state, entries, restored))
+                meanwhile()
+                meanwhile = _nothing
+                await written
             except OSError as error:
                 await self._disk_refuses(error)
                 continue
@@ -209,10 +229,34 @@ class Driver(Standing):
 
     def _send(self, messages: list[RaftMessage]) -> None:
         for message in messages:
+            if message.type == RaftMessage.TYPE_APPEND and not message.entries:
+                self._hold(message)
+                continue
+            held = self._held.pop(message.to, None)
+            # An append says all that the one before it said. Anything else keeps its place.
+            if held is not None and message.type != RaftMessage.TYPE_APPEND:
+                self.transport.send(held)
             if message.type != RaftMessage.TYPE_SNAPSHOT:
                 self.transport.send(message)
             elif self._tasks is not None:
                 self._tasks.create_task(self._send_snapshot(message))
+
+    def _hold(self, news: RaftMessage) -> None:
+        """An append without entries (news of the commit index, or a probe) waits a moment for one that has some."""
+        self._held[news.to] = news
+        if self._release is None:
+            self._release = asyncio.get_running_loop().call_later(_NEWS_PAUSE, self._let_go)
+
+    def _let_go(self) -> None:
+        for message in self._hold_nothing():
+            self.transport.send(message)
+
+    def _hold_nothing(self) -> list[RaftMessage]:
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        held, self._held = self._held, {}
+        return list(held.values())
 
     async def _send_snapshot(self, message: RaftMessage) -> None:
         loop = asyncio.get_running_loop()
@@ -291,6 +335,15 @@ class Driver(Standing):
         self._metrics.leader.set(self.is_leader)
         self._notify()
 
+    def _lose_patience(self) -> None:
+        """Let go of proposers who have waited for long enough, or in vain."""
+        if not self._waiting:
+            return
+        hopeless, since = self._hopeless, time.monotonic() - self.config.patience
+        for future, proposed in self._waiting.values():
+            if (hopeless or proposed <= since) and not future.done():
+                future.set_exception(self._stuck())
+
     def _fail_waiting(self, error: Exception) -> None:
         for future, _ in self._waiting.values():
             if not future.done():
@@ -314,8 +367,6 @@ class Driver(Standing):
 
     def _maybe_snapshot(self) -> None:
         log = self.raft.log
-        self._metrics.commit_index.set(log.committed)
-        self._metrics.applied_index.set(log.applied)
         reseals = self._resealing is not None and log.applied >= self._resealing
         due = (
             reseals
@@ -373,3 +424,14 @@ class Driver(Standing):
         elif current:
             # Not again and again: with the next entry.
             self._resealing = max(index + 1, self._resealing or 0)
+
+
+def _before(committed: list[Entry], entries: list[Entry]) -> int:
+    """How many of `committed` stand before `entries` in the log."""
+    if not entries or not committed or committed[-1].index < entries[0].index:
+        return len(committed)
+    return max(entries[0].index - committed[0].index, 0)
+
+
+def _nothing() -> None:
+    pass

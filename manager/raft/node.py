@@ -124,6 +124,7 @@ class RaftNode(Driver):
     async def crash(self) -> None:
         """Stop at once, as kill -9 would, but let go of tasks, threads and files."""
         self._stopping = True
+        self._hold_nothing()
         self.transport.detach()
         if self._main is not None:
             self._main.cancel()
@@ -175,7 +176,7 @@ class RaftNode(Driver):
             else:
                 self._queue.append(entry)
             self._wake.set()
-            return await self._answer(future)
+            return await future
         finally:
             self._waiting.pop(entry.proposal_id, None)
 

@@ -24,8 +24,9 @@ from flota.manager.raft.interface import MemberStatus, NoQuorum, RaftConfig, Raf
 from flota.manager.raft.metrics import RaftMetrics
 from flota.manager.raft.quorum import has_quorum
 from flota.manager.raft.storage import Storage
+from flota.manager.raft.thread import BlockingThread
 from flota.manager.raft.transport import RaftTransport
-from flota.v1.raft_pb2 import Entry, Member
+from flota.v1.raft_pb2 import Entry, Member, RaftMessage
 
 _T = TypeVar("_T")
 _NEVER = float("-inf")
@@ -54,7 +55,7 @@ class Standing:
         self._storage = storage
         self._state_machine = state_machine
         self._metrics = metrics
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="raft-log")
+        self._disk = BlockingThread("raft-log")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="raft-snapshot")
         self._ids = itertools.count(SystemRandom().getrandbits(62) << 1)
         self._waiting: dict[int, tuple[asyncio.Future[object], float]] = {}
@@ -64,6 +65,9 @@ class Standing:
         self._ready_reads: list[tuple[int, list[asyncio.Future[None]]]] = []
         # Members whose streams reach us, and that our configuration may be too old to know.
         self._introduced: dict[int, Member] = {}
+        # Appends without entries, by receiver, and when they leave at the latest.
+        self._held: dict[int, RaftMessage] = {}
+        self._release: asyncio.TimerHandle | None = None
         self._snapshot_data: dict[tuple[int, int], bytes] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -239,13 +243,6 @@ class Standing:
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
         raise Stopping("this manager is stopping")
-
-    async def _answer(self, future: asyncio.Future[_T]) -> _T:
-        """What the core's loop answers. Raises what it says, NoQuorum."""
-        limit = time.monotonic() + self.config.patience
-        while not future.done():
-            await asyncio.wait({future}, timeout=self._patience_left(limit))
-        return future.result()
 
     def _patience_left(self, limit: float) -> float:
         """Seconds after which to ask again whether to wait on; at most until `limit`. Raises NoQuorum: not any more."""

@@ -46,7 +46,7 @@ _QUEUE_BYTES = 64 << 20
 _CHUNK = 1 << 20
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-# Seconds between two signs of life on a stream that carries nothing else.
+# Seconds between two signs of life on a stream that carries nothing else, at most.
 _PULSE = 0.2
 _CONNECT = 2.0
 # SwarmKit's, for a joiner that is called back.
@@ -106,7 +106,9 @@ class _Peer:
         self._transport = transport
         self._queue: deque[RaftMessage] = deque()
         self._queued_bytes = 0
-        self._news = asyncio.Event()
+        # What the writer waits for when there is nothing to write.
+        self._news: asyncio.Future[None] | None = None
+        self._written = False
         self.task: asyncio.Task[None] | None = None
 
     def send(self, message: RaftMessage) -> None:
@@ -117,7 +119,19 @@ class _Peer:
             return
         self._queue.append(message)
         self._queued_bytes += size
-        self._news.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _pulse(self) -> None:
+        """Have the writer give a sign of life when it has written nothing for a while."""
+        while True:
+            self._written = False
+            await asyncio.sleep(_PULSE / 2)
+            if not self._written:
+                self._wake()
 
     async def run(self) -> None:
         pause = _FIRST_PAUSE
@@ -143,6 +157,7 @@ class _Peer:
     async def _converse(self, call: Any) -> None:
         writing = asyncio.create_task(self._write(call))
         reading = asyncio.create_task(self._read(call))
+        pulsing = asyncio.create_task(self._pulse())
         try:
             done, _ = await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -150,29 +165,33 @@ class _Peer:
         finally:
             writing.cancel()
             reading.cancel()
+            pulsing.cancel()
             call.cancel()
-            await asyncio.gather(writing, reading, return_exceptions=True)
+            await asyncio.gather(writing, reading, pulsing, return_exceptions=True)
 
     async def _write(self, call: Any) -> None:
         # Says who we are, so that a removed member is told at once, and anybody else can answer.
         hello = RaftMessage(to=self.member.raft_id)
         setattr(hello, "from", self._transport.own_id)
         await call.write(RaftBatch(messages=[hello], sender=self._transport.own_member))
+        loop = asyncio.get_running_loop()
         while True:
-            try:
-                async with asyncio.timeout(_PULSE):
-                    await self._news.wait()
-            except TimeoutError:
-                await call.write(RaftBatch())
-            self._news.clear()
-            while self._queue:
-                batch, size = RaftBatch(), 0
-                while self._queue and len(batch.messages) < _BATCH_MESSAGES and size < _BATCH_BYTES:
-                    message = self._queue.popleft()
-                    batch.messages.append(message)
-                    size += message.ByteSize()
-                self._queued_bytes = max(0, self._queued_bytes - size)
-                await call.write(batch)
+            if not self._queue:
+                self._news = loop.create_future()
+                await self._news
+            # Without anything in it, if only the pulse woke us.
+            await call.write(self._next_batch())
+            self._written = True
+
+    def _next_batch(self) -> RaftBatch:
+        batch: list[RaftMessage] = []
+        size = 0
+        while self._queue and len(batch) < _BATCH_MESSAGES and size < _BATCH_BYTES:
+            message = self._queue.popleft()
+            batch.append(message)
+            size += message.ByteSize()
+        self._queued_bytes = max(0, self._queued_bytes - size)
+        return RaftBatch(messages=batch)
 
     async def _read(self, call: Any) -> None:
         while (reply := await call.read()) is not grpc.aio.EOF:
@@ -367,7 +386,8 @@ class TransportServicer(RaftTransportServicer):
             if batch.HasField("sender"):
                 receiver.introduced(batch.sender)
             if batch.messages:
-                receiver.receive(message for message in batch.messages if message.to == receiver.raft_id)
+                own = receiver.raft_id
+                receiver.receive([message for message in batch.messages if message.to == own])
 
     async def SendSnapshot(self, request_iterator: Any, context: Any) -> SnapshotReply:
         """Take one snapshot."""

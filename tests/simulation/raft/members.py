@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flota.manager.raft.core import Raft, Ready
 from flota.manager.raft.node import RaftNode
@@ -15,6 +15,7 @@ from tests.simulation.raft.machine import Registers
 if TYPE_CHECKING:
     from tests.simulation.raft.driven import DrivenWorld
 
+T = TypeVar("T")
 PULSE = 0.2
 
 
@@ -62,8 +63,14 @@ class Watched(RaftNode):
         await super()._handle(ready)
         self._world.invariants.check(self)
 
-    async def _persist(self, state: HardState | None, entries: list[Entry], restored: int) -> None:
-        await super()._persist(state, entries, restored)
+    def _on_disk(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._disk, call)  # type: ignore[arg-type]
+        return future
+
+    async def _persist(
+        self, state: HardState | None, entries: list[Entry], restored: int, meanwhile: Callable[[], None]
+    ) -> None:
+        await super()._persist(state, entries, restored, meanwhile)
         if state is not None:
             self.durable_term = max(self.durable_term, state.term)
         if restored:

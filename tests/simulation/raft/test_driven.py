@@ -10,7 +10,7 @@ from flota.manager.raft.driver import Driver
 from flota.manager.raft.interface import NoQuorum
 from flota.manager.raft.node import RaftNode
 from flota.manager.raft.segment import SegmentWriter, encode_record
-from tests.simulation.raft.driven import DrivenWorld, live, run_driven
+from tests.simulation.raft.driven import PULSE, DrivenWorld, live, run_driven
 
 SEEDS = 24
 DATA = b'{"kind": "write", "key": "x", "value": 1, "expected": 0}'
@@ -56,6 +56,8 @@ def test_the_loss_of_a_quorum_is_told_within_a_second_and_an_election_is_waited_
             while not has_everybody(leader := world.leader()):  # noqa: ASYNC110 - several nodes
                 await asyncio.sleep(0.05)
         assert leader is not None
+        # Who has just begun gives those more time whom it has never heard of.
+        await asyncio.sleep(2 * PULSE)
         began = asyncio.get_running_loop().time()
         world.cut_everybody_off()
         others = [node for node in world.nodes.values() if node is not leader]
