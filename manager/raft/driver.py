@@ -3,6 +3,8 @@
 One task takes each Ready in turn: send what may leave at once, persist in the storage's thread, send what rested on
 that, apply. Messages and proposals that arrive during a sync are fed to the core meanwhile and share the next one.
 Messages that rest on nothing (heartbeats above all) do not wait for a slow disk, within limits.
+What is decided is applied while the disk is at work. That it is decided the followers learn with the next entries, or
+a few milliseconds later if there are none: messages are what a small commit's time goes into.
 When the disk refuses, the loop stops (and with it heartbeats, votes and acknowledgements) and tries again until the
 disk takes the record: others elect another leader, and nothing that was promised is lost.
 """
@@ -243,9 +245,20 @@ class Driver(Standing):
 
     def _hold(self, news: RaftMessage) -> None:
         """An append without entries (news of the commit index, or a probe) waits a moment for one that has some."""
+        if not self._held:
+            self._held_since = time.monotonic()
         self._held[news.to] = news
         if self._release is None:
-            self._release = asyncio.get_running_loop().call_later(_NEWS_PAUSE, self._let_go)
+            self._release = asyncio.get_running_loop().call_later(_NEWS_PAUSE, self._held_long)
+
+    def _held_long(self) -> None:
+        """Others may have taken the place of what this timer was set for."""
+        self._release = None
+        left = self._held_since + _NEWS_PAUSE - time.monotonic()
+        if self._held and left > 0:
+            self._release = asyncio.get_running_loop().call_later(left, self._held_long)
+        else:
+            self._let_go()
 
     def _let_go(self) -> None:
         for message in self._hold_nothing():

@@ -67,6 +67,7 @@ class Standing:
         self._introduced: dict[int, Member] = {}
         # Appends without entries, by receiver, and when they leave at the latest.
         self._held: dict[int, RaftMessage] = {}
+        self._held_since = 0.0
         self._release: asyncio.TimerHandle | None = None
         self._snapshot_data: dict[tuple[int, int], bytes] = {}
         self._wake = asyncio.Event()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from flota.manager.raft.driver import Driver
 from flota.manager.raft.interface import NoQuorum
 from flota.manager.raft.node import RaftNode
 from flota.manager.raft.segment import SegmentWriter, encode_record
-from tests.simulation.raft.driven import PULSE, DrivenWorld, live, run_driven
+from flota.manager.raft.transport import Receiver
+from flota.v1.raft_pb2 import RaftMessage
+from tests.simulation.raft.driven import PULSE, DrivenWorld, Loop, Wire, live, run_driven
 
 SEEDS = 24
 DATA = b'{"kind": "write", "key": "x", "value": 1, "expected": 0}'
@@ -68,6 +71,70 @@ def test_the_loss_of_a_quorum_is_told_within_a_second_and_an_election_is_waited_
         for refusal in refusals:
             assert isinstance(refusal, NoQuorum)
             assert "1 of 3 managers can be reached" in str(refusal)
+        for node in list(world.nodes.values()):
+            await node.crash()
+
+    live(world, story, monkeypatch)
+
+
+def test_what_is_decided_is_told_with_the_next_entries_and_soon_when_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = DrivenWorld(0, tmp_path)
+    appends: list[RaftMessage] = []
+
+    def carry(wire: Wire, sender: Receiver, name: str, data: bytes, snapshot: bytes | None) -> None:
+        message = RaftMessage.FromString(data)
+        if message.type == RaftMessage.TYPE_APPEND:
+            appends.append(message)
+        DrivenWorld.carry(world, wire, sender, name, data, snapshot)
+
+    async def story() -> None:
+        await world.found()
+        leader = world.leader()
+        assert leader is not None
+        await asyncio.sleep(1)
+        monkeypatch.setattr(world, "carry", carry)
+        for _ in range(20):
+            await leader.propose(DATA)
+        # One each, to either of two followers.
+        assert sum(len(message.entries) for message in appends) == len(appends) == 40
+        await asyncio.sleep(0.02)
+        assert {node.applied_index for node in world.nodes.values()} == {leader.applied_index}
+        assert [len(message.entries) for message in appends[40:]] == [0, 0]
+        for node in list(world.nodes.values()):
+            await node.crash()
+
+    live(world, story, monkeypatch)
+
+
+def test_what_is_decided_is_applied_while_the_disk_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = DrivenWorld(0, tmp_path)
+
+    async def story() -> None:
+        await world.found()
+        leader, loop = world.leader(), asyncio.get_running_loop()
+        assert leader is not None
+        assert isinstance(loop, Loop)
+        await asyncio.sleep(1)
+        proposals: list[asyncio.Task[object]] = []
+        receive = leader.receive
+
+        def propose_again(messages: Iterable[RaftMessage]) -> None:
+            # The answer that decides the first, and a second one: they share a Ready, and its write takes long.
+            leader.receive = receive  # type: ignore[method-assign]
+            monkeypatch.setattr(loop, "takes", lambda: 0.5)
+            proposals.append(asyncio.create_task(leader.propose(DATA)))
+            loop.call_soon(receive, list(messages))
+
+        began = loop.time()
+        first = asyncio.create_task(leader.propose(DATA))
+        await asyncio.sleep(0)
+        leader.receive = propose_again  # type: ignore[method-assign]
+        await first
+        assert loop.time() - began < 0.1
+        await proposals[0]
+        assert loop.time() - began > 0.5
         for node in list(world.nodes.values()):
             await node.crash()
 
