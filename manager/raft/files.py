@@ -13,6 +13,22 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def settle(path: Path) -> None:
+    """Make what can be read of `path` from now on what its disk has. Raises OSError.
+
+    A process that was killed may have left what no sync had covered yet, and after a sync that failed the kernel takes
+    pages for clean that never got through: whoever reads such a file must sync it first, and read it from the disk.
+    """
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write everything at the descriptor's position. Raises OSError."""
     view = memoryview(data)

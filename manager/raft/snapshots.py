@@ -30,7 +30,7 @@ class SnapshotFiles:
     """The snapshots of one directory."""
 
     def __init__(self, directory: Path, keys: KeyRing) -> None:
-        self._directory = directory
+        self.directory = directory
         self._keys = keys
         directory.mkdir(mode=0o700, exist_ok=True)
         for draft in directory.glob("*.tmp"):
@@ -38,11 +38,11 @@ class SnapshotFiles:
 
     def paths(self) -> list[Path]:
         """Complete snapshots, oldest first."""
-        return sorted(self._directory.glob(f"*{_SUFFIX}"))
+        return sorted(self.directory.glob(f"*{_SUFFIX}"))
 
     def save(self, meta: SnapshotMeta, data: bytes) -> Path:
         """Write a snapshot durably. Raises OSError."""
-        path = self._directory / _name(meta)
+        path = self.directory / _name(meta)
         draft = path.with_name(path.name + ".tmp")
         key_id = self._keys.current
         parts = [meta.SerializeToString(), *(data[at : at + _CHUNK] for at in range(0, len(data), _CHUNK))]
@@ -60,7 +60,7 @@ class SnapshotFiles:
         finally:
             os.close(descriptor)
         draft.replace(path)
-        sync_directory(self._directory)
+        sync_directory(self.directory)
         return path
 
     def load(self, path: Path) -> tuple[SnapshotMeta, bytes]:

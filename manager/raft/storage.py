@@ -2,7 +2,8 @@
 
 `persist` returns when everything given to it is on disk (one record, one fdatasync). After an OSError nothing of that
 call counts; calling again with the same (or more) starts a new segment, because after a failed sync the kernel may
-have dropped the pages of the old one. A commit index alone is never written: it is found again from the leader.
+have dropped the pages of the old one. What is read at the start is what the disk has (`settle`): this member will vouch
+for it. A commit index alone is never written: it is found again from the leader.
 
     RAFT/member.json   RAFT/keys.json   RAFT/log/NUMBER.log   RAFT/snapshots/INDEX-TERM.snap   RAFT/lock
 """
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flota.manager.raft.files import sync_directory, write_durably
+from flota.manager.raft.files import settle, sync_directory, write_durably
 from flota.manager.raft.interface import StorageCorrupt
 from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.segment import CURE, SegmentEnd, SegmentWriter, key_of, read_segment
@@ -106,11 +107,16 @@ class Storage:
 
     def _load(self) -> Loaded:
         loaded = Loaded()
+        for folder in (self._log_directory, self.snapshots.directory):
+            sync_directory(folder)
         found = self.snapshots.paths()
         if found:
             loaded.snapshot, loaded.snapshot_data = self.snapshots.load(found[-1])
         paths = sorted(self._log_directory.glob("*.log"))
         numbers = [int(path.stem, 16) for path in paths]
+        # Of all others each record was synced before the next was written. Of the newest not even the head may be.
+        for path in paths[-2:]:
+            settle(path)
         for position, path in enumerate(paths):
             limit = numbers[position + 1] if position + 1 < len(paths) else None
             self._load_segment(path, numbers[position], limit, loaded)

@@ -44,6 +44,9 @@ class ManagerProcess:
         self.name = name
         self.address = free_address()
         self.process: asyncio.subprocess.Process | None = None
+        # Where Raft's directory is, if not with the rest, and what the command to start begins with.
+        self.raft_directory = self.directory / "raft"
+        self.prefix: tuple[str, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -56,7 +59,7 @@ class ManagerProcess:
             cluster_id=identity.cluster_id,
             hostname=self.name,
             identity_directory=str(self.directory / "identity"),
-            raft_directory=str(self.directory / "raft"),
+            raft_directory=str(self.raft_directory),
             socket=str(self.socket),
             listen_address=self.address,
             advertise_address=self.address,
@@ -69,7 +72,7 @@ class ManagerProcess:
         """Gives back what the process says: "ready", or why not."""
         with (self.directory / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.module,
+                *self.prefix, sys.executable, "-m", self.module,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env=os.environ | self.environment,
             )  # fmt: skip
