@@ -13,7 +13,9 @@ from flota.manager.raft.node import RaftNode
 from flota.manager.raft.segment import SegmentWriter, encode_record
 from flota.manager.raft.transport import Receiver
 from flota.v1.raft_pb2 import RaftMessage
-from tests.simulation.raft.driven import PULSE, DrivenWorld, Loop, Wire, live, run_driven
+from tests.simulation.raft.driven import DrivenWorld, live, run_driven
+from tests.simulation.raft.members import PULSE, Wire
+from tests.simulation.raft.threads import Loop
 
 SEEDS = 24
 DATA = b'{"kind": "write", "key": "x", "value": 1, "expected": 0}'
