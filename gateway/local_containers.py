@@ -18,7 +18,7 @@ from flota.rpc.errors import InvalidArgument, NotFound
 from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer, WaitContainerRequest
 from flota.v1.control_pb2 import ListNetworksRequest
 from flota.v1.local_pb2 import InfoRequest, InspectImageRequest, ListLocalTasksRequest, LocalContainer
-from flota.v1.network_options import HOST, NONE
+from flota.v1.network_options import HOST, NONE, PREDEFINED
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import ContainerHealth
@@ -86,6 +86,16 @@ async def bridges(call: Call) -> list[Network]:
         other.spec.annotations.name, other.spec.driver.name = name, driver
         made.append(other)
     return made
+
+
+async def bridge(call: Call, wanted: str) -> Network | None:
+    """The network of this machine alone of that id, name or beginning of an id. Raises InvalidArgument (several)."""
+    there = await bridges(call)
+    exact = [each for each in there if wanted in (each.id, each.spec.annotations.name)]
+    found = exact or [each for each in there if wanted and each.id.startswith(wanted) and each.id not in PREDEFINED]
+    if len(found) > 1:
+        raise InvalidArgument(f"network {wanted} is ambiguous: {len(found)} networks match")
+    return found[0] if found else None
 
 
 async def networks(call: Call) -> dict[str, Network]:

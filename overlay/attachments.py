@@ -4,16 +4,17 @@ What was attached is remembered in RUN/overlay/TASK (a Task message with just wh
 that a worker that starts again can serve the task before it has spoken to a manager; networks that are held without a
 task in RUN/overlay/.held.
 
-Blocking: `build`, `reopen` and `demolish` run on the overlay's kernel thread.
+Blocking: `build`, `rewire`, `reopen` and `demolish` run on the overlay's kernel thread.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from flota.overlay import namespaces, netlink
-from flota.overlay.addresses import interface, task_namespace
+from flota.overlay.addresses import interface, task_namespace, version_of
 from flota.overlay.dns.server import Sockets, open_sockets
 from flota.overlay.errors import BadAddress, UnknownNetwork
 from flota.overlay.links import address_on, default_route, link_up, prefix_route
@@ -111,6 +112,34 @@ def build(
     except BaseException:
         demolish(task_id, [segments[one.network_id] for one in plans], run_directory, wait=True)
         raise
+
+
+def rewire(
+    task_id: str,
+    plans: Sequence[InterfacePlan],
+    new: Container[str],
+    segments: Mapping[str, Segment],
+    run_directory: Path,
+    underlay: Underlay,
+) -> None:
+    """Give a namespace that is there interfaces on the networks `new`, and lead its default routes as `plans` say.
+
+    Programs in it run on: interfaces that are there keep their names, a new one gets the first that is free.
+    """
+    added = [one for one in plans if one.network_id in new]
+    for one in added:
+        # What an attempt before a crash left would be in the way.
+        segments[one.network_id].unplug(task_id, wait=True)
+    with namespaces.entered(task_namespace(run_directory, task_id), underlay.home):
+        if any(":" in address for one in added for address in one.addresses):
+            namespaces.set_sysctl("ipv6.conf.default.disable_ipv6", "0")
+        with netlink.RouteSocket() as routes:
+            for one in added:
+                links = routes.links()
+                named = replace(one, name=next(f"eth{n}" for n in count() if f"eth{n}" not in links), gateways=())
+                _plug(task_id, [named], segments)
+                _configure(routes, named)
+            _lead_out(routes, plans)
 
 
 def reopen(task_id: str, run_directory: Path, underlay: Underlay) -> Sockets:
@@ -223,6 +252,19 @@ def _configure(routes: netlink.RouteSocket, one: InterfacePlan) -> None:
     messages += [prefix_route(index, subnet, source) for subnet, source in one.others]
     messages += [default_route(index, gateway) for gateway in one.gateways]
     routes.send(messages)
+
+
+def _lead_out(routes: netlink.RouteSocket, plans: Sequence[InterfacePlan]) -> None:
+    """Interfaces are found by their addresses: their names depend on what the task was on before."""
+    holders = routes.holders()
+    ways = [
+        (holders.get(address.partition("/")[0]), gateway)
+        for one in plans
+        for gateway in one.gateways
+        for address in one.addresses
+        if version_of(address.partition("/")[0]) == version_of(gateway)
+    ]
+    routes.send(default_route(index, gateway) for index, gateway in ways if index is not None)
 
 
 def _record(run_directory: Path, task_id: str) -> Path:

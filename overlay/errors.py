@@ -16,6 +16,13 @@ class UnknownNetwork(OverlayError):
         self.network_id = network_id
 
 
+class NotAttached(OverlayError):
+    """A task's networks are to be changed, and it has no namespace here (any longer)."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} is not attached to networks of this node")
+
+
 class BadAddress(OverlayError):
     """An address in an attachment, a network or the configuration cannot be used."""
 

@@ -5,7 +5,7 @@ On a network a service `web` of stack `shop` (service name `shop_web`, alias `we
     shop_web, web, web.shop           its virtual address, or its ready tasks when it has none (dnsrr)
     tasks.shop_web, tasks.web         its ready tasks
     shop_web.3, web.3                 the ready task in slot 3
-    shop_web.3.ID (the task's name)   that task, ready or not
+    shop_web.3.ID (the task's name)   that task, ready or not; a container without a service only while it is ready
     each of these with .NETWORK       the same, should a name be on several of the asker's networks
 
 SRV records say at which ports: `web` at all its published ones, `_http._tcp.web` at the one named `http` (a port that
@@ -150,7 +150,8 @@ def _peer_names(peer: NetworkPeer) -> Iterable[tuple[str, bool]]:
         if peer.slot:
             yield f"{name}.{peer.slot}", True
     if peer.task_name:
-        yield peer.task_name.lower(), False
+        # One without a service has no other name by which it is to be found: that leads to it only while it is there.
+        yield peer.task_name.lower(), not peer.service_id
 
 
 def _drop(table: dict[str, dict[str, T]], key: str, owner: str) -> None:

@@ -177,6 +177,13 @@ class RouteSocket:
         entries = (entry for entry in self._dump(RTM_GETADDR) if entry.fields["index"] == index)
         return [str(one.attributes.get("IFA_LOCAL") or one.attributes.get("IFA_ADDRESS")) for one in entries]
 
+    def holders(self) -> dict[str, int]:
+        """Which interface has which address (without prefix length): address → index."""
+        return {
+            str(entry.attributes.get("IFA_LOCAL") or entry.attributes.get("IFA_ADDRESS")): entry.fields["index"]
+            for entry in self._dump(RTM_GETADDR)
+        }
+
     def mtu_of_address(self, address: str) -> int | None:
         """MTU (bytes) of the interface that has `address`, or None if none has."""
         links = [(link.fields["index"], int(link.attributes["IFLA_MTU"])) for link in self._dump(RTM_GETLINK)]

@@ -3,7 +3,7 @@
     apply ──► model (pure: what is known) ──► names at once
                     │
                     └─► programmer: the kernel comes after what is wanted, in the background
-    attach / detach / adopt ─► kernel thread: networks' and tasks' namespaces, sockets of their DNS servers
+    attach / change / detach / adopt ─► kernel thread: networks' and tasks' namespaces, sockets of their DNS servers
 
 A network exists on the node while a task is attached to it, and for a minute after that; the ingress network as long
 as the manager sends it. Containers outlive the worker, so `stop` leaves the kernel as it is and `adopt` takes it over.
@@ -13,7 +13,7 @@ Never decides about addresses, and never talks to a manager.
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -25,7 +25,7 @@ from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
 from flota.overlay.dns.upstream import HostConfiguration, Upstream
 from flota.overlay.encryption import Encryption
-from flota.overlay.errors import OverlayError
+from flota.overlay.errors import NotAttached, OverlayError
 from flota.overlay.host import host_sandbox, is_on_host
 from flota.overlay.kernel import KernelThread, NamespaceThreads, open_home
 from flota.overlay.model import Model
@@ -41,6 +41,7 @@ from flota.overlay.wanted import Wanted
 from flota.v1.dispatcher_pb2 import AssignmentChange
 from flota.v1.objects_pb2 import Network as NetworkObject
 from flota.v1.objects_pb2 import Task
+from flota.v1.types_pb2 import NetworkAttachment
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,42 @@ class Network:
                 # Entries that came in while it was made.
                 self._programmer.touch(network.network_id for network in task.networks)
         return self._sandbox(task)
+
+    async def change(self, task_id: str, networks: Sequence[NetworkAttachment]) -> None:
+        """Have an attached task be on these networks and no others, while its programs run.
+
+        Names of networks that it leaves are withdrawn from it first. Raises OverlayError (NotAttached: it is not, or
+        no longer), OSError; then it is on what it was on.
+        """
+        async with self._locks.setdefault(task_id, asyncio.Lock()):
+            old = self._tasks.get(task_id)
+            if old is None:
+                raise NotAttached(task_id)
+            new = Task()
+            new.CopyFrom(old)
+            del new.networks[:]
+            new.networks.extend(networks)
+            plans = attachments.plan(new, self._model.networks, self._underlay)
+            there = {one.network_id: self._model.networks[one.network_id] for one in plans}
+            forwardings = {network_id: self._wanted.forwarding(network_id) for network_id in there}
+            await self.encryption.program({*there, *self._wanted.in_use()})
+            server = self._servers[task_id]
+            server.follow([one.network_id for one in old.networks if one.network_id in there])
+            kept = old
+            try:
+                await self._balancer.update(task_id, self._wanted.balance(there), self._wanted.alive())
+                await self._kernel.call(self._segments.change, old, new, plans, there, forwardings)
+                kept = new
+            finally:
+                self._tasks[task_id] = kept
+                self._publisher.follow(kept)
+                server.follow([one.network_id for one in kept.networks])
+                self._programmer.touch(one.network_id for task in (old, new) for one in task.networks)
+
+    def name_of(self, network_id: str) -> str:
+        """What people call a network; empty if it is not known here (yet)."""
+        network = self._model.networks.get(network_id)
+        return network.spec.annotations.name if network is not None else ""
 
     async def detach(self, task_id: str) -> None:
         """Remove the task's namespace and interfaces. Unknown ids are no error."""

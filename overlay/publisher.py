@@ -8,7 +8,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -121,11 +121,14 @@ class Publisher:
             self._hold(task, config)
 
     def _hold(self, task: Task, config: PortConfig) -> None:
-        addresses = tuple(
-            (one.network_id, address.partition("/")[0]) for one in task.networks for address in one.addresses
-        )
-        held = _Held(task.id, addresses, leads_to(config), config.host_address)
+        held = _Held(task.id, _addresses(task), leads_to(config), config.host_address)
         self._held.setdefault(port_of(config), []).append(held)
+
+    def follow(self, task: Task) -> None:
+        """The task is on other networks now: its ports lead through those."""
+        addresses = _addresses(task)
+        for port, holders in self._held.items():
+            self._held[port] = [replace(one, addresses=addresses) if one.task_id == task.id else one for one in holders]
 
     def _is_taken(self, port: Port, at: str) -> bool:
         return in_use_at(port, at) if at else self._listening(port)
@@ -223,6 +226,11 @@ class Publisher:
             if port not in self._held and not self._listening(port):
                 return number
         raise PortTaken(0, f"all ports from {_FIRST} to {_LAST} are in use")
+
+
+def _addresses(task: Task) -> tuple[tuple[str, str], ...]:
+    """(network, address) of the task, in the order of its networks."""
+    return tuple((one.network_id, address.partition("/")[0]) for one in task.networks for address in one.addresses)
 
 
 def _way(ways: WaysIn, network_id: str, version: int) -> str | None:

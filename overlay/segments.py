@@ -89,6 +89,44 @@ class Segments:
             self._forget(task.id)
             raise
 
+    def change(
+        self,
+        old: Task,
+        new: Task,
+        plans: Sequence[InterfacePlan],
+        networks: Mapping[str, Network],
+        forwardings: Mapping[str, Forwarding],
+    ) -> None:
+        """Have an attached task be on `networks`, and on no others; `new` is what is remembered of it then.
+
+        Raises OverlayError, OSError; it is not on those that it was not on before then.
+        """
+        before = self._attached[new.id]
+        added, gone = networks.keys() - before, before - networks.keys()
+        self._attached[new.id] = before | added
+        # A crash in the midst of it leaves a record of all that may be there.
+        both = Task()
+        both.CopyFrom(new)
+        both.networks.extend(one for one in old.networks if one.network_id in gone)
+        try:
+            for network_id in added:
+                self._require(networks[network_id], forwardings[network_id])
+            attachments.remember(both, self._run_directory)
+            attachments.rewire(new.id, plans, added, self._segments, self._run_directory, self._underlay)
+        except BaseException:
+            for network_id in added & self._segments.keys():
+                self._segments[network_id].unplug(new.id, wait=True)
+            self._attached[new.id] = before
+            attachments.remember(old, self._run_directory)
+            self._remove_unused()
+            raise
+        # Nobody is to be sent there any longer: the default routes lead elsewhere by now.
+        for network_id in gone & self._segments.keys():
+            self._segments[network_id].unplug(new.id, wait=True)
+        self._attached[new.id] = set(networks)
+        attachments.remember(new, self._run_directory)
+        self._remove_unused()
+
     def detach(self, task_id: str) -> None:
         """Remove a task's namespace, and networks nobody is on any more. Unknown ids are no error."""
         segments = [self._segments[one] for one in self._attached.get(task_id, ()) if one in self._segments]

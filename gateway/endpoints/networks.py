@@ -15,7 +15,7 @@ from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import asked, container, shown
 from flota.gateway.translation.machine import is_manager
-from flota.rpc.errors import InvalidArgument, NotFound, Unsupported
+from flota.rpc.errors import NotFound, Unsupported
 from flota.v1.containers_pb2 import CreateBridgeRequest, RemoveBridgeRequest
 from flota.v1.control_pb2 import (
     CreateNetworkRequest,
@@ -34,6 +34,7 @@ from flota.v1.types_pb2 import PortConfig, TaskState
 
 # A task's grace is 10 s unless the service says another.
 _PATIENCE, _PAUSE = 60.0, 0.2
+_THERE = ("running", "paused")
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
@@ -42,16 +43,6 @@ async def _of_swarm(call: Call) -> list[Network]:
     if not is_manager(await call.backend.local.Info(InfoRequest())):
         return []
     return list((await call.backend.control.ListNetworks(ListNetworksRequest())).networks)
-
-
-async def _local(call: Call, wanted: str) -> Network | None:
-    """The network of this machine alone of that id, name or beginning of an id. Raises InvalidArgument (several)."""
-    there = await local_containers.bridges(call)
-    exact = [each for each in there if wanted in (each.id, each.spec.annotations.name)]
-    found = exact or [each for each in there if wanted and each.id.startswith(wanted) and each.id not in PREDEFINED]
-    if len(found) > 1:
-        raise InvalidArgument(f"network {wanted} is ambiguous: {len(found)} networks match")
-    return found[0] if found else None
 
 
 async def _used(call: Call) -> set[str]:
@@ -92,8 +83,10 @@ async def inspect(call: Call) -> web.StreamResponse:
     """One network by id or name, with the containers of this node that are on it."""
     scope = call.query("scope")
     # Services ask for the predefined ones as for networks of the swarm.
-    if (scope in ("", "local") or call.name() in PREDEFINED) and (local := await _local(call, call.name())) is not None:
-        tasks = [one.task for one in await local_containers.all_of(call) if container.status(one) == "running"]
+    if (scope in ("", "local") or call.name() in PREDEFINED) and (
+        local := await local_containers.bridge(call, call.name())
+    ) is not None:
+        tasks = [one.task for one in await local_containers.all_of(call) if container.status(one) in _THERE]
         return answer(shown.network(local) | {"Containers": shown.endpoints(local, tasks)})
     if scope not in ("", "swarm", "global"):
         raise NotFound(f"network {call.name()} not found")
@@ -102,7 +95,8 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def _used_here(call: Call) -> set[str]:
     """Ids of networks that containers of this machine are on."""
-    return {each.network_id for one in await local_containers.all_of(call) for each in one.task.networks}
+    containers = await local_containers.all_of(call)
+    return {each.network_id for one in containers for each in one.task.networks if each.addresses}
 
 
 async def _inspect_of_swarm(call: Call) -> web.StreamResponse:
@@ -141,7 +135,7 @@ async def create(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """Forget a network that nothing is on, of this machine or of the swarm."""
-    local = await _local(call, call.name())
+    local = await local_containers.bridge(call, call.name())
     if local is None:
         return await _remove_from_swarm(call)
     name = local.spec.annotations.name

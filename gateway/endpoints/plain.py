@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import grpc
@@ -16,9 +17,9 @@ from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.translation import container, shown
 from flota.gateway.translation.events import container_labels
 from flota.gateway.translation.machine import is_manager
-from flota.gateway.translation.plain import attachment, plain_container, update_of
+from flota.gateway.translation.plain import attachment, gateway_priority, plain_container, update_of
 from flota.gateway.translation.words import parse_time
-from flota.rpc.errors import InvalidArgument, Unsupported
+from flota.rpc.errors import InvalidArgument, NotFound, Unsupported
 from flota.v1.containers_pb2 import (
     ConnectContainerRequest,
     CreateContainerRequest,
@@ -27,9 +28,13 @@ from flota.v1.containers_pb2 import (
     RenameContainerRequest,
     StartContainerRequest,
 )
+from flota.v1.control_pb2 import GetNetworkRequest
 from flota.v1.local_pb2 import InfoRequest, InspectImageRequest
+from flota.v1.objects_pb2 import Network
 from flota.v1.types_pb2 import NetworkAttachmentConfig
 
+# What Docker answers 403 to.
+_FORBIDDEN = re.compile("already exists in network|Address already in use|not manually attachable")
 # What the command line makes exit status 127 of.
 _NOT_FOUND = "executable file not found in $PATH"
 
@@ -42,7 +47,10 @@ async def create(call: Call) -> web.StreamResponse:
     image = await _image(call, given.text("Image"))
     wanted = plain_container(call.query("name"), given, image.get("config") or {})
     for network in wanted.task.spec.networks:
+        name = network.target
         await resolve(call, network)
+        if name in wanted.gateway_priorities:
+            wanted.gateway_priorities[network.target] = wanted.gateway_priorities.pop(name)
     made = await call.backend.containers.CreateContainer(CreateContainerRequest(container=wanted))
     return answer({"Id": made.container.task.id, "Warnings": []}, 201)
 
@@ -61,17 +69,36 @@ async def _image(call: Call, name: str) -> dict[str, Any]:
 async def resolve(call: Call, wanted: NetworkAttachmentConfig) -> None:
     """Put the network's id into the place of its name. Raises 400: to 404 clients would answer with a pull."""
     name = wanted.target
-    for network in (await local_containers.networks(call)).values():
-        if name in (network.id, network.spec.annotations.name):
-            if shown.network_scope(network) == "swarm" and not network.spec.attachable:
-                raise HttpFailure(403, f"Could not attach to network {name}: network {name} not manually attachable")
-            wanted.target = network.id
-            return
+    network = await _network(call, name)
+    if network is not None:
+        if shown.network_scope(network) == "swarm" and not network.spec.attachable:
+            raise HttpFailure(403, f"Could not attach to network {name}: network {name} not manually attachable")
+        wanted.target = network.id
+    elif not await _managers_know_more(call):
+        raise HttpFailure(400, f"network {name} not found")
+
+
+async def _network(call: Call, wanted: str) -> Network | None:
+    """The network of that id, name or beginning of an id: this machine's, or on managers the swarm's.
+
+    Raises InvalidArgument (several), and what managers answer that cannot say.
+    """
+    if (local := await local_containers.bridge(call, wanted)) is not None:
+        return local
+    if not is_manager(await call.backend.local.Info(InfoRequest())):
+        return None
+    try:
+        return (await call.backend.control.GetNetwork(GetNetworkRequest(network_id=wanted))).network
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            return None
+        raise
+
+
+async def _managers_know_more(call: Call) -> bool:
+    """Whether this machine is a worker: only managers know the swarm's networks, and whether there is one of a name."""
     info = await call.backend.local.Info(InfoRequest())
-    if info.node_id and not is_manager(info):
-        # Only managers know the swarm's networks: they say whether there is one of that name.
-        return
-    raise HttpFailure(400, f"network {name} not found")
+    return bool(info.node_id) and not is_manager(info)
 
 
 async def start(call: Call) -> web.StreamResponse:
@@ -114,27 +141,51 @@ async def update(call: Call) -> web.StreamResponse:
 
 
 async def connect(call: Call) -> web.StreamResponse:
-    """One more network for it, from its next start on."""
-    return await _connect(call, disconnect=False)
+    """One more network for it: at once if it runs, else from its next start on."""
+    given = await call.body()
+    local = await _to_be_wired(call, given.text("Container"))
+    endpoint, name = given.part("EndpointConfig"), call.name()
+    request = ConnectContainerRequest(id=local.task.id, gateway_priority=gateway_priority(endpoint))
+    request.attachment.CopyFrom(attachment(name, endpoint))
+    try:
+        await resolve(call, request.attachment)
+        await call.backend.containers.ConnectContainer(request)
+    except HttpFailure as error:
+        if "not found" in str(error):
+            raise HttpFailure(404, f"Could not attach to network {name}: {error}") from None
+        raise
+    except grpc.aio.AioRpcError as error:
+        failure = failure_of(error)
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            raise HttpFailure(404, f"Could not attach to network {name}: {failure}") from None
+        raise HttpFailure(403 if _FORBIDDEN.search(str(failure)) else failure.status, str(failure)) from None
+    return nothing(200)
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
-    """One network less for it, from its next start on."""
-    return await _connect(call, disconnect=True)
-
-
-async def _connect(call: Call, *, disconnect: bool) -> web.StreamResponse:
+    """One network less for it: at once if it runs, else from its next start on."""
     given = await call.body()
-    local = await local_containers.find(call, given.text("Container"))
-    if local.plain is None:
-        raise Unsupported(
-            "containers are on the networks of their service: docker service update --network-add or --network-rm"
-        )
-    request = ConnectContainerRequest(id=local.task.id, disconnect=disconnect)
-    request.attachment.CopyFrom(attachment(call.name(), given.part("EndpointConfig")))
-    await resolve(call, request.attachment)
+    local = await _to_be_wired(call, given.text("Container"))
+    network = await _network(call, call.name())
+    is_there = any(call.name() in (each.network_id, each.target) for each in local.task.networks)
+    if network is None and not is_there and not await _managers_know_more(call):
+        raise NotFound(f"network {call.name()} not found")
+    request = ConnectContainerRequest(id=local.task.id, disconnect=True)
+    request.attachment.target = network.id if network is not None else call.name()
     await call.backend.containers.ConnectContainer(request)
-    return nothing()
+    return nothing(200)
+
+
+async def _to_be_wired(call: Call, name: str) -> container.Local:
+    """The container whose networks are to be changed. Raises NotFound, Unsupported."""
+    local = await local_containers.find(call, name)
+    if local.plain is None:
+        service = local.task.service_annotations.name
+        raise Unsupported(
+            f"a container of service {service} is on the networks of its service: docker service update --network-add "
+            "or --network-rm"
+        )
+    return local
 
 
 async def prune(call: Call) -> web.StreamResponse:

@@ -149,16 +149,23 @@ def endpoints(task: Task, networks: Mapping[str, Network]) -> Json:
     found = {}
     for each in task.networks:
         known = networks.get(each.network_id)
+        names = (each.network_id, each.target, known.spec.annotations.name if known is not None else "")
+        wanted = next((one for one in task.spec.networks if one.target in names), None)
+        asked = wanted.addresses if wanted is not None else ()
         address, _, length = _first(each.addresses, 4).partition("/")
         address6, _, length6 = _first(each.addresses, 6).partition("/")
         gateways = [config.gateway for config in known.ipam] if known is not None else []
-        found[known.spec.annotations.name if known is not None else each.network_id] = {
+        found[known.spec.annotations.name if known is not None else each.target or each.network_id] = {
+            "IPAMConfig": {f"IPv{version}Address": own for version in (4, 6) if (own := _first(asked, version))},
+            "Links": None,
+            "DriverOpts": None,
+            "GwPriority": each.gateway_priority,
             "NetworkID": each.network_id,
             "EndpointID": "",
-            "Gateway": _first(gateways, 4),
+            "Gateway": _first(gateways, 4) if each.addresses else "",
             "IPAddress": address,
             "IPPrefixLen": int(length or 0),
-            "IPv6Gateway": _first(gateways, 6),
+            "IPv6Gateway": _first(gateways, 6) if each.addresses else "",
             "GlobalIPv6Address": address6,
             "GlobalIPv6PrefixLen": int(length6 or 0),
             "MacAddress": mac_of(each.addresses[0]) if each.addresses else "",

@@ -104,8 +104,12 @@ def _service_changes(old: Service, new: Service) -> dict[str, str]:
 
 
 def event_of(told: ContainerEvent) -> Event:
-    """What has happened to a container of this node."""
+    """What has happened to a container of this node, or to its networks."""
     task = told.container.task
+    if told.HasField("network"):
+        spec = told.network.spec
+        about = {"container": task.id, "name": spec.annotations.name, "type": spec.driver.name}
+        return Event("network", told.action, told.network.id, about, "local")
     attributes = container_labels(task) | {"image": task.spec.container.image, "name": task_name(task)}
     if told.action == "die":
         attributes["exitCode"] = str(task.status.container.exit_code)

@@ -7,7 +7,7 @@ refused when somebody relies on them.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flota.gateway.translation.containers import health_config, mount
@@ -62,6 +62,9 @@ def plain_container(name: str, given: Fields, image: Mapping[str, Any]) -> Plain
     if made.auto_remove and task.spec.restart.condition != RestartPolicy.CONDITION_NONE:
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     task.endpoint.ports.extend(_ports(given, host, image))
+    for network, endpoint in _endpoints(given, host):
+        if priority := gateway_priority(endpoint):
+            made.gateway_priorities[network] = priority
     return made
 
 
@@ -95,7 +98,7 @@ def _refuse(host: Fields) -> None:
 
 def _task_spec(given: Fields, host: Fields, image: Mapping[str, Any]) -> TaskSpec:
     spec = TaskSpec(container=_container_spec(given, host, image), restart=_restart(host.part("RestartPolicy")))
-    spec.networks.extend(_networks(given, host))
+    spec.networks.extend(attachment(network, endpoint) for network, endpoint in _endpoints(given, host))
     limits = spec.resources.limits
     limits.memory_bytes = host.number("Memory")
     limits.nano_cpus = host.number("NanoCpus") or _quota(host)
@@ -199,8 +202,8 @@ def _log_driver(given: Fields) -> Driver:
     return Driver(name=given.text("Type"), options=given.labels("Config"))
 
 
-def _networks(given: Fields, host: Fields) -> Iterable[NetworkAttachmentConfig]:
-    """The endpoints asked for, the one of the network mode first."""
+def _endpoints(given: Fields, host: Fields) -> Iterator[tuple[str, Fields]]:
+    """The endpoints asked for by their networks, the one of the network mode first."""
     mode = host.text("NetworkMode")
     if given.flag("NetworkDisabled"):
         mode = "none"
@@ -210,14 +213,32 @@ def _networks(given: Fields, host: Fields) -> Iterable[NetworkAttachmentConfig]:
     endpoints = given.part("NetworkingConfig").part("EndpointsConfig")
     names = [name for name in endpoints.names() if name != "default"]
     for name in [first, *(name for name in names if name != first)]:
-        yield attachment(name, endpoints.part(name) if name in names else endpoints.part("default"))
+        yield name, endpoints.part(name) if name in names else endpoints.part("default")
+
+
+def gateway_priority(endpoint: Fields) -> int:
+    """How much an endpoint is preferred for the default routes."""
+    return endpoint.number("GwPriority", INT32)
 
 
 def attachment(network: str, endpoint: Fields) -> NetworkAttachmentConfig:
-    """One endpoint of a container."""
+    """One endpoint of a container. Raises InvalidArgument, Unsupported."""
+    for name, flag in (("Links", "--link"), ("DriverOpts", "--driver-opt")):
+        if endpoint.raw(name):
+            raise Unsupported(f"invalid {endpoint.at(name)} {endpoint.raw(name)!r}: {flag} is not supported")
     wanted = NetworkAttachmentConfig(target=network, aliases=endpoint.texts("Aliases"))
     ipam = endpoint.part("IPAMConfig")
-    wanted.addresses.extend(each for each in (ipam.text("IPv4Address"), ipam.text("IPv6Address")) if each)
+    for version in (4, 6):
+        address = ipam.text(f"IPv{version}Address")
+        if not address:
+            continue
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            parsed = None
+        if parsed is None or parsed.version != version:
+            raise InvalidArgument(f"Invalid IPv{version} address: {address}")
+        wanted.addresses.append(str(parsed))
     return wanted
 
 

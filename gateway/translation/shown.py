@@ -24,6 +24,7 @@ from flota.rpc import x509_facts
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import types_pb2 as types
 from flota.v1.control_pb2 import ServiceStatus
+from flota.v1.mac_addresses import mac_of
 from flota.v1.task_states import short_name, task_name
 
 Networks = Mapping[str, objects.Network]
@@ -255,13 +256,13 @@ def endpoints(network: objects.Network, tasks: Iterable[objects.Task]) -> Json:
         task.status.container.container_id or task.id: {
             "Name": task_name(task),
             "EndpointID": "",
-            "MacAddress": "",
+            "MacAddress": mac_of(each.addresses[0]),
             "IPv4Address": next((one for one in each.addresses if ":" not in one), ""),
             "IPv6Address": next((one for one in each.addresses if ":" in one), ""),
         }
         for task in tasks
         for each in task.networks
-        if each.network_id == network.id
+        if each.network_id == network.id and each.addresses
     }
 
 

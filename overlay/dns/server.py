@@ -75,6 +75,10 @@ class Server:
         self._loop.add_reader(sockets.datagram, self._readable)
         self._loop.add_reader(sockets.stream, self._connectable)
 
+    def follow(self, networks: Sequence[str]) -> None:
+        """The task's networks are these from now on."""
+        self._networks = networks
+
     async def close(self) -> None:
         """Stop serving; questions that wait for others are dropped."""
         self._loop.remove_reader(self._sockets.datagram)

@@ -6,13 +6,14 @@ such a network has no address from the managers, and gets one on its way through
 that goes to a network of the swarm (places.py).
 """
 
+import asyncio
 import ipaddress
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from flota.overlay import Sandbox
+from flota.overlay import NotAttached, Sandbox
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from flota.v1.dispatcher_pb2 import AssignmentChange, NetworkPeer
 from flota.v1.network_options import BRIDGE, HOST, NONE, PREDEFINED
@@ -34,8 +35,14 @@ class Overlay(Protocol):
     def set_local(self, networks: list[Network]) -> None: ...
     def apply(self, changes: list[AssignmentChange], complete: bool) -> None: ...
     def attached(self) -> list[Task]: ...
+    def name_of(self, network_id: str) -> str: ...
     async def attach(self, task: Task) -> Sandbox: ...
+    async def change(self, task_id: str, networks: Sequence[NetworkAttachment]) -> None: ...
     async def detach(self, task_id: str) -> None: ...
+
+
+# A container without a service, what becomes of it (connect, disconnect), the network.
+Told = Callable[[str, str, Network], None]
 
 
 class Bridges:
@@ -50,6 +57,10 @@ class Bridges:
         self._networks: dict[str, Network] = {}
         # What has been given here or by way of here, by task.
         self._given: dict[str, list[NetworkAttachment]] = {}
+        # Tasks that have their namespace, and what they are called; changes of one are made one at a time.
+        self._there: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.told: Told = lambda task_id, action, network: None
 
     def start(self) -> None:
         """Know the networks again."""
@@ -62,11 +73,11 @@ class Bridges:
         """Know again who has which address."""
         for task in self._overlay.attached():
             given = [one for one in task.networks if not task.service_id or one.network_id in self._networks]
-            if given:
-                self._given[task.id] = given
-                self._tell(task, given)
+            self._given[task.id] = given
+            self._there[task.id] = task_name(task)
+            self._tell(task, given)
             if not task.service_id:
-                self._places.hold(task.id)
+                self._places.hold(task.id, [one.network_id for one in given])
 
     # What there is.
 
@@ -77,6 +88,21 @@ class Bridges:
     def given(self, task_id: str) -> list[NetworkAttachment]:
         """A task's places that are known here."""
         return self._given.get(task_id, [])
+
+    def is_attached(self, task_id: str) -> bool:
+        """Whether the task has its namespace."""
+        return task_id in self._there
+
+    def is_local(self, network_id: str) -> bool:
+        """Whether a network is of this node alone."""
+        return network_id in self._networks
+
+    def name_of(self, network_id: str) -> str:
+        """What people call a network, of this node or of the swarm; empty if that is not known (yet)."""
+        known = self._networks.get(network_id)
+        if known is not None:
+            return known.spec.annotations.name
+        return network_id if network_id in PREDEFINED else self._overlay.name_of(network_id)
 
     def create(self, spec: NetworkSpec) -> Network:
         """A new one. Raises AlreadyExists, InvalidArgument, ResourceExhausted, OSError."""
@@ -101,8 +127,14 @@ class Bridges:
         name = network.spec.annotations.name
         if network_id in PREDEFINED:
             raise FailedPrecondition(f"{name} is a pre-defined network and cannot be removed")
-        if any(one.network_id == network_id for given in self._given.values() for one in given):
-            raise FailedPrecondition(f"error while removing network: network {name} has active endpoints")
+        users = [
+            task_id for task_id, given in self._given.items() if any(one.network_id == network_id for one in given)
+        ]
+        if users:
+            named = ", ".join(f'name:"{self._there.get(user, user)}" id:"{user[:12]}"' for user in users)
+            raise FailedPrecondition(
+                f"error while removing network: network {name} id {network_id} has active endpoints ({named})"
+            )
         self._records.delete(network_id)
         del self._networks[network_id]
         self._overlay.set_local(list(self._networks.values()))
@@ -142,14 +174,80 @@ class Bridges:
                 if wanted.network_id == NONE:
                     continue
                 placed.networks.append(await self._placed(task, wanted, given))
+            if not task.service_id:
+                placed.networks.sort(key=self._precedence)
             sandbox = await self._overlay.attach(placed)
         except BaseException:
             self._given.pop(task.id, None)
             self._places.leave(task.id)
             raise
+        self._there[task.id] = task_name(task)
         self._tell(task, given)
         self._places.use(task.id)
+        if not task.service_id:
+            self._report(task.id, "connect", given)
         return sandbox
+
+    async def connect(self, task: Task, wanted: NetworkAttachment) -> NetworkAttachment:
+        """One more network for a task without a service that has its namespace; gives its place there.
+
+        Raises NotAttached (it has none, or no longer), OverlayError, FlotaError; it is as it was then.
+        """
+        given = self._given.get(task.id)
+        if given is None or task.id not in self._there:
+            raise NotAttached(task.id)
+        placed = await self._placed(task, wanted, given)
+        try:
+            async with self._lock(task.id):
+                self._require_there(task.id, given)
+                await self._overlay.change(task.id, sorted(given, key=self._precedence))
+                self._tell(task, [placed])
+        except BaseException:
+            given.remove(placed)
+            self._places.leave(task.id, placed.network_id)
+            raise
+        self._places.use(task.id)
+        self._report(task.id, "connect", [placed])
+        return placed
+
+    async def disconnect(self, task: Task, network_id: str) -> None:
+        """One network less for a task without a service: no name leads to it, it is off, its address is free.
+
+        Raises NotAttached (it is not on it, or no longer), OverlayError; it is as it was then.
+        """
+        given = self._given.get(task.id, [])
+        place = next((one for one in given if one.network_id == network_id), None)
+        if place is None or task.id not in self._there:
+            raise NotAttached(task.id)
+        kept = [one for one in given if one is not place]
+        try:
+            if network_id in self._networks:
+                self._withdraw(task.id, [place])
+            else:
+                await self._places.withdraw(task.id, network_id)
+            async with self._lock(task.id):
+                self._require_there(task.id, given)
+                await self._overlay.change(task.id, sorted(kept, key=self._precedence))
+                given.remove(place)
+        except BaseException:
+            if self._given.get(task.id) is given:
+                self._tell(task, [place])
+                self._places.use(task.id)
+            raise
+        self._places.leave(task.id, network_id)
+        self._report(task.id, "disconnect", [place])
+
+    def _require_there(self, task_id: str, given: list[NetworkAttachment]) -> None:
+        """It has not been detached, and perhaps attached again, since `given` was looked up. Raises NotAttached."""
+        if self._given.get(task_id) is not given or task_id not in self._there:
+            raise NotAttached(task_id)
+
+    def _precedence(self, place: NetworkAttachment) -> tuple[int, str]:
+        """Which of a container's networks comes first, for its default routes and its names. As Docker has it."""
+        return -place.gateway_priority, self.name_of(place.network_id)
+
+    def _lock(self, task_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(task_id, asyncio.Lock())
 
     async def _placed(self, task: Task, wanted: NetworkAttachment, given: list[NetworkAttachment]) -> NetworkAttachment:
         """The task's place on one network, from managers or from here."""
@@ -158,21 +256,39 @@ class Bridges:
             return wanted
         known = next((one for one in given if one.network_id == wanted.network_id), None)
         if known is None:
-            known = self._place(wanted) if is_local else await self._places.take(task.id, task_name(task), wanted)
+            known = NetworkAttachment()
+            known.CopyFrom(
+                self._place(wanted) if is_local else await self._places.take(task.id, task_name(task), wanted)
+            )
+            known.gateway_priority, known.target = wanted.gateway_priority, wanted.network_id
             given.append(known)
         return known
 
     async def detach(self, task_id: str) -> None:
         """As the overlay does. Raises OverlayError."""
-        gone = [
-            NetworkPeer(network_id=one.network_id, task_id=task_id)
-            for one in self._given.get(task_id, ())
-            if one.network_id in self._networks
-        ]
-        self._overlay.apply([AssignmentChange(action=_REMOVE, peer=peer) for peer in gone], complete=False)
-        await self._overlay.detach(task_id)
-        self._given.pop(task_id, None)
-        self._places.leave(task_id)
+        async with self._lock(task_id):
+            given = self._given.get(task_id, [])
+            self._withdraw(task_id, given)
+            await self._overlay.detach(task_id)
+            self._given.pop(task_id, None)
+            self._there.pop(task_id, None)
+            self._places.leave(task_id)
+        self._locks.pop(task_id, None)
+        self._report(task_id, "disconnect", given)
+
+    def _withdraw(self, task_id: str, given: Iterable[NetworkAttachment]) -> None:
+        """Names on networks of this node lead to the task no longer."""
+        peers = (
+            NetworkPeer(network_id=one.network_id, task_id=task_id) for one in given if one.network_id in self._networks
+        )
+        self._overlay.apply([AssignmentChange(action=_REMOVE, peer=peer) for peer in peers], complete=False)
+
+    def _report(self, task_id: str, action: str, given: Iterable[NetworkAttachment]) -> None:
+        for one in given:
+            network = Network(id=one.network_id)
+            network.spec.annotations.name = self.name_of(one.network_id) or one.target
+            network.spec.driver.name = BRIDGE if one.network_id in self._networks else "overlay"
+            self.told(task_id, action, network)
 
     def _place(self, wanted: NetworkAttachment) -> NetworkAttachment:
         network = self._networks[wanted.network_id]
@@ -183,8 +299,10 @@ class Bridges:
         taken |= {ipam.gateway, *ipam.reserved.values()}
         if wanted.addresses:
             address = wanted.addresses[0].partition("/")[0]
-            if ipaddress.IPv4Address(address) not in subnet:
-                raise InvalidArgument.of("address", address, f"one of {subnet} is needed")
+            if ":" in address or ipaddress.IPv4Address(address) not in subnet:
+                raise InvalidArgument(
+                    f"Invalid address {address}: It does not belong to any of this network's subnets ({subnet})"
+                )
             if address in taken:
                 raise FailedPrecondition("Address already in use")
         else:

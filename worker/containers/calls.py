@@ -180,12 +180,12 @@ class ContainerCalls(ContainersServicer):
     async def ConnectContainer(
         self, request: messages.ConnectContainerRequest, context: Any
     ) -> messages.ConnectContainerResponse:
-        """Raises NotFound, FailedPrecondition, InvalidArgument."""
-        life = self._life(request.id)
+        """Raises NotFound, AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable."""
+        wiring = self._life(request.id).wiring
         if request.disconnect:
-            self._everything.plain.disconnect(life, request.attachment.target)
+            await wiring.disconnect(request.attachment.target)
         else:
-            self._everything.plain.connect(life, request.attachment)
+            await wiring.connect(request.attachment, request.gateway_priority)
         return messages.ConnectContainerResponse()
 
     async def UpdateContainer(

@@ -2,21 +2,22 @@
 
 import asyncio
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import SystemRandom
 
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.made_up_names import made_up_name
-from flota.v1.network_options import BRIDGE, HOST, NONE, PREDEFINED
-from flota.v1.objects_pb2 import Task
+from flota.v1.network_options import BRIDGE, PREDEFINED
+from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import is_terminal
-from flota.v1.types_pb2 import NetworkAttachmentConfig, TaskStatus
+from flota.v1.types_pb2 import TaskStatus
 from flota.worker.containers.bridges import Bridges
 from flota.worker.containers.history import History
 from flota.worker.containers.life import Life
 from flota.worker.containers.records import Records
+from flota.worker.containers.wiring import add_own_alias, check_endpoint, check_together
 from flota.worker.runtime.container import ContainerState
 from flota.worker.tasks.life import ASSIGNED
 from flota.worker.tasks.parts import Parts
@@ -32,6 +33,7 @@ class Containers:
         self._node_id = node_id
         self._random = SystemRandom()
         self._lives: dict[str, Life] = {}
+        self._history = history
         self._told = history.told
 
     @property
@@ -43,6 +45,7 @@ class Containers:
         """Take up what an earlier worker left. `parts` are those of tasks, but that containers live again."""
         self._parts = parts
         self.bridges = bridges
+        bridges.told = self._told_of_network
         for record in self._remembered.values():
             # It may have been in no cluster, or in another one.
             record.task.node_id = self._node_id
@@ -75,9 +78,7 @@ class Containers:
         if (health := life.health) is not None:
             shown.health.CopyFrom(health)
         del shown.task.networks[:]
-        shown.task.networks.extend(self.bridges.given(life.id))
-        if any(wanted.target == HOST for wanted in life.record.task.spec.networks):
-            shown.task.networks.add(network_id=HOST)
+        shown.task.networks.extend(life.wiring.shown())
         return shown
 
     def tasks(self) -> Iterable[tuple[Task, TaskStatus]]:
@@ -114,7 +115,10 @@ class Containers:
         task.status.timestamp.CopyFrom(task.meta.created_at)
         if not task.spec.networks:
             task.spec.networks.add(target=BRIDGE)
-        _check_networks(task, [wanted.target for wanted in task.spec.networks])
+        check_together([wanted.target for wanted in task.spec.networks])
+        for network in task.spec.networks:
+            check_endpoint(network)
+            add_own_alias(task, network)
         record.image_id = self._parts.images.here(task.spec.container.image)
         self._parts.images.hold(task.id, record.image_id)
         life = self._add(record)
@@ -126,27 +130,6 @@ class Containers:
             raise FailedPrecondition(f"the container could not be written down: {error}") from None
         self._told("create", record)
         return life
-
-    def connect(self, life: Life, wanted: NetworkAttachmentConfig) -> None:
-        """Be on one more network from its next start on. Raises FailedPrecondition (it runs), InvalidArgument."""
-        task = Task()
-        task.CopyFrom(_at_rest(life).task)
-        if any(one.target == wanted.target for one in task.spec.networks):
-            raise FailedPrecondition(f"endpoint with name {life.name} already exists in network {wanted.target}")
-        task.spec.networks.append(wanted)
-        _check_networks(task, [wanted.target])
-        life.record.task.CopyFrom(task)
-        self._records.save(life.id, life.record)
-
-    def disconnect(self, life: Life, network_id: str) -> None:
-        """Be on a network no longer from its next start on. Raises FailedPrecondition (it runs, or is not on it)."""
-        networks = _at_rest(life).task.spec.networks
-        kept = [one for one in networks if one.target != network_id]
-        if len(kept) == len(networks):
-            raise FailedPrecondition(f"container {life.id} is not connected to network {network_id}")
-        del networks[:]
-        networks.extend(kept or [NetworkAttachmentConfig(target=NONE)])
-        self._records.save(life.id, life.record)
 
     def rename(self, life: Life, name: str) -> None:
         """Raises AlreadyExists, InvalidArgument, OSError."""
@@ -169,7 +152,7 @@ class Containers:
         return any(life.name == name for life in self._lives.values())
 
     def _add(self, record: PlainContainer) -> Life:
-        life = Life(record, self._parts, self._records, self._told, self._remove)
+        life = Life(record, self._parts, self.bridges, self._records, self._told, self._remove)
         self._lives[life.id] = life
         return life
 
@@ -178,20 +161,6 @@ class Containers:
         self._parts.images.release(container_id)
         del self._lives[container_id]
 
-
-def _at_rest(life: Life) -> PlainContainer:
-    """Its record, if it does not run. Raises FailedPrecondition."""
-    if life.is_active:
-        raise FailedPrecondition(f"container {life.name} runs: its networks can be changed while it is stopped only")
-    return life.record
-
-
-def _check_networks(task: Task, new: Collection[str]) -> None:
-    """Whether it can be on all its networks, of which these are `new`. Raises InvalidArgument."""
-    targets = [wanted.target for wanted in task.spec.networks]
-    if len(targets) > 1 and any(target in PREDEFINED and target != BRIDGE for target in targets):
-        raise InvalidArgument("a container on the network host or none can be on no other network")
-    for wanted in task.spec.networks:
-        if wanted.target in new and wanted.target not in PREDEFINED:
-            # As Docker has it: there its id is a name, too.
-            wanted.aliases.append(task.id[:12])
+    def _told_of_network(self, container_id: str, action: str, network: Network) -> None:
+        if (life := self._lives.get(container_id)) is not None:
+            self._history.told(action, life.record, network)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.v1.containers_pb2 import ContainerEvent, PlainContainer
-from flota.v1.objects_pb2 import Task
+from flota.v1.objects_pb2 import Network, Task
 from flota.v1.types_pb2 import TaskStatus
 from flota.worker.tasks.life import READY, RUNNING, STARTING, is_over
 
@@ -25,9 +25,9 @@ class History:
         # Of tasks, how each was last seen.
         self._seen: dict[str, TaskStatus] = {}
 
-    def told(self, action: str, container: PlainContainer) -> None:
-        """Something has happened to a container without a service."""
-        event = ContainerEvent(action=action, container=container)
+    def told(self, action: str, container: PlainContainer, network: Network | None = None) -> None:
+        """Something has happened to a container without a service; to its place on `network`, if that is said."""
+        event = ContainerEvent(action=action, container=container, network=network)
         event.container.task.spec.container.registry_auth = ""
         event.at.GetCurrentTime()
         self._past.append(event)

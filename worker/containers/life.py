@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
@@ -20,9 +21,11 @@ from flota.rpc.errors import FailedPrecondition, FlotaError, Unavailable
 from flota.v1.containers_pb2 import PlainContainer, UpdateContainerRequest
 from flota.v1.objects_pb2 import Task
 from flota.v1.task_states import is_terminal, task_name
-from flota.v1.types_pb2 import ContainerHealth, HealthConfig, NetworkAttachment, RestartPolicy, TaskState, TaskStatus
+from flota.v1.types_pb2 import ContainerHealth, HealthConfig, RestartPolicy, TaskState, TaskStatus
+from flota.worker.containers.bridges import Bridges
 from flota.worker.containers.history import health_action
 from flota.worker.containers.records import Records
+from flota.worker.containers.wiring import Wiring, attachment
 from flota.worker.runtime.container import ContainerError, ContainerState
 from flota.worker.tasks.controller import Controller
 from flota.worker.tasks.life import ASSIGNED, READY, RUNNING, SHUTDOWN, STARTING, State, is_over
@@ -50,10 +53,17 @@ class Life:
     """See the module's docstring. All methods on the event loop."""
 
     def __init__(
-        self, record: PlainContainer, parts: Parts, records: Records[PlainContainer], told: Told, remove: Remove
+        self,
+        record: PlainContainer,
+        parts: Parts,
+        bridges: Bridges,
+        records: Records[PlainContainer],
+        told: Told,
+        remove: Remove,
     ) -> None:
         """`told` hears of every event in Docker's words; `remove` takes the container's files away."""
         self.record = record
+        self.wiring = Wiring(record, bridges, self._save, partial(parts.containers.edit_hosts, record.task.id))
         self._parts = parts
         self._records = records
         self._told = told
@@ -179,6 +189,7 @@ class Life:
     async def leave(self) -> None:
         """The worker stops, or has it looked after by another one: look after it no longer. It runs on."""
         self._left = True
+        await self.wiring.leave()
         if self._runs is not None:
             self._runs.cancel()
             await asyncio.gather(self._runs, return_exceptions=True)
@@ -268,6 +279,7 @@ class Life:
     async def _run(self, controller: Controller, begun: "asyncio.Future[None] | None") -> None:
         self._controller = controller
         running = asyncio.create_task(controller.run(), name=f"container {self.id}: run")
+        settling = asyncio.create_task(self._settle(controller), name=f"container {self.id}: networks")
         try:
             await self._until(lambda: controller.status.state >= READY)
             if not is_over(controller.status.state) and self._attaching:
@@ -280,7 +292,13 @@ class Life:
             await controller.cleared.wait()
         finally:
             running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            settling.cancel()
+            await asyncio.gather(running, settling, return_exceptions=True)
+
+    async def _settle(self, controller: Controller) -> None:
+        """What was asked of its networks while it was made, or before a crash."""
+        await self._until(lambda: controller.status.state >= READY)
+        await self.wiring.settle()
 
     def _make_controller(self, status: TaskStatus | None = None, found: ContainerState | None = None) -> Controller:
         task = Task()
@@ -293,10 +311,9 @@ class Life:
         task.spec.container.healthcheck.action = HealthConfig.ACTION_UNREADY
         if found is None:
             del task.networks[:]
+            priorities = self.record.gateway_priorities
             for wanted in task.spec.networks:
-                attachment = NetworkAttachment(network_id=wanted.target, addresses=wanted.addresses)
-                attachment.aliases.extend(wanted.aliases)
-                task.networks.append(attachment)
+                task.networks.append(attachment(wanted, priorities.get(wanted.target, 0)))
         prepared = self.record.prepared if found is not None and self.record.HasField("prepared") else None
         return Controller(task, self._parts, self._observed, status=status, prepared=prepared, found=found)
 

@@ -15,6 +15,7 @@ Runs on the mounting thread. Whatever it makes, removing the container's two dir
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def _network_files(container: Container, directory: Path) -> list[HostMount]:
         _write(directory / name, text.encode(), 0o644)
     # As Docker has it, a container may write to its own copies.
     return [placing.file(f"/etc/{name}", directory / name, read_only=False) for name in contents]
+
+
+def edit_hosts(places: Places, change: Callable[[str], str]) -> None:
+    """Have /etc/hosts of a container that runs be what `change` makes of it. It stays the same file."""
+    file = places.bundle / "hosts"
+    text = file.read_text(errors="surrogateescape")
+    if (changed := change(text)) != text:
+        _write(file, changed.encode(errors="surrogateescape"), 0o644)
 
 
 def _placed_files(files: tuple[PlacedFile, ...], directory: Path) -> list[HostMount]:

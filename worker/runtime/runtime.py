@@ -327,6 +327,10 @@ class Runtime:
         """Where conmon is told the size of the container's own terminal."""
         return self._places(container_id).bundle / "ctl"
 
+    async def edit_hosts(self, container_id: str, change: Callable[[str], str]) -> None:
+        """Have /etc/hosts of a container that runs be what `change` makes of it. Raises OSError."""
+        await self._in_thread(root.edit_hosts, self._places(container_id), change)
+
     async def remove(self, container_id: str, *, keep_log: bool = False, keep_files: bool = False) -> None:
         """Take a container away with all it has (but its log, or but all it wrote); one that runs is killed.
 

@@ -37,6 +37,26 @@ class PlainContainer(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class GatewayPrioritiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     AUTO_REMOVE_FIELD_NUMBER: _builtins.int
@@ -50,6 +70,7 @@ class PlainContainer(_message.Message):
     LOG_PATH_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    GATEWAY_PRIORITIES_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration when the container was made."""
     auto_remove: _builtins.bool
@@ -84,6 +105,10 @@ class PlainContainer(_message.Message):
     def health(self) -> _types_pb2.ContainerHealth:
         """Of its last run; unset without a health check. Only in answers."""
 
+    @_builtins.property
+    def gateway_priorities(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By spec.networks' targets: through the network with the largest (0 = not said) lead the default routes."""
+
     def __init__(
         self,
         *,
@@ -100,10 +125,11 @@ class PlainContainer(_message.Message):
         log_path: _builtins.str = ...,
         health: _types_pb2.ContainerHealth | None = ...,
         paused: _builtins.bool = ...,
+        gateway_priorities: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "health", b"health", "prepared", b"prepared", "started_at", b"started_at", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "paused", b"paused", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "gateway_priorities", b"gateway_priorities", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "paused", b"paused", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,19 +343,21 @@ Global___RenameContainerResponse: _TypeAlias = RenameContainerResponse  # noqa: 
 
 @_typing.final
 class ConnectContainerRequest(_message.Message):
-    """From its next start on: of a container that does not run."""
+    """At once if it runs, else from its next start on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     ATTACHMENT_FIELD_NUMBER: _builtins.int
     DISCONNECT_FIELD_NUMBER: _builtins.int
+    GATEWAY_PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     disconnect: _builtins.bool
     """Leave the network instead."""
+    gateway_priority: _builtins.int
     @_builtins.property
     def attachment(self) -> _types_pb2.NetworkAttachmentConfig:
-        """By the network's id."""
+        """By the network's id, or its name on nodes that know no ids."""
 
     def __init__(
         self,
@@ -337,10 +365,11 @@ class ConnectContainerRequest(_message.Message):
         id: _builtins.str = ...,
         attachment: _types_pb2.NetworkAttachmentConfig | None = ...,
         disconnect: _builtins.bool = ...,
+        gateway_priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "disconnect", b"disconnect", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "disconnect", b"disconnect", "gateway_priority", b"gateway_priority", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -933,13 +962,16 @@ Global___WatchContainersRequest: _TypeAlias = WatchContainersRequest  # noqa: Y0
 
 @_typing.final
 class ContainerEvent(_message.Message):
-    """ContainerEvent is something that has happened, in the words of `docker events`: create, start, die, destroy, …"""
+    """ContainerEvent is something that has happened, in the words of `docker events`: create, start, die, destroy, …; of its
+    networks connect and disconnect.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTION_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """Empty once nothing can be missed any longer."""
     @_builtins.property
@@ -948,16 +980,21 @@ class ContainerEvent(_message.Message):
 
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def network(self) -> _objects_pb2.Network:
+        """Its id, name and driver."""
+
     def __init__(
         self,
         *,
         action: _builtins.str = ...,
         container: Global___PlainContainer | None = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
+        network: _objects_pb2.Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "container", b"container"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "container", b"container", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "container", b"container"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "container", b"container", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1481,7 +1481,13 @@ class NetworkAttachment(_message.Message):
     NETWORK_ID_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    GATEWAY_PRIORITY_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
+    gateway_priority: _builtins.int
+    """Of a container without a service, for its node alone: PlainContainer.gateway_priorities has it from people."""
+    target: _builtins.str
+    """Likewise: what the network was asked for by, its id or name."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses with prefix length: 10.0.1.5/24"""
@@ -1494,10 +1500,12 @@ class NetworkAttachment(_message.Message):
         network_id: _builtins.str = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        gateway_priority: _builtins.int = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "network_id", b"network_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateway_priority", b"gateway_priority", "network_id", b"network_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

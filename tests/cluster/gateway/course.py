@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 COURSE = HERE / "course.txt"
 PLAIN = HERE / "plain.txt"
 ENGINE = HERE / "engine.txt"
+CONNECT = HERE / "connect.txt"
 ROOT = HERE.parents[2]
 DEBIAN = ROOT / ".cache/docker/docker"
 _STEP = re.compile(r"(\w+)([$?~!]) (.+)")
@@ -220,5 +221,5 @@ def _record(transcript: Path) -> None:
 
 
 if __name__ == "__main__":
-    for file in sys.argv[1:] or [COURSE, PLAIN, ENGINE]:
+    for file in sys.argv[1:] or [COURSE, PLAIN, ENGINE, CONNECT]:
         _record(Path(file))

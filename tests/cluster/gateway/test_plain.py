@@ -295,8 +295,6 @@ def test_networks_can_be_changed_while_it_does_not_run(client: Any) -> None:
     asked = client.containers.run("busybox", ["nslookup", "known."], network="second", remove=True)
     address = container.attrs["NetworkSettings"]["Networks"]["second"]["IPAddress"]
     assert f"Address: {address}".encode() in asked
-    with pytest.raises(APIError, match="while it is stopped only"):
-        first.disconnect(container)
     container.stop(timeout=0)
     first.disconnect(container)
     container.start()

@@ -7,7 +7,7 @@ import pytest
 
 from flota.rpc.callers import Caller
 from flota.rpc.channels import node_channel
-from flota.rpc.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from flota.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from flota.rpc.forward import CALLER_KEY
 from flota.v1.auth_pb2 import Caller as Kind
 from flota.v1.dispatcher_pb2 import AttachNetworkRequest, SessionRequest
@@ -71,12 +71,17 @@ async def test_a_container_without_a_service_gets_a_place_on_an_attachable_netwo
     await agent.connect()
     open_to_all, closed = network("open"), network("closed")
     open_to_all.spec.attachable = True
+    open_to_all.ipam.add(subnet="10.0.7.0/24", gateway="10.0.7.1")
     await swarm.create(open_to_all, closed)
+    used = task("t1", "w1")
+    used.networks.add(network_id="open", addresses=["10.0.7.5/24"])
+    await swarm.create(used)
 
-    async def attach(target: str) -> str:
+    async def attach(target: str, *addresses: str) -> str:
         request = AttachNetworkRequest(session_id=agent.session_id, container_id="c1", container_name="db")
         request.attachment.target = target
         request.attachment.aliases.append("store")
+        request.attachment.addresses.extend(addresses)
         return (await agent.call(agent.stub.AttachNetwork(request))).task_id
 
     place = swarm.store.tasks.get(await attach("open"))
@@ -87,6 +92,14 @@ async def test_a_container_without_a_service_gets_a_place_on_an_attachable_netwo
         await attach("closed")
     with pytest.raises(NotFound, match="network missing not found"):
         await attach("missing")
+    # What the allocator will never give nobody waits for.
+    for address in ("10.0.7.1", "10.0.7.5"):
+        with pytest.raises(FailedPrecondition, match="Address already in use"):
+            await attach("open", address)
+    for address in ("10.0.8.5", "nonsense"):
+        with pytest.raises(InvalidArgument, match=f"Invalid address {address}"):
+            await attach("open", address)
+    await attach("open", "10.0.7.6")
 
 
 async def test_what_matters_to_the_worker_is_pushed_and_nothing_else(swarm: Swarm) -> None:

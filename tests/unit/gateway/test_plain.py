@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flota.gateway.translation.fields import Fields
-from flota.gateway.translation.plain import plain_container, update_of
+from flota.gateway.translation.plain import attachment, gateway_priority, plain_container, update_of
 from flota.rpc.errors import FlotaError, InvalidArgument, Unsupported
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.types_pb2 import Mount, RestartPolicy
@@ -85,3 +85,28 @@ def test_an_update_changes_what_it_says_and_leaves_the_rest() -> None:
     assert (request.resources.pids_limit, request.unless_stopped) == (0, True)
     with pytest.raises(Unsupported, match="CpuShares"):
         update_of(plain, Fields({"CpuShares": 512}))
+
+
+def test_an_endpoint_as_network_connect_asks_for_it() -> None:
+    ipam = {"IPv4Address": "10.0.1.9", "IPv6Address": "FD00::9"}
+    endpoint = Fields({"Aliases": ["db"], "IPAMConfig": ipam, "GwPriority": -1, "Links": None, "DriverOpts": {}})
+    wanted = attachment("lan", endpoint)
+    assert (wanted.target, list(wanted.aliases), list(wanted.addresses)) == ("lan", ["db"], ["10.0.1.9", "fd00::9"])
+    assert gateway_priority(endpoint) == -1
+    networking = {"EndpointsConfig": {"lan": {"GwPriority": 7}}}
+    assert dict(container({"NetworkMode": "lan"}, NetworkingConfig=networking).gateway_priorities) == {"lan": 7}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kind", "said"),
+    [
+        ({"IPAMConfig": {"IPv4Address": "10.0.1"}}, InvalidArgument, "Invalid IPv4 address: 10.0.1"),
+        ({"IPAMConfig": {"IPv6Address": "10.0.1.1"}}, InvalidArgument, "Invalid IPv6 address: 10.0.1.1"),
+        ({"Links": ["db:db"]}, Unsupported, "--link is not supported"),
+        ({"DriverOpts": {"a": "b"}}, Unsupported, "--driver-opt is not supported"),
+        ({"GwPriority": 1 << 40}, InvalidArgument, "GwPriority"),
+    ],
+)
+def test_what_cannot_be_of_an_endpoint_is_refused(endpoint: dict[str, Any], kind: type[FlotaError], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        print(gateway_priority(Fields(endpoint)), attachment("lan", Fields(endpoint)))

@@ -6,9 +6,10 @@ import pytest
 from flota.gateway.failures import failure_of
 from flota.gateway.filters import Filters
 from flota.gateway.streams import STDERR, frame
-from flota.gateway.translation.events import events_of
+from flota.gateway.translation.events import event_of, events_of
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence, Unavailable
+from flota.v1.containers_pb2 import ContainerEvent
 from flota.v1.control_pb2 import WatchMessage
 from flota.v1.store_pb2 import StoreAction
 
@@ -130,3 +131,18 @@ def test_what_users_did_not_change_is_not_told() -> None:
 def test_creation_and_removal_are_told() -> None:
     assert [event.action for event in events_of(_changed(StoreAction.KIND_CREATE))] == ["create"]
     assert [event.action for event in events_of(_changed(StoreAction.KIND_REMOVE))] == ["remove"]
+
+
+def test_networks_of_a_container_are_told_in_docker_s_form() -> None:
+    told = ContainerEvent(action="connect")
+    told.container.task.id = "c1"
+    told.network.id = "n1"
+    told.network.spec.annotations.name, told.network.spec.driver.name = "lan", "bridge"
+    assert event_of(told).shape(2_000_000_001) == {
+        "Type": "network",
+        "Action": "connect",
+        "Actor": {"ID": "n1", "Attributes": {"container": "c1", "name": "lan", "type": "bridge"}},
+        "scope": "local",
+        "time": 2,
+        "timeNano": 2_000_000_001,
+    }

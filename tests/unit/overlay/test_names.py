@@ -69,6 +69,17 @@ def test_a_name_nobody_has_is_something_else_than_one_with_nothing_ready() -> No
     assert table.reverse("10.0.1.2") is None
 
 
+def test_a_container_without_a_service_has_its_name_only_while_it_is_ready() -> None:
+    table = NameTable()
+    place = NetworkPeer(network_id="n1", task_id="p1", task_name="db", addresses=["10.0.1.9/24"], ready=True)
+    table.add_peer(place)
+    assert table.lookup("db") == ("10.0.1.9",)
+    table.remove_peer(place)
+    place.ready = False
+    table.add_peer(place)
+    assert table.lookup("db") == ()
+
+
 def test_names_do_not_depend_on_letter_case() -> None:
     table = NameTable()
     table.add_peer(a_peer(1, service="Web", aliases=("Front",)))
