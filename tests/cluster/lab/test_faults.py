@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pytest
+
 from flota.node.lab import Lab, LabNode
 from flota.v1.types_pb2 import NODE_STATE_READY
 from tests.cluster.swarm import Swarm
@@ -20,12 +22,13 @@ from tests.cluster.waiting import wait_until
 
 FLOTA = [sys.executable, "-m", "flota.cli"]
 LOG_SIZE = 1 << 20
-PROCESSES = 60
+PROCESSES = 30
 # awk goes on when a fork is refused, which a shell does not.
 BOMB = """echo 'BEGIN { while (1) system("awk -f /tmp/bomb &") }' > /tmp/bomb; exec awk -f /tmp/bomb"""
 SERVE = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
 
 
+@pytest.mark.timeout(300)
 def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(managers=1, workers=2)
     node, other = lab.nodes["w1"], lab.nodes["w2"]
