@@ -245,6 +245,8 @@ class Driver(Standing):
 
     def _hold(self, news: RaftMessage) -> None:
         """An append without entries (news of the commit index, or a probe) waits a moment for one that has some."""
+        if self._stopping:
+            return
         if not self._held:
             self._held_since = time.monotonic()
         self._held[news.to] = news

@@ -15,7 +15,7 @@ from flota.manager.raft import core, founding, membership
 from flota.manager.raft.changes import GroupChanges, MembershipServicer
 from flota.manager.raft.core import Config, Raft, Role
 from flota.manager.raft.driver import Driver
-from flota.manager.raft.interface import NotLeader, ProposalDropped, RaftConfig, RaftError, StateMachine
+from flota.manager.raft.interface import NotLeader, ProposalDropped, RaftConfig, RaftError, StateMachine, Stopping
 from flota.manager.raft.log import RaftLog
 from flota.manager.raft.metrics import RaftMetrics
 from flota.manager.raft.storage import Storage
@@ -147,6 +147,7 @@ class RaftNode(Driver):
             raise
         finally:
             self._tasks = None
+            self._fail_waiting(ProposalDropped("this manager is stopping"))
 
     # What others ask for.
 
@@ -165,6 +166,8 @@ class RaftNode(Driver):
 
     async def _commit(self, entry: Entry, change: ConfChange | None) -> object:
         await self._until(lambda: self.raft.leader or None)
+        if self._main is not None and self._main.done():
+            raise Stopping("this manager has stopped")
         if self.raft.role is not Role.LEADER or self._disk_trouble:
             raise NotLeader("" if self.raft.role is Role.LEADER else self.leader_address)
         entry.proposal_id = next(self._ids) & (2**64 - 1)

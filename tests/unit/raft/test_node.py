@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flota.manager.raft.interface import MembershipRefused, NoQuorum, NotLeader, RaftConfig
+from flota.manager.raft.interface import MembershipRefused, NoQuorum, NotLeader, ProposalDropped, RaftConfig, Stopping
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Machines, eventually
@@ -31,6 +31,20 @@ async def test_a_single_manager_commits_and_finds_everything_after_a_restart(mac
     await machines.start(only)
     await machines.leader()
     assert only.state.values == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_proposers_of_a_driver_that_failed_are_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    (only,) = await machines.up(1)
+
+    def defect(_: int, __: bytes) -> object:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(only.state, "apply", defect)
+    async with asyncio.timeout(10):
+        with pytest.raises(ProposalDropped):
+            await only.node.propose(b"applied by nobody")
+        with pytest.raises(Stopping):
+            await only.node.propose(b"taken by nobody")
 
 
 async def test_three_managers_agree_and_a_follower_says_who_leads(machines: Machines) -> None:
