@@ -34,14 +34,14 @@ async def _asked(kind: str, wanted: str, call: Awaitable[T]) -> T:
         raise
 
 
-async def _all(find: Callable[[str], Awaitable[T]], wanted: Iterable[str]) -> list[T]:
-    """What is meant by each, in order. Raises the first failure."""
+async def every(session: Session, find: Callable[[Session, str], Awaitable[T]], wanted: Iterable[str]) -> list[T]:
+    """What is meant by each of `wanted`, in order. Raises the first failure."""
     import asyncio
 
     found: list[T] = []
     words = list(wanted)
     for start in range(0, len(words), _AT_ONCE):
-        found += await asyncio.gather(*map(find, words[start : start + _AT_ONCE]))
+        found += await asyncio.gather(*(find(session, word) for word in words[start : start + _AT_ONCE]))
     return found
 
 
@@ -53,7 +53,7 @@ async def each(
 
     from flota.cli.session import failure_of
 
-    async def one(word: str) -> T | str:
+    async def one(session: Session, word: str) -> T | str:
         try:
             return await find(session, word)
         except CommandFailed as failure:
@@ -63,7 +63,7 @@ async def each(
                 raise
             return str(failure_of(error, session.host))
 
-    answers = await _all(one, wanted)
+    answers = await every(session, one, wanted)
     found = [answer for answer in answers if not isinstance(answer, str)]
     return found, [answer for answer in answers if isinstance(answer, str)]
 
@@ -82,22 +82,12 @@ async def service(session: Session, wanted: str) -> Service:
     return (await _asked("service", wanted, session.control.GetService(request))).service
 
 
-async def services(session: Session, wanted: Iterable[str]) -> list[Service]:
-    """The services meant, in order. Raises Missing."""
-    return await _all(lambda word: service(session, word), wanted)
-
-
 async def node(session: Session, wanted: str) -> Node:
     """The node meant, by id, hostname or prefix of an id; `self` is this one. Raises Missing."""
     from flota.v1.control_pb2 import GetNodeRequest
 
     request = GetNodeRequest(node_id=await own_node_id(session) if wanted == "self" else wanted)
     return (await _asked("node", wanted, session.control.GetNode(request))).node
-
-
-async def nodes(session: Session, wanted: Iterable[str]) -> list[Node]:
-    """The nodes meant, in order. Raises Missing."""
-    return await _all(lambda word: node(session, word), wanted)
 
 
 async def own_node_id(session: Session) -> str:
@@ -118,11 +108,6 @@ async def network(session: Session, wanted: str) -> Network:
     return (await _asked("network", wanted, session.control.GetNetwork(request))).network
 
 
-async def networks(session: Session, wanted: Iterable[str]) -> list[Network]:
-    """The networks meant, in order. Raises Missing."""
-    return await _all(lambda word: network(session, word), wanted)
-
-
 async def secret(session: Session, wanted: str) -> Secret:
     """The secret meant. Raises Missing."""
     from flota.v1.control_pb2 import GetSecretRequest
@@ -131,22 +116,12 @@ async def secret(session: Session, wanted: str) -> Secret:
     return (await _asked("secret", wanted, session.control.GetSecret(request))).secret
 
 
-async def secrets(session: Session, wanted: Iterable[str]) -> list[Secret]:
-    """The secrets meant, in order. Raises Missing."""
-    return await _all(lambda word: secret(session, word), wanted)
-
-
 async def config(session: Session, wanted: str) -> Config:
     """The config meant. Raises Missing."""
     from flota.v1.control_pb2 import GetConfigRequest
 
     request = GetConfigRequest(config_id=wanted)
     return (await _asked("config", wanted, session.control.GetConfig(request))).config
-
-
-async def configs(session: Session, wanted: Iterable[str]) -> list[Config]:
-    """The configs meant, in order. Raises Missing."""
-    return await _all(lambda word: config(session, word), wanted)
 
 
 async def task(session: Session, wanted: str) -> Task:

@@ -25,7 +25,7 @@ async def rebalance(session: Session, services: tuple[str, ...], dry_run: bool) 
     from flota.cli.output.tasks import hostnames
     from flota.v1.control_pb2 import ListNodesRequest, RebalanceServicesRequest
 
-    found = await lookup.services(session, services)
+    found = await lookup.every(session, lookup.service, services)
     request = RebalanceServicesRequest(service_ids=[service.id for service in found], dry_run=dry_run)
     moves = (await session.control.RebalanceServices(request)).moves
     if not moves:

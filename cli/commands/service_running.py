@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def _change_each(
     session: Session, names: tuple[str, ...], apply: Callable[[ServiceSpec], bool], manner: Manner
 ) -> None:
-    found = await lookup.services(session, names)
+    found = await lookup.every(session, lookup.service, names)
     services = list(zip(found, names, strict=True))
     await change_each(session, services, manner, lambda service: apply(service.spec))
 

@@ -63,7 +63,7 @@ async def scale(
     from flota.cli.service.flags import set_replicas
 
     wanted = [_scale(text) for text in scales]
-    found = await lookup.services(session, [name for name, _ in wanted])
+    found = await lookup.every(session, lookup.service, [name for name, _ in wanted])
     services = []
     for (name, replicas), service in zip(wanted, found, strict=True):
         try:

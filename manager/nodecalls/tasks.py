@@ -45,21 +45,13 @@ class TaskCalls(tasks_pb2_grpc.TasksServicer):
 
     async def Exec(self, requests: AsyncIterator[ExecRequest], context: Any) -> AsyncIterator[ExecResponse]:
         """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
-        first = await anext(aiter(requests), None)
-        if first is None or first.WhichOneof("part") != "start":
-            raise InvalidArgument("the first message of an exec must be its start")
-        task = self._named(first.start)
-        async with aclosing(self._relay(task, "Exec", ExecResponse, _all(first, requests))) as answers:
+        async with aclosing(self._converse("Exec", "an exec", requests, ExecResponse)) as answers:
             async for answer in answers:
                 yield answer
 
     async def Attach(self, requests: AsyncIterator[AttachRequest], context: Any) -> AsyncIterator[AttachResponse]:
         """Raises InvalidArgument, NotFound, FailedPrecondition (it does not run), Unavailable (its node)."""
-        first = await anext(aiter(requests), None)
-        if first is None or first.WhichOneof("part") != "start":
-            raise InvalidArgument("the first message of an attach must be its start")
-        task = self._named(first.start)
-        async with aclosing(self._relay(task, "Attach", AttachResponse, _all(first, requests))) as answers:
+        async with aclosing(self._converse("Attach", "an attach", requests, AttachResponse)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -87,20 +79,23 @@ class TaskCalls(tasks_pb2_grpc.TasksServicer):
         request.task = task.id
         return task
 
-    async def _relay(
-        self, task: Task, method: str, kind: type[M], requests: AsyncIterator[Message]
+    async def _converse(
+        self, method: str, what: str, requests: AsyncIterator[ExecRequest] | AsyncIterator[AttachRequest], kind: type[M]
     ) -> AsyncGenerator[M, None]:
-        async with aclosing(self._nodes.call(task.node_id, _SERVICE + method, _serialized(requests))) as answers:
+        """Have the node answer, whose task the first message names."""
+        first: ExecRequest | AttachRequest | None = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("part") != "start":
+            raise InvalidArgument(f"the first message of {what} must be its start")
+        task = self._named(first.start)
+        calling = self._nodes.call(task.node_id, _SERVICE + method, _serialized(first, requests))
+        async with aclosing(calling) as answers:
             async for answer in answers:
                 yield kind.FromString(answer)
 
 
-async def _all(first: M, rest: AsyncIterator[M]) -> AsyncIterator[M]:
-    yield first
-    async for one in rest:
-        yield one
-
-
-async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:
-    async for message in messages:
+async def _serialized(
+    first: Message, rest: AsyncIterator[ExecRequest] | AsyncIterator[AttachRequest]
+) -> AsyncIterator[bytes]:
+    yield first.SerializeToString()
+    async for message in rest:
         yield message.SerializeToString()
