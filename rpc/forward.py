@@ -28,6 +28,8 @@ ANSWERED = ((ANSWERED_KEY, "1"),)
 TURNED_AWAY_KEY = "flota-turned-away"
 DROPPED = "the manager that was asked leads no longer: try again"
 
+RENEWED = "this manager's certificate was replaced while it asked the leader: try again"
+
 
 def kind_of(method: Method) -> str:
     """What gRPC calls a method of this kind: unary_unary, unary_stream, stream_unary, stream_stream."""
@@ -83,14 +85,20 @@ async def pass_on(method: Method, channel: grpc.aio.Channel, request: bytes, con
 
 
 def passing_handler(
-    method: Method, channel: grpc.aio.Channel, check: Callable[[Any], Caller | None], gone: str = ""
+    method: Method,
+    channel: grpc.aio.Channel,
+    check: Callable[[Any], Caller | None],
+    gone: str = "",
+    anew: Callable[[], Awaitable[grpc.aio.Channel | None]] | None = None,
 ) -> Handler:
     """A handler that passes one call on to `channel`. `check` proves the caller and may raise a FlotaError.
 
     `gone` is what a caller is told whose call broke because the process that was asked ended; empty: gRPC's own words.
+    `anew` gives another channel when the one who is asked does not know us: our certificate was replaced while the call
+    was on its way. Nothing has happened then; what has one request is asked once more.
     """
 
-    def begin(request: Any, context: Any) -> Any:
+    def begin(request: Any, context: Any, channel: grpc.aio.Channel = channel) -> Any:
         caller = check(context)
         kept = (REQUEST_ID_KEY, CONSISTENCY_KEY)
         metadata = [(key, value) for key, value in context.invocation_metadata() if key in kept]
@@ -120,8 +128,18 @@ def passing_handler(
         call: Any = None
         try:
             call = begin(request, context)
-            async for message in call:
-                yield message
+            try:
+                async for message in call:
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                if anew is None or error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+                other = None if method.client_streams else await anew()
+                if other is None:
+                    raise Unavailable(RENEWED) from None
+                call = begin(request, context, other)
+                async for message in call:
+                    yield message
             await hand_on_staleness(call, context)
         except asyncio.CancelledError:
             if not _was_dropped(call):

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +111,8 @@ class Gate(grpc.aio.ServerInterceptor):
             except FlotaError as error:
                 return refusing_handler(method, error)
             if channel is not None:
-                return passing_handler(method, channel, lambda context: self._check(method, context, metadata))
+                check = partial(self._check, method, metadata=metadata)
+                return passing_handler(method, channel, check, anew=self._router.leader_channel)
         return _guarded(method, handler, self._check, metadata)
 
     def _led(self, method: Method, handler: Any, metadata: dict[str, Any], router: Router) -> Handler:

@@ -3,10 +3,12 @@
 import asyncio
 import datetime
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 from weakref import ref
 
+import grpc.aio
 import pytest
 
 from flota.manager.ca import rotation
@@ -14,9 +16,10 @@ from flota.manager.ca.certificates import Signer, create_request, create_root
 from flota.manager.raft.node import RaftNode
 from flota.manager.routing import LeaderRouter
 from flota.rpc.callers import Trust, current_caller
+from flota.rpc.channels import local_channel
 from flota.rpc.identity import Identity
-from flota.rpc.servers import node_server
-from flota.v1 import control_pb2, control_pb2_grpc
+from flota.rpc.servers import local_server, node_server
+from flota.v1 import control_pb2, control_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 from flota.v1.objects_pb2 import RootCa
 from flota.v1.specs_pb2 import CaConfig
 from flota.v1.types_pb2 import NodeRole
@@ -65,7 +68,12 @@ class Swarm:
         self.control = Control()
         self.address = free_address()
         self.server = node_server(Identity(folder / "m1"), lambda: self.trust, self.address)
-        control_pb2_grpc.add_ControlServicer_to_server(self.control, self.server)
+        self.serve(self.server)
+
+    def serve(self, server: grpc.aio.Server) -> None:
+        """Have it answer, or pass on to who leads."""
+        control_pb2_grpc.add_ControlServicer_to_server(self.control, server)
+        tasks_pb2_grpc.add_TasksServicer_to_server(tasks_pb2_grpc.TasksServicer(), server)
 
     def certify(self, name: str) -> None:
         """A new certificate, of the root that signs at the moment."""
@@ -132,3 +140,55 @@ async def test_a_call_that_lasts_is_not_cut_off_by_a_new_certificate(swarm: Swar
     # Nobody needs the connection any more.
     del watching, messages, channel
     assert former() is None
+
+
+class Overtaken:
+    """A router whose first answer is of before a rotation that has come to its end since."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._router = swarm.router()
+        self._is_first = True
+
+    def check_ready(self) -> None:
+        pass
+
+    def trouble(self) -> None:
+        return None
+
+    async def leader_channel(self) -> grpc.aio.Channel | None:
+        channel = await self._router.leader_channel()
+        if self._is_first and channel is not None:
+            self._is_first = False
+            await channel.channel_ready()
+            self._swarm.replace_root()
+        return channel
+
+
+@asynccontextmanager
+async def follower(swarm: Swarm, folder: Path) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a manager that passes calls on."""
+    server = local_server(folder / "socket", Overtaken(swarm))
+    swarm.serve(server)
+    await server.start()
+    async with local_channel(f"unix://{folder}/socket") as channel:
+        yield channel
+    await server.stop(0)
+
+
+async def test_a_stream_that_the_end_of_a_rotation_overtook_is_asked_for_once_more(
+    swarm: Swarm, tmp_path: Path
+) -> None:
+    async with follower(swarm, tmp_path) as channel:
+        swarm.control.happened.release()
+        swarm.control.happened.release()
+        watching = control_pb2_grpc.ControlStub(channel).Watch(control_pb2.WatchRequest(), timeout=60)
+        assert len([message async for message in watching]) == 2
+
+
+async def test_who_has_sent_something_already_is_told_to_try_again(swarm: Swarm, tmp_path: Path) -> None:
+    async with follower(swarm, tmp_path) as channel:
+        talking = tasks_pb2_grpc.TasksStub(channel).Exec(iter([tasks_pb2.ExecRequest()]), timeout=60)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"certificate was replaced .* try again") as caught:
+            await anext(aiter(talking))
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
