@@ -115,9 +115,8 @@ class Programmer:
         for network_id in networks:
             refused |= await self._program_network(network_id)
         alive = self._wanted.alive()
-        refused |= await self._program_balance(networks, alive)
-        refused |= await self._publish(dirty, alive)
-        return refused
+        # In other namespaces each, and the kernel takes its time in both.
+        return refused.union(*await asyncio.gather(self._program_balance(networks, alive), self._publish(dirty, alive)))
 
     async def _hold(self, dirty: set[str]) -> set[str]:
         """Have the ingress network here, or no longer; returns `dirty` if the kernel refused."""

@@ -218,3 +218,30 @@ def test_a_task_that_was_detached_meanwhile_is_no_refusal() -> None:
             assert machine.parts.done == ["program app", "balance t9"], "it is not tried again"
 
     run(story())
+
+
+def test_published_ports_do_not_wait_for_virtual_addresses() -> None:
+    async def story() -> None:
+        async with Machine() as machine:
+            machine.spoken()
+            machine.here.told(a_network("mesh", ingress=True))
+            update, go_on = machine.parts.update, asyncio.Event()
+
+            async def slow(first: Any, *rest: Any) -> None:
+                if first == "t1":
+                    await go_on.wait()
+                await update(first, *rest)
+
+            machine.parts.update = slow  # type: ignore[method-assign]
+            machine.programmer.touch(["app", "mesh"])
+            await asyncio.sleep(1)
+            assert "publish mesh" in machine.parts.done
+            assert "balance t1" not in machine.parts.done
+            in_force = asyncio.create_task(machine.programmer.in_force())
+            await asyncio.sleep(1)
+            assert not in_force.done(), "a round is over with both"
+            go_on.set()
+            await in_force
+            assert "balance t1" in machine.parts.done
+
+    run(story())
