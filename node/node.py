@@ -19,7 +19,7 @@ from flota.manager.ca.join import IssuedIdentity
 from flota.manager.raft.interface import StorageCorrupt, StorageLocked
 from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.storage import Storage
-from flota.node import addresses
+from flota.node import addresses, children
 from flota.node import record as records
 from flota.node.child import Child, program
 from flota.node.gateway import Gateway
@@ -232,55 +232,11 @@ class Node:
 
     def worker_config(self) -> WorkerConfig:
         """What the worker is told, as of now."""
-        options, places = self.options, self.places
-        config = WorkerConfig(
-            hostname=self.hostname,
-            state_directory=str(places.state),
-            run_directory=str(places.run),
-            socket=str(places.child_socket("worker")),
-            metrics_address=options.worker_metrics,
-            cgroup_parent=options.cgroup_parent,
-            engine_labels=options.engine_labels,
-            generic_resources=options.generic_resources,
-            insecure_registries=options.insecure_registries,
-            image_max_age_seconds=int(options.image_max_age),
-            image_disk_high=options.image_disk[0],
-            image_disk_low=options.image_disk[1],
-        )
-        if self.record is not None and self.identity is not None:
-            config.node_id = self.identity.node_id
-            config.identity_directory = str(places.open_identity)
-            config.managers.extend(self.manager_addresses())
-            config.data_path_address = self.record.data_path_address
-            config.data_path_port = self.record.data_path_port
-        return config
+        return children.worker_config(self)
 
     def manager_config(self) -> ManagerConfig:
         """What the manager is told, as of now."""
-        record, identity, places = self.record, self.identity, self.places
-        assert record is not None
-        assert identity is not None
-        config = ManagerConfig(
-            node_id=identity.node_id,
-            cluster_id=identity.cluster_id,
-            hostname=self.hostname,
-            identity_directory=str(places.open_identity),
-            unlock_keys=self.keys.unlock_keys,
-            raft_directory=str(places.raft),
-            socket=str(places.child_socket("manager")),
-            listen_address=record.listen_address,
-            advertise_address=record.advertise_address,
-            metrics_address=self.options.manager_metrics,
-            join_addresses=self.other_managers(),
-            credential_helpers=self.options.credential_helpers,
-        )
-        if self.founding is not None:
-            config.init.CopyFrom(self.founding.request)
-            config.root_key = self.founding.root_key
-            if self.founding.restore_file is not None:
-                config.restore_file = str(self.founding.restore_file)
-                config.restore_index = self.founding.restore_index
-        return config
+        return children.manager_config(self)
 
     # Changes. Whoever calls these holds `turn`, or starts.
 

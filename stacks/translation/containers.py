@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from posixpath import normpath
 from typing import Any
 
-from flota.stacks.compose.canonical.entries import mount_of
+from flota.stacks.compose.canonical.mounts import mount_of
 from flota.stacks.compose.tree import Map, Spot
 from flota.stacks.devices import parse_device
 from flota.stacks.mounts import parse_short_tmpfs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from flota.stacks.compose.canonical import entries, words
+from flota.stacks.compose.canonical import entries, mounts, ports, words
 from flota.stacks.compose.canonical.leaves import (
     Reader,
     count,
@@ -114,13 +114,13 @@ _PLAIN_READERS: dict[str, Reader] = {
     "oom_score_adj": count(-1000, 1000),
     "pids_limit": count(-1),
     "platform": entries.platform,
-    "ports": entries.ports,
+    "ports": ports.ports,
     "profiles": unique_texts,
     "restart": entries.restart,
     "scale": count(most=_MOST),
     "stop_grace_period": duration,
     "sysctls": words.sysctls,
-    "tmpfs": entries.tmpfs,
+    "tmpfs": mounts.tmpfs,
     "ulimits": entries.ulimits,
     EXTENSION: _EXTENSION,
 }
@@ -142,7 +142,7 @@ def _external(value: object, spot: Spot) -> object:
 @cache
 def _service_readers(folder: str) -> Reader:
     by_folder: dict[str, Reader] = {
-        "volumes": entries.mounts(folder),
+        "volumes": mounts.mounts(folder),
         "env_file": entries.files(folder),
         "label_file": entries.files(folder),
     }

@@ -1,5 +1,5 @@
-"""Readers of the lists that have a short and a long form: ports, volumes, secrets and configs, env files, networks,
-depends_on, extra_hosts, ulimits."""
+"""Readers of the lists that have a short and a long form: secrets and configs, env files, networks, depends_on,
+extra_hosts, ulimits. (Ports and volumes: ports.py, mounts.py.)"""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from flota.stacks.compose.canonical.leaves import (
     count,
     fields,
     flag,
-    keeps_variables,
     pairs,
     same,
-    size,
     text,
     texts,
 )
@@ -23,207 +21,9 @@ from flota.stacks.compose.tree import Items, Map, Spot, text_of
 from flota.stacks.devices import format_device, parse_device
 from flota.stacks.errors import BadValue, ComposeError, did_you_mean
 from flota.stacks.mounts import (
-    AFFINITY,
-    PROPAGATIONS,
     absolute,
-    check_mount,
     octal_mode,
-    parse_short_tmpfs,
-    parse_short_volume,
 )
-from flota.stacks.ports import (
-    MODES,
-    PROTOCOLS,
-    PROXY_PROTOCOL,
-    mode_of,
-    parse_port,
-    port_number,
-    protocol_of,
-    proxy_protocol_of,
-)
-from flota.v1.types_pb2 import Mount, PortConfig
-
-_PROTOCOL_WORDS = {number: word for word, number in PROTOCOLS.items()}
-_MODE_WORDS = {number: word for word, number in MODES.items()}
-_PROPAGATION_WORDS = {number: word for word, number in PROPAGATIONS.items()}
-
-
-# --- ports --------------------------------------------------------------------------------------------------------
-
-
-def ports(value: Any, spot: Spot) -> Items:
-    """A list of {target, published, protocol, mode, …}; a range becomes one entry for each port."""
-    made = Items(value.place)
-    for index, each in enumerate(value):
-        here = spot.of(value, index)
-        try:
-            entries = [_long_port(each)] if isinstance(each, Map) else _short_ports(text_of(each), here)
-        except BadValue as error:
-            raise here.bad(error) from None
-        for entry in entries:
-            made.put(entry, here.place)
-    return made
-
-
-def _short_ports(text: str, spot: Spot) -> list[Map]:
-    if "=" in text:
-        raise BadValue(text, "in a file the long form is a mapping with target:, published:, protocol:, mode:")
-    configs, _ = parse_port(text)
-    front, _, _ = text.partition("/")[0].rpartition(":")
-    address = front.rpartition(":")[0].strip("[]")
-    entries = []
-    for config in configs:
-        entry = Map(spot.place)
-        if address:
-            entry.put("host_ip", _address(address, text))
-        _put_port(entry, config)
-        entries.append(entry)
-    return entries
-
-
-def _put_port(entry: Map, config: PortConfig) -> None:
-    entry.put("target", config.target_port)
-    if config.published_port:
-        entry.put("published", str(config.published_port))
-    entry.put("protocol", _PROTOCOL_WORDS[config.protocol])
-    entry.put("mode", _MODE_WORDS[config.publish_mode])
-
-
-def _address(text: str, whole: object) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise BadValue(whole, f"{text!r} is not an IP address") from None
-
-
-def _long_port(entry: Map) -> Map:
-    shown = " ".join(f"{key}={text_of(value)}" for key, value in entry.items())
-    published = text_of(entry.get("published") or "0")
-    if "-" in published:
-        raise BadValue(shown, "published takes one port here; write an entry for each, or the short form for a range")
-    config = PortConfig(
-        target_port=port_number(text_of(entry["target"]), shown),
-        published_port=port_number(published, shown, zero=True),
-        protocol=protocol_of(entry.get("protocol", "tcp"), shown),
-        publish_mode=mode_of(entry.get("mode", "ingress"), shown),
-    )
-    if PROXY_PROTOCOL in entry:
-        config.proxy_protocol = proxy_protocol_of(text_of(entry[PROXY_PROTOCOL]), shown)
-        entry[PROXY_PROTOCOL] = text_of(entry[PROXY_PROTOCOL]).lower()
-    if entry.get("host_ip"):
-        entry["host_ip"] = _address(entry["host_ip"].strip("[]"), shown)
-    entry.drop("published")
-    _put_port(entry, config)
-    return entry
-
-
-# --- volumes and tmpfs --------------------------------------------------------------------------------------------
-
-_BIND: Reader = fields({"propagation": same, "create_host_path": flag, "recursive": same, "selinux": same})
-_VOLUME: Reader = fields({"labels": pairs(), "nocopy": flag, "subpath": text, AFFINITY: same})
-
-
-def mounts(folder: str) -> Reader:
-    """A list of {type, source, target, read_only, …}; relative sources are taken from `folder`."""
-
-    def read(value: Any, spot: Spot) -> Items:
-        made = Items(value.place)
-        for index, each in enumerate(value):
-            here = spot.of(value, index)
-            try:
-                entry = _long_mount(each, folder, here) if isinstance(each, Map) else _short_mount(each, folder, here)
-                if not keeps_variables():
-                    check_mount(mount_of(entry), entry["target"])
-            except BadValue as error:
-                raise here.bad(error) from None
-            made.put(entry, here.place)
-        return made
-
-    return read
-
-
-def _short_mount(text: str, folder: str, spot: Spot) -> Map:
-    mount = parse_short_volume(text, folder)
-    entry = Map(spot.place)
-    entry.put("type", "bind" if mount.type == Mount.TYPE_BIND else "volume")
-    if mount.source:
-        entry.put("source", mount.source)
-    entry.put("target", mount.target)
-    if mount.read_only:
-        entry.put("read_only", True)
-    if mount.bind_propagation:
-        entry.put("bind", Map(spot.place))
-        entry["bind"].put("propagation", _PROPAGATION_WORDS[mount.bind_propagation])
-    if mount.volume_nocopy:
-        entry.put("volume", Map(spot.place))
-        entry["volume"].put("nocopy", True)
-    return entry
-
-
-def _tmpfs_mode(value: Any, spot: Spot) -> str:
-    return file_mode(value, spot)
-
-
-_TMPFS: Reader = fields({"size": size, "mode": _tmpfs_mode})
-
-
-def _long_mount(entry: Map, folder: str, spot: Spot) -> Map:
-    for key in [key for key, value in entry.items() if value is None]:
-        entry.drop(key)
-    source = entry.get("source", "")
-    if "type" not in entry:
-        entry.put("type", "bind" if source.startswith(("/", ".", "~")) else "volume")
-    kind = entry["type"]
-    if kind not in ("bind", "volume", "tmpfs"):
-        spot.of(entry, "type").fail(f"mounts of type {kind} are not supported; bind, volume and tmpfs are")
-    for other in ("bind", "volume", "tmpfs", "image", "cluster"):
-        if other in entry and other != kind:
-            spot.of(entry, other).fail(f"{other}: options do not fit a mount of type {kind}")
-    if kind == "bind" and source and not source.startswith("{{"):
-        entry["source"] = absolute(source, folder)
-    reader = {"bind": _BIND, "volume": _VOLUME, "tmpfs": _TMPFS}[kind]
-    if kind in entry:
-        entry[kind] = reader(entry[kind], spot.of(entry, kind))
-    affinity = entry.get("volume", {}).get(AFFINITY, "node")
-    if affinity != "node":
-        spot.of(entry, "volume").of(entry["volume"], AFFINITY).fail(f"the affinity {affinity!r} is not node")
-    if "read_only" in entry:
-        entry["read_only"] = flag(entry["read_only"], spot.of(entry, "read_only"))
-    return entry
-
-
-def mount_of(entry: Map) -> Mount:
-    """The message of a canonical entry; volumes' names and drivers are not filled in."""
-    mount = Mount(
-        type=Mount.Type.Value(f"TYPE_{entry['type'].upper()}"),
-        source=entry.get("source", ""),
-        target=entry["target"],
-        read_only=entry.get("read_only", False),
-    )
-    bind, volume, tmpfs = entry.get("bind", {}), entry.get("volume", {}), entry.get("tmpfs", {})
-    mount.bind_propagation = PROPAGATIONS[bind.get("propagation", "rprivate")]
-    mount.bind_nonrecursive = bind.get("recursive") == "disabled"
-    mount.bind_create_source = bind.get("create_host_path", False)
-    mount.volume_nocopy = volume.get("nocopy", False)
-    mount.volume_subpath = volume.get("subpath", "")
-    mount.volume_node_affinity = AFFINITY in volume
-    mount.volume_labels.update(volume.get("labels", {}))
-    mount.tmpfs_size_bytes = int(tmpfs.get("size", 0))
-    mount.tmpfs_mode = int(tmpfs.get("mode", "0"), 8)
-    return mount
-
-
-def tmpfs(value: Any, spot: Spot) -> Items:
-    """A list of PATH[:OPTIONS]."""
-    listed = texts(value, spot)
-    for index, each in enumerate(listed):
-        try:
-            parse_short_tmpfs(each)
-        except BadValue as error:
-            here = spot.of(value, index) if isinstance(value, Items) else spot
-            raise here.bad(error) from None
-    return listed
-
 
 # --- secrets, configs, files --------------------------------------------------------------------------------------
 
