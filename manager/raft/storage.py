@@ -114,9 +114,11 @@ class Storage:
             loaded.snapshot, loaded.snapshot_data = self.snapshots.load(found[-1])
         paths = sorted(self._log_directory.glob("*.log"))
         numbers = [int(path.stem, 16) for path in paths]
-        # Of all others each record was synced before the next was written. Of the newest not even the head may be.
-        for path in paths[-2:]:
+        for path in reversed(paths):
             settle(path)
+            if key_of(path):
+                # It has a head: all that is in older ones was on the disk before this one was begun.
+                break
         for position, path in enumerate(paths):
             limit = numbers[position + 1] if position + 1 < len(paths) else None
             self._load_segment(path, numbers[position], limit, loaded)
