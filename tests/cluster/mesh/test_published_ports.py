@@ -80,7 +80,7 @@ def nft(swarm: Swarm, node: str) -> str:
 def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
     nodes = swarm.lab.nodes
     create(
-        swarm, "--replicas", "1", "--hostname", "{{.Task.Slot}}",
+        swarm, "--replicas", "1", "--hostname", "{{.Task.Slot}}", "--constraint", "node.role==worker",
         "-p", "8080:80", "-p", "80", "-p", "mode=host,target=80",
     )  # fmt: skip
     wait_until(lambda: swarm.running("web").total() == 1, "web runs")
@@ -110,6 +110,18 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
     wait_until(lambda: its_node not in swarm.running("web") and swarm.running("web").total() == 1, "web has moved")
     for name, node in nodes.items():
         wait_until(lambda node=node: answers(node.address), f"{name} answers, a drained node too")
+
+    # Its node dies without a word, and so do the ways through it.
+    nodes["m1"].flota("node", "update", "--availability", "active", its_node)
+    [dead] = swarm.running("web")
+    swarm.lab.kill(dead)
+    wait_until(lambda: swarm.running("web") == {its_node: 1}, f"web runs on {its_node} again", 60)
+    for name in ("m1", its_node):
+        wait_until(lambda name=name: answers(nodes[name].address), f"{name} answers")
+        for _ in range(4):
+            assert ask(nodes[name].address) == ("1", client), "every time"
+    swarm.lab.start(dead)
+    wait_until(lambda: swarm.ready() == set(nodes) and answers(nodes[dead].address), f"{dead} is back, and answers", 60)
 
     nodes["m1"].flota("service", "rm", "web")
     for name in nodes:
