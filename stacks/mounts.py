@@ -20,6 +20,8 @@ PROPAGATIONS = {
 }
 # In a Compose file; ours, since Compose knows no nodes: tasks follow the volume.
 AFFINITY = "x-affinity"
+# What becomes of what is mounted below a bind: it comes along, and is read-only with it (enabled, readonly) or not.
+RECURSIVE = ("enabled", "disabled", "writable", "readonly")
 _SYNONYMS = {
     "src": "source",
     "destination": "target",
@@ -28,7 +30,7 @@ _SYNONYMS = {
     "bind-create-src": "bind-create-source",
 }
 _KEYS = (
-    *("type", "source", "target", "readonly", "consistency", "bind-propagation", "bind-nonrecursive"),
+    *("type", "source", "target", "readonly", "consistency", "bind-propagation", "bind-nonrecursive", "bind-recursive"),
     *("bind-create-src", "volume-driver", "volume-opt", "volume-label", "volume-nocopy", "volume-subpath"),
     *("tmpfs-size", "tmpfs-mode", "affinity"),
 )
@@ -102,7 +104,9 @@ def _set(mount: Mount, key: str, value: str, whole: str) -> None:
         case "bind-nonrecursive":
             mount.bind_nonrecursive = truth(value, whole)
         case "bind-recursive":
-            mount.bind_nonrecursive = value.lower() == "disabled"
+            if value.lower() not in RECURSIVE:
+                raise BadValue(whole, f"bind-recursive={value} is not one of {', '.join(RECURSIVE)}")
+            set_recursive(mount, value.lower())
         case "bind-create-source":
             mount.bind_create_source = truth(value, whole)
         case "volume-nocopy":
@@ -146,6 +150,12 @@ def check_mount(mount: Mount, whole: object) -> None:
             raise BadValue(whole, f"the source {mount.source!r} of a bind mount must be an absolute path")
     if mount.type == Mount.TYPE_TMPFS and mount.source:
         raise BadValue(whole, "a tmpfs has no source")
+
+
+def set_recursive(mount: Mount, word: str) -> None:
+    """`word` is one of RECURSIVE."""
+    mount.bind_nonrecursive = word == "disabled"
+    mount.bind_writable_below = word == "writable"
 
 
 def is_root(target: str) -> bool:

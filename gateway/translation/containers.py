@@ -143,6 +143,7 @@ def mount(given: Fields) -> types.Mount:
         read_only=given.flag("ReadOnly"),
         bind_propagation=bind.choice("Propagation", types.Mount.Propagation, "PROPAGATION_"),
         bind_nonrecursive=bind.flag("NonRecursive"),
+        bind_writable_below=bind.flag("ReadOnlyNonRecursive"),
         bind_create_source=bind.flag("CreateMountpoint"),
         volume_nocopy=volume.flag("NoCopy"),
         volume_subpath=volume.text("Subpath"),

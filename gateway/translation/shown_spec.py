@@ -153,6 +153,7 @@ def mount(mount: types.Mount) -> Json:
                 if mount.bind_propagation
                 else None,
                 NonRecursive=mount.bind_nonrecursive or None,
+                ReadOnlyNonRecursive=mount.bind_writable_below or None,
                 CreateMountpoint=mount.bind_create_source or None,
             )
         )

@@ -67,9 +67,15 @@ def _check_volume(mount: Mount) -> None:
     subpath = mount.volume_subpath
     if subpath and (subpath.startswith("/") or ".." in subpath.split("/")):
         raise InvalidArgument.of("volume subpath", subpath, "a path within the volume is needed, without '..'")
-    if mount.bind_propagation or mount.bind_nonrecursive or mount.bind_create_source:
+    if _has_bind_options(mount):
         raise InvalidArgument(f"mount {mount.target}: bind options do not go with a volume")
     _refuse_tmpfs_options(mount, "volume")
+
+
+def _has_bind_options(mount: Mount) -> bool:
+    return bool(
+        mount.bind_propagation or mount.bind_nonrecursive or mount.bind_create_source or mount.bind_writable_below
+    )
 
 
 def _check_affinity(mount: Mount) -> None:
@@ -90,7 +96,7 @@ def _check_tmpfs(mount: Mount) -> None:
         raise InvalidArgument.of("tmpfs size", mount.tmpfs_size_bytes, "0 (no limit) or more bytes are allowed")
     if mount.tmpfs_mode > 0o7777:
         raise InvalidArgument.of("tmpfs mode", f"{mount.tmpfs_mode:o}", "at most 7777 (octal) is allowed")
-    if mount.bind_propagation or mount.bind_nonrecursive or mount.bind_create_source:
+    if _has_bind_options(mount):
         raise InvalidArgument(f"mount {mount.target}: bind options do not go with a tmpfs")
     _refuse_volume_options(mount, "tmpfs")
 

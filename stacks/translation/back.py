@@ -168,7 +168,7 @@ def _mount(mount: Mount, volumes: Mapping[str, str]) -> Tree:
         read_only=mount.read_only,
         bind=some(
             propagation=_PROPAGATION_WORDS[mount.bind_propagation] if mount.bind_propagation else None,
-            recursive="disabled" if mount.bind_nonrecursive else None,
+            recursive="disabled" if mount.bind_nonrecursive else "writable" if mount.bind_writable_below else None,
             create_host_path=mount.bind_create_source,
         ),
         volume=some(nocopy=mount.volume_nocopy, subpath=mount.volume_subpath)

@@ -3,8 +3,12 @@
 Pure, but for a bind's source, which is looked at and made if the spec asks for that.
 """
 
+import os
 import posixpath
+import re
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from flota.v1.types_pb2 import Mount
@@ -53,7 +57,18 @@ def bind(mount: Mount) -> HostMount:
     if mount.bind_nonrecursive:
         # Nothing is below, and crun takes the r of a propagation for the bind's.
         return directory(mount, str(source), "bind", propagation.removeprefix("r"))
-    return directory(mount, str(source), "rbind", propagation)
+    bound = directory(mount, str(source), "rbind", propagation)
+    if mount.read_only and not mount.bind_writable_below and source.is_dir() and _can_set_all():
+        # As Docker has it. crun can do it for directories only, and nothing is mounted below a file.
+        return replace(bound, options=(*bound.options, "rro"))
+    return bound
+
+
+@cache
+def _can_set_all() -> bool:
+    """Whether the kernel has mount_setattr(2): all that is mounted below a place becomes read-only at once."""
+    release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
+    return tuple(release) >= (5, 12)
 
 
 def directory(mount: Mount, source: str, kind: str = "rbind", propagation: str = "rprivate") -> HostMount:

@@ -850,6 +850,7 @@ class Mount(_message.Message):
     TMPFS_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     TMPFS_MODE_FIELD_NUMBER: _builtins.int
     VOLUME_NODE_AFFINITY_FIELD_NUMBER: _builtins.int
+    BIND_WRITABLE_BELOW_FIELD_NUMBER: _builtins.int
     type: Global___Mount.Type.ValueType
     source: _builtins.str
     """A path of the node (bind), a volume's name (volume; empty = anonymous), nothing (tmpfs)."""
@@ -869,6 +870,8 @@ class Mount(_message.Message):
     """0 = 1777."""
     volume_node_affinity: _builtins.bool
     """Only a named volume: once a node has it, tasks that use it go to such a node and nowhere else."""
+    bind_writable_below: _builtins.bool
+    """What is mounted below a read-only bind can be written to; otherwise that is read-only, too (Linux 5.12)."""
     @_builtins.property
     def volume_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -890,10 +893,11 @@ class Mount(_message.Message):
         tmpfs_size_bytes: _builtins.int = ...,
         tmpfs_mode: _builtins.int = ...,
         volume_node_affinity: _builtins.bool = ...,
+        bind_writable_below: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["volume_driver", b"volume_driver"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind_create_source", b"bind_create_source", "bind_nonrecursive", b"bind_nonrecursive", "bind_propagation", b"bind_propagation", "read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_size_bytes", b"tmpfs_size_bytes", "type", b"type", "volume_driver", b"volume_driver", "volume_labels", b"volume_labels", "volume_nocopy", b"volume_nocopy", "volume_node_affinity", b"volume_node_affinity", "volume_subpath", b"volume_subpath"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind_create_source", b"bind_create_source", "bind_nonrecursive", b"bind_nonrecursive", "bind_propagation", b"bind_propagation", "bind_writable_below", b"bind_writable_below", "read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_size_bytes", b"tmpfs_size_bytes", "type", b"type", "volume_driver", b"volume_driver", "volume_labels", b"volume_labels", "volume_nocopy", b"volume_nocopy", "volume_node_affinity", b"volume_node_affinity", "volume_subpath", b"volume_subpath"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

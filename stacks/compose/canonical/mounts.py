@@ -25,6 +25,7 @@ from flota.stacks.mounts import (
     check_mount,
     parse_short_tmpfs,
     parse_short_volume,
+    set_recursive,
 )
 from flota.v1.types_pb2 import Mount
 
@@ -114,7 +115,7 @@ def mount_of(entry: Map) -> Mount:
     )
     bind, volume, tmpfs = entry.get("bind", {}), entry.get("volume", {}), entry.get("tmpfs", {})
     mount.bind_propagation = PROPAGATIONS[bind.get("propagation", "rprivate")]
-    mount.bind_nonrecursive = bind.get("recursive") == "disabled"
+    set_recursive(mount, bind.get("recursive", "enabled"))
     mount.bind_create_source = bind.get("create_host_path", False)
     mount.volume_nocopy = volume.get("nocopy", False)
     mount.volume_subpath = volume.get("subpath", "")

@@ -358,6 +358,12 @@ async def test_what_is_mounted_below_a_bind_comes_along_unless_it_shall_not(
         ]
         line = "ls /all/below; echo -; ls /one/below; echo -"
         assert await said(world, runtime, world.container(line, mounts=both)) == ["file", "-", "-"]
+        both = [
+            Mount(type=Mount.TYPE_BIND, source=str(tmp_path), target="/fixed", read_only=True),
+            Mount(type=Mount.TYPE_BIND, source=str(tmp_path), target="/top", read_only=True, bind_writable_below=True),
+        ]
+        line = "for x in /fixed /fixed/below /top /top/below; do touch $x/new 2>/dev/null && echo $x; done; true"
+        assert await said(world, runtime, world.container(line, mounts=both)) == ["/top/below"]
     finally:
         unmount(tmp_path / "below")
 

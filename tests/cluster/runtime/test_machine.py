@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from flota.v1.types_pb2 import Mount
 from flota.worker.runtime import machine, mounts
 from flota.worker.runtime.container import BadContainer, Exit, Phase
 from flota.worker.runtime.machine import CGROUPS, RuntimeUnavailable
@@ -53,7 +54,9 @@ async def test_runc_does_the_same(world: World, monkeypatch: pytest.MonkeyPatch)
     runtime = world.runtime()
     await runtime.start()
     assert runtime.name == "runc"
-    container = world.container("while ! test -e /tmp/go; do sleep 0.01; done; exit 5", init=True)
+    fixed = Mount(type=Mount.TYPE_BIND, source=str(tools), target="/tools", read_only=True)
+    line = "touch /tools/x 2>/dev/null && exit 1; while ! test -e /tmp/go; do sleep 0.01; done; exit 5"
+    container = world.container(line, init=True, mounts=[fixed])
     await runtime.create(container)
     assert (await runtime.adopt())[container.id].phase is Phase.CREATED
     await runtime.launch(container.id)

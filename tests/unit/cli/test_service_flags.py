@@ -272,6 +272,10 @@ BAD = [
     ),
     ("--mount type=bind,target=/b", "invalid --mount 'type=bind,target=/b': a bind mount needs source=PATH"),
     ("--mount type=disk,target=/b", "invalid --mount 'type=disk,target=/b': the type 'disk' is not one of bind"),
+    (
+        "--mount type=bind,src=/a,dst=/b,bind-recursive=disable",
+        "invalid --mount 'type=bind,src=/a,dst=/b,bind-recursive=disable': bind-recursive=disable is not one of",
+    ),
     ("--mount target=b", "invalid --mount 'target=b': the target 'b' must be an absolute path in the container"),
     ("--mount type=tmpfs,target=/b,volume-nocopy", "invalid --mount 'type=tmpfs,target=/b,volume-nocopy': volume-… op"),
     ("--network name=", "invalid --network 'name=': 'name=' must be key=value"),

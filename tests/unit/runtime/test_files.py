@@ -152,6 +152,16 @@ def test_options_of_a_bind(tmp_path: Path) -> None:
     assert placing.bind(mount).options == ("bind", "slave", "ro")
 
 
+def test_what_is_below_a_read_only_bind_is_read_only_unless_it_shall_not(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    options = ("rbind", "rprivate", "ro")
+    assert placing.bind(Mount(source=str(tmp_path), target="/x", read_only=True)).options == (*options, "rro")
+    assert placing.bind(Mount(source=str(file), target="/x", read_only=True)).options == options
+    writable = Mount(source=str(tmp_path), target="/x", read_only=True, bind_writable_below=True)
+    assert placing.bind(writable).options == options
+
+
 def test_mounts_below_a_directory() -> None:
     assert Path("/proc") in mounts.below(Path("/proc"))
     assert mounts.is_mounted(Path("/proc"))

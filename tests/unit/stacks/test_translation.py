@@ -153,10 +153,12 @@ def test_volumes_are_named_and_labelled() -> None:
 def test_binds_and_tmpfs() -> None:
     container = spec(
         "volumes: [{type: bind, source: ./x, target: /x, bind: {propagation: rslave, create_host_path: true, "
-        "recursive: disabled}}, {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700}}], "
+        "recursive: disabled}}, {type: bind, source: /y, target: /y, read_only: true, bind: {recursive: writable}}, "
+        "{type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700}}], "
         "tmpfs: ['/r:size=2m,mode=755']"
     ).task.container
-    bind, tmpfs, short = container.mounts
+    bind, writable, tmpfs, short = container.mounts
+    assert (writable.read_only, writable.bind_writable_below, writable.bind_nonrecursive) == (True, True, False)
     assert (bind.type, bind.source, bind.bind_create_source) == (Mount.TYPE_BIND, "/p/x", True)
     assert (bind.bind_propagation, bind.bind_nonrecursive) == (Mount.PROPAGATION_RSLAVE, True)
     assert (tmpfs.type, tmpfs.tmpfs_size_bytes, tmpfs.tmpfs_mode) == (Mount.TYPE_TMPFS, 1 << 20, 0o700)
