@@ -117,7 +117,11 @@ class Network:
 
         Names follow at once; links and forwarding entries within milliseconds, in the background.
         """
+        is_first = complete and not self._model.complete
         touched = self._model.apply(changes, complete)
+        if is_first:
+            # Rounds before it did nothing, also for networks that managers do not know.
+            touched |= self._wanted.in_use()
         if touched:
             self._programmer.touch(touched)
 

@@ -239,6 +239,8 @@ class Worker:
         report = Reporter().put
         places = Places(self._attach_network, report)
         tasks = await self._take_up(network, Payloads(), places, report, stack)
+        # No managers will ever say more: networks of this node are all there is.
+        network.apply([], complete=True)
         if count := await tasks.remove_all(kill=True):
             _log.info("removed the tasks of a cluster that this machine has left", tasks=count)
         if self._containers is not None:

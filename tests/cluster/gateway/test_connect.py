@@ -26,7 +26,16 @@ together = pytest.mark.xdist_group("connect")
 def test_networks_are_changed_as_docker_changes_them(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     """Each answer is the one that Docker 20.10.24 gave."""
     lab = make_lab(managers=1, workers=1, swarm=False)
+    with closing(_client(lab, "m1")) as client:
+        # In no swarm there are networks of the node, too; this one lives on when the node is in one.
+        lan = client.networks.create("alone", driver="bridge")
+        out = client.containers.run("busybox", _HTTPD, detach=True, name="lone", ports={"80/tcp": 8096})
+        wait_until(lambda: _answers(lab, 8096), "the port answers")
+        lan.connect(out)
+        client.networks.get("bridge").disconnect(out)
+        wait_until(lambda: _answers(lab, 8096), "by another network, in no swarm")
     play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path), CONNECT)
+    assert _answers(lab, 8096)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,17 @@ def _clean(client: Any) -> None:
     for container in client.containers.list(all=True):
         if "com.docker.swarm.service.id" not in container.labels:
             container.remove(force=True)
+
+
+_HTTPD = ["sh", "-c", "httpd -p 80; exec sleep 1000"]
+
+
+def _answers(lab: Lab, port: int) -> bool:
+    """Whether a web server answers at a port of m1."""
+    node = lab.nodes["m1"]
+    asking = f"c = h.HTTPConnection('{node.address}', {port}, timeout=5); c.request('GET', '/')"
+    program = f"import http.client as h; {asking}; print(c.getresponse().status)"
+    return "404" in node.exec([sys.executable, "-c", program], check=False).stdout
 
 
 def _sleeper(client: Any, name: str, network: str, **options: Any) -> Any:
@@ -184,20 +204,13 @@ def ipam_of(subnet: str) -> Any:
 @together
 def test_the_way_out_and_published_ports_follow(lab: Lab, m1: Any) -> None:
     left, right = (m1.networks.create(name, driver="bridge") for name in ("left", "right"))
-    command = ["sh", "-c", "httpd -p 80; exec sleep 1000"]
     out = m1.containers.run(
-        "busybox", command, detach=True, name="out", hostname="box", network="left", ports={"80/tcp": 8097}
+        "busybox", _HTTPD, detach=True, name="out", hostname="box", network="left", ports={"80/tcp": 8097}
     )
     gateway = {net.name: net.attrs["IPAM"]["Config"][0]["Gateway"] for net in map(m1.networks.get, ("left", "right"))}
-    node = lab.nodes["m1"]
 
     def answers() -> bool:
-        asking = (
-            f"import http.client as h; c = h.HTTPConnection('{node.address}', 8097, timeout=5); c.request('GET', '/')"
-        )
-        return (
-            "404" in node.exec([sys.executable, "-c", f"{asking}; print(c.getresponse().status)"], check=False).stdout
-        )
+        return _answers(lab, 8097)
 
     def own() -> str:
         hosts = bytes(out.exec_run(["cat", "/etc/hosts"]).output).decode()
