@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,9 +16,21 @@ from flota.gateway.translation import container
 from flota.gateway.translation.container import Local
 from flota.gateway.translation.machine import is_manager
 from flota.rpc.errors import InvalidArgument, NotFound
-from flota.v1.containers_pb2 import ListBridgesRequest, ListContainersRequest, PlainContainer, WaitContainerRequest
+from flota.v1.containers_pb2 import (
+    ContainerSizesRequest,
+    ListBridgesRequest,
+    ListContainersRequest,
+    PlainContainer,
+    WaitContainerRequest,
+)
 from flota.v1.control_pb2 import ListNetworksRequest
-from flota.v1.local_pb2 import InfoRequest, InspectImageRequest, ListLocalTasksRequest, LocalContainer
+from flota.v1.local_pb2 import (
+    InfoRequest,
+    InspectImageRequest,
+    ListImagesRequest,
+    ListLocalTasksRequest,
+    LocalContainer,
+)
 from flota.v1.network_options import HOST, NONE, PREDEFINED
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import task_name
@@ -54,6 +67,19 @@ async def find(call: Call, wanted: str) -> Local:
     if not found:
         raise NotFound(f"No such container: {wanted}")
     return found[0]
+
+
+async def sizes(call: Call) -> Callable[[Local], dict[str, int]]:
+    """What each container wrote, and that with its image's files, as bytes."""
+    written = (await call.backend.containers.ContainerSizes(ContainerSizesRequest())).written
+    images = (await call.backend.agent.ListImages(ListImagesRequest())).images
+    of_image = {image.id: image.size_bytes for image in images}
+
+    def of(local: Local) -> dict[str, int]:
+        own = written.get(local.task.id, 0)
+        return {"SizeRw": own, "SizeRootFs": own + of_image.get(local.image_id, 0)}
+
+    return of
 
 
 async def image_of(call: Call, local: Local) -> dict[str, Any]:

@@ -59,7 +59,9 @@ async def ls(call: Call) -> web.StreamResponse:
     there.sort(key=lambda one: -one.task.meta.created_at.ToNanoseconds())
     found = [one for one in there if _passes(one, wanted, networks)]
     now = time.time()
-    return answer([container.listed(one, networks, now) for one in (found[:limit] if limit > 0 else found)])
+    found = found[:limit] if limit > 0 else found
+    sizes = await local_containers.sizes(call) if call.flag("size") else lambda one: {}
+    return answer([container.listed(one, networks, now) | sizes(one) for one in found])
 
 
 def _passes(local: container.Local, wanted: Filters, networks: dict[str, Network]) -> bool:
@@ -91,7 +93,8 @@ async def inspect(call: Call) -> web.StreamResponse:
     image = await local_containers.image_of(call, local)
     volumes = (await call.backend.agent.ListVolumes(ListVolumesRequest())).volumes
     places = {volume.name: volume.mountpoint for volume in volumes}
-    return answer(inspected(local, await local_containers.networks(call), image, places))
+    sizes = (await local_containers.sizes(call))(local) if call.flag("size") else {}
+    return answer(inspected(local, await local_containers.networks(call), image, places) | sizes)
 
 
 async def logs(call: Call) -> web.StreamResponse:

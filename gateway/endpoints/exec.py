@@ -30,6 +30,7 @@ from flota.v1.tasks_pb2 import (
 )
 
 _REMEMBERED = 3600.0
+_HEARTBEAT = 30.0
 
 
 @dataclass
@@ -249,6 +250,47 @@ async def attach(call: Call) -> web.StreamResponse:
         conversation.cancel()
 
 
+async def attach_by_web_socket(call: Call) -> web.StreamResponse:
+    """As `attach`, over a web socket: both outputs as they come, without frames."""
+    local = await local_containers.find(call, call.name())
+    if container.status(local) != "running":
+        raise HttpFailure(409, f"Container {container.container_id(local.task)} is {container.status(local)}")
+    stdin = call.flag("stdin") and call.flag("stream") and local.task.spec.container.open_stdin
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    first = AttachRequest(start=AttachStart(task=local.task.id, stdin=stdin))
+    conversation = call.backend.containers.AttachTo(_requests(queue, first))
+    wire = web.WebSocketResponse(heartbeat=_HEARTBEAT)
+    await wire.prepare(call.request)
+
+    async def feed() -> None:
+        async for message in wire:
+            if stdin and message.type in (web.WSMsgType.BINARY, web.WSMsgType.TEXT):
+                data = message.data.encode() if isinstance(message.data, str) else message.data
+                await queue.put(AttachRequest(stdin=data))
+        conversation.cancel()
+
+    feeding = asyncio.create_task(feed())
+    try:
+        async for told in conversation:
+            match told.WhichOneof("part"):
+                case "stdout" if call.flag("stdout", default=True):
+                    await wire.send_bytes(told.stdout)
+                case "stderr" if call.flag("stderr", default=True):
+                    await wire.send_bytes(told.stderr)
+                case "exit":
+                    break
+    except (asyncio.CancelledError, ConnectionError):
+        # The client has gone; or we end.
+        if not feeding.done():
+            raise
+    finally:
+        feeding.cancel()
+        conversation.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+        await wire.close()
+    return wire
+
+
 async def _feed_attached(wire: Hijacked, requests: asyncio.Queue[Any], stdin: bool, conversation: Any) -> None:
     async for data in wire.chunks():
         if stdin:
@@ -274,5 +316,6 @@ ROUTES: list[Route] = [
     ("POST", "/exec/{id}/start", start),
     ("POST", "/exec/{id}/resize", resize),
     ("POST", "/containers/{id}/attach", attach),
+    ("GET", "/containers/{id}/attach/ws", attach_by_web_socket),
     ("POST", "/containers/{id}/resize", resize_attached),
 ]

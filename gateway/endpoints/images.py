@@ -15,7 +15,7 @@ from flota.gateway.http import Call, Route, answer, nothing
 from flota.gateway.streams import Streaming
 from flota.gateway.translation import image as shapes
 from flota.gateway.translation.words import parse_time
-from flota.rpc.errors import InvalidArgument
+from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.local_pb2 import (
     Image,
     ImportImageRequest,
@@ -119,7 +119,7 @@ async def _inspected(call: Call) -> InspectImageResponse:
 async def history(call: Call) -> web.StreamResponse:
     """How it was built, the newest step first."""
     found = await _inspected(call)
-    return answer(shapes.history(found.image, json.loads(found.configuration)))
+    return answer(shapes.history(found.image, json.loads(found.configuration), found.layer_bytes))
 
 
 async def tag(call: Call) -> web.StreamResponse:
@@ -212,6 +212,11 @@ async def remove(call: Call) -> web.StreamResponse:
     return answer([{"Untagged": name} for name in done.untagged] + [{"Deleted": id} for id in done.deleted])
 
 
+async def search(call: Call) -> web.StreamResponse:
+    """Raises Unsupported."""
+    raise Unsupported("flota searches no registry: look at its own pages for names, then docker pull")
+
+
 async def distribution(call: Call) -> web.StreamResponse:
     """What a registry has under a name: digest and platforms."""
     request = ResolveImageRequest(reference=call.name("name"), registry_auth=call.registry_auth())
@@ -226,6 +231,7 @@ async def distribution(call: Call) -> web.StreamResponse:
 
 ROUTES: list[Route] = [
     ("GET", "/images/json", ls),
+    ("GET", "/images/search", search),
     ("POST", "/images/create", create),
     ("POST", "/images/load", load),
     ("POST", "/images/prune", prune),

@@ -197,7 +197,9 @@ async def prune(call: Call) -> web.StreamResponse:
             before = parse_time(wanted.get("until")[0]).seconds
         except ValueError:
             raise InvalidArgument.of("until", wanted.get("until")[0], "Unix seconds or RFC 3339 are needed") from None
-    deleted = []
+    deleted: list[str] = []
+    reclaimed = 0
+    sizes = await local_containers.sizes(call)
     for local in await local_containers.plain_ones(call):
         labels = container_labels(local.task)
         if container.status(local) in ("running", "paused", "restarting") or not wanted.labels("label", labels):
@@ -206,8 +208,10 @@ async def prune(call: Call) -> web.StreamResponse:
             continue
         if before is not None and local.task.meta.created_at.seconds > before:
             continue
-        deleted.append(await _removed(call, local.plain))
-    return answer({"ContainersDeleted": list(filter(None, deleted)) or None, "SpaceReclaimed": 0})
+        if removed := await _removed(call, local.plain):
+            deleted.append(removed)
+            reclaimed += sizes(local)["SizeRw"]
+    return answer({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 
 async def _removed(call: Call, plain: PlainContainer | None) -> str:

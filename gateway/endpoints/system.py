@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections import Counter
 from typing import Any
 
 import grpc.aio
@@ -78,16 +79,19 @@ async def usage(call: Call) -> web.StreamResponse:
     agent = call.backend.agent
     shown: dict[str, Any] = {"LayersSize": 0, "BuilderSize": 0}
     if "image" in wanted:
-        found = (await agent.ListImages(ListImagesRequest())).images
-        shown["LayersSize"] = sum(each.size_bytes for each in found)
-        shown["Images"] = [image.listed(each) for each in found]
+        found = await agent.ListImages(ListImagesRequest())
+        used = Counter(one.image_id for one in await local_containers.all_of(call))
+        shown["LayersSize"] = found.layers_bytes
+        shown["Images"] = [image.listed(each) | {"Containers": used[each.id]} for each in found.images]
     if "container" in wanted:
         networks = await local_containers.networks(call)
         now = time.time()
-        shown["Containers"] = [container.listed(one, networks, now) for one in await local_containers.all_of(call)]
+        there = await local_containers.all_of(call)
+        sizes = await local_containers.sizes(call)
+        shown["Containers"] = [container.listed(one, networks, now) | sizes(one) for one in there]
     if "volume" in wanted:
-        there = (await agent.ListVolumes(ListVolumesRequest(sizes=True))).volumes
-        shown["Volumes"] = [volume.shown(each, sizes=True) for each in there]
+        volumes = (await agent.ListVolumes(ListVolumesRequest(sizes=True))).volumes
+        shown["Volumes"] = [volume.shown(each, sizes=True) for each in volumes]
     if "build-cache" in wanted:
         shown["BuildCache"] = []
     return answer(shown)

@@ -62,21 +62,25 @@ def inspected(image: Image, configuration: Json) -> Json:
     }
 
 
-def history(image: Image, configuration: Json) -> list[Json]:
-    """GET /images/{name}/history. Sizes of single layers are not known."""
+def history(image: Image, configuration: Json, layers: Sequence[int]) -> list[Json]:
+    """GET /images/{name}/history. `layers` are the sizes of its layers, lowest first."""
+    sizes = iter(layers)
+    written = [
+        step | {"size": 0 if step.get("empty_layer") else next(sizes, 0)} for step in configuration.get("history") or []
+    ]
     steps = [
         {
             "Id": "<missing>",
             "Created": _seconds(step.get("created", "")),
             "CreatedBy": step.get("created_by", ""),
             "Tags": None,
-            "Size": 0,
+            "Size": step["size"],
             "Comment": step.get("comment", ""),
         }
-        for step in reversed(configuration.get("history") or [])
+        for step in reversed(written)
     ]
     if steps:
-        steps[0] |= {"Id": image.id, "Tags": list(image.references) or None, "Size": image.size_bytes}
+        steps[0] |= {"Id": image.id, "Tags": list(image.references) or None}
     return steps
 
 

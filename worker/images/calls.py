@@ -114,7 +114,7 @@ class ImageCalls:
 
     async def ListImages(self, request: ListImagesRequest, context: Any) -> ListImagesResponse:
         """All images of this node."""
-        return ListImagesResponse(images=self.image_store.images())
+        return ListImagesResponse(images=self.image_store.images(), layers_bytes=self.image_store.layers_size)
 
     async def RemoveImage(self, request: RemoveImageRequest, context: Any) -> RemoveImageResponse:
         """Raises ImageNotFound, ImageInUse."""

@@ -176,6 +176,11 @@ class ImageStore:
         """All of them."""
         return self._kept.catalogue.images()
 
+    @property
+    def layers_size(self) -> int:
+        """Bytes of all layers."""
+        return sum(layer.size for layer in self._kept.catalogue.index.layers.values())
+
     def describe(self, image_id: str) -> Image:
         """One of them. Raises ImageNotFound."""
         return self._kept.catalogue.describe(self._kept.catalogue.find(image_id).image.id)
@@ -261,6 +266,8 @@ class ImageStore:
             task_ids=self._needs.users_of(image.id),
             layer_directories=[str(self.layers_directory / name) for name in image.layers],
         )
+        index = self._kept.catalogue.index
+        answer.layer_bytes.extend(index.layers[chain_id].size for chain_id in index.images[image.id].layers)
         used = self._kept.last_used(image.id)
         answer.last_used_at.FromMilliseconds(int(used * 1000))
         return answer

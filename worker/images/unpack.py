@@ -105,7 +105,11 @@ def total_size(directory: Path | str) -> int:
     seen: set[int] = set()
     for folder, _, files in os.walk(directory):
         for file in files:
-            status = os.lstat(os.path.join(folder, file))
+            try:
+                status = os.lstat(os.path.join(folder, file))
+            except FileNotFoundError:
+                # It is in use, and changes.
+                continue
             if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
                 total += status.st_size
                 if status.st_nlink > 1:

@@ -94,6 +94,11 @@ class Cgroups:
             return _text(self._memory / container_id / "cgroup.freeze") == "1"
         return _text(CGROUPS / "freezer" / self._parent / container_id / "freezer.state") in ("FROZEN", "FREEZING")
 
+    def allow_processes(self, container_id: str) -> None:
+        """As many processes in a container as the machine has. Raises OSError."""
+        group = self._memory if self._unified else CGROUPS / "pids" / self._parent
+        _write(group / container_id / "pids.max", "max")
+
     def kill(self, container_id: str) -> None:
         """SIGKILL for every process of a container."""
         if self._unified:

@@ -57,10 +57,12 @@ def resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness
 
 
 def changed_resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness: bool) -> dict[str, Any]:
-    """linux.resources for a container that is there already: its devices stay as they are. Raises ValueError."""
+    """linux.resources for a container that is there already: its devices stay as they are. Raises ValueError.
+
+    That processes are not limited any longer crun cannot be told: see Cgroups.allow_processes.
+    """
     result = resources(wanted, swap_accounting=swap_accounting, swappiness=swappiness)
     del result["devices"]
-    result.setdefault("pids", {"limit": -1})
     return result
 
 

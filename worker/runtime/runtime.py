@@ -211,8 +211,14 @@ class Runtime:
             )
         except ValueError as error:
             raise BadContainer(str(error)) from None
-        if self.runs(container_id):
-            await self._program.update(container_id, resources, self._places(container_id).bundle)
+        if not self.runs(container_id):
+            return
+        await self._program.update(container_id, resources, self._places(container_id).bundle)
+        if not wanted.pids_limit:
+            try:
+                await self._in_thread(self._cgroups.allow_processes, container_id)
+            except OSError as error:
+                raise ContainerError(f"the limit of processes could not be lifted: {error}") from None
 
     async def execute(self, container_id: str, argv: Sequence[str], *, limit: float) -> Completed:
         """Run a command in the container, as the container's user and with its environment; not while it is paused.

@@ -137,6 +137,11 @@ class ContainersStub:
                 request_serializer=flota_dot_v1_dot_containers__pb2.ContainerChangesRequest.SerializeToString,
                 response_deserializer=flota_dot_v1_dot_containers__pb2.ContainerChangesResponse.FromString,
                 _registered_method=True)
+        self.ContainerSizes = channel.unary_unary(
+                '/flota.v1.Containers/ContainerSizes',
+                request_serializer=flota_dot_v1_dot_containers__pb2.ContainerSizesRequest.SerializeToString,
+                response_deserializer=flota_dot_v1_dot_containers__pb2.ContainerSizesResponse.FromString,
+                _registered_method=True)
         self.ExportContainer = channel.unary_stream(
                 '/flota.v1.Containers/ExportContainer',
                 request_serializer=flota_dot_v1_dot_containers__pb2.ExportContainerRequest.SerializeToString,
@@ -295,6 +300,12 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ContainerSizes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportContainer(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -428,6 +439,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.ContainerChanges,
                     request_deserializer=flota_dot_v1_dot_containers__pb2.ContainerChangesRequest.FromString,
                     response_serializer=flota_dot_v1_dot_containers__pb2.ContainerChangesResponse.SerializeToString,
+            ),
+            'ContainerSizes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ContainerSizes,
+                    request_deserializer=flota_dot_v1_dot_containers__pb2.ContainerSizesRequest.FromString,
+                    response_serializer=flota_dot_v1_dot_containers__pb2.ContainerSizesResponse.SerializeToString,
             ),
             'ExportContainer': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportContainer,
@@ -996,6 +1012,33 @@ class Containers:
             '/flota.v1.Containers/ContainerChanges',
             flota_dot_v1_dot_containers__pb2.ContainerChangesRequest.SerializeToString,
             flota_dot_v1_dot_containers__pb2.ContainerChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ContainerSizes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flota.v1.Containers/ContainerSizes',
+            flota_dot_v1_dot_containers__pb2.ContainerSizesRequest.SerializeToString,
+            flota_dot_v1_dot_containers__pb2.ContainerSizesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,6 +68,7 @@ class ContainersStub:
     WriteArchive: _grpc.StreamUnaryMultiCallable[_containers_pb2.WriteArchiveRequest, _containers_pb2.WriteArchiveResponse]
     ContainerChanges: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ContainerChangesRequest, _containers_pb2.ContainerChangesResponse]
     """What it wrote, all its files, and an image of them; of a task only while it runs."""
+    ContainerSizes: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ContainerSizesRequest, _containers_pb2.ContainerSizesResponse]
     ExportContainer: _grpc.UnaryStreamMultiCallable[_containers_pb2.ExportContainerRequest, _containers_pb2.ExportContainerMessage]
     CommitContainer: _grpc.UnaryUnaryMultiCallable[_containers_pb2.CommitContainerRequest, _containers_pb2.CommitContainerResponse]
     ListBridges: _grpc.UnaryUnaryMultiCallable[_containers_pb2.ListBridgesRequest, _containers_pb2.ListBridgesResponse]
@@ -108,6 +109,7 @@ class ContainersAsyncStub(ContainersStub):
     WriteArchive: _aio.StreamUnaryMultiCallable[_containers_pb2.WriteArchiveRequest, _containers_pb2.WriteArchiveResponse]  # type: ignore[assignment]
     ContainerChanges: _aio.UnaryUnaryMultiCallable[_containers_pb2.ContainerChangesRequest, _containers_pb2.ContainerChangesResponse]  # type: ignore[assignment]
     """What it wrote, all its files, and an image of them; of a task only while it runs."""
+    ContainerSizes: _aio.UnaryUnaryMultiCallable[_containers_pb2.ContainerSizesRequest, _containers_pb2.ContainerSizesResponse]  # type: ignore[assignment]
     ExportContainer: _aio.UnaryStreamMultiCallable[_containers_pb2.ExportContainerRequest, _containers_pb2.ExportContainerMessage]  # type: ignore[assignment]
     CommitContainer: _aio.UnaryUnaryMultiCallable[_containers_pb2.CommitContainerRequest, _containers_pb2.CommitContainerResponse]  # type: ignore[assignment]
     ListBridges: _aio.UnaryUnaryMultiCallable[_containers_pb2.ListBridgesRequest, _containers_pb2.ListBridgesResponse]  # type: ignore[assignment]
@@ -265,6 +267,13 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_containers_pb2.ContainerChangesResponse, _abc.Awaitable[_containers_pb2.ContainerChangesResponse]]:
         """What it wrote, all its files, and an image of them; of a task only while it runs."""
+
+    @_abc_1.abstractmethod
+    def ContainerSizes(
+        self,
+        request: _containers_pb2.ContainerSizesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.ContainerSizesResponse, _abc.Awaitable[_containers_pb2.ContainerSizesResponse]]: ...
 
     @_abc_1.abstractmethod
     def ExportContainer(

@@ -688,16 +688,20 @@ class ListImagesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGES_FIELD_NUMBER: _builtins.int
+    LAYERS_BYTES_FIELD_NUMBER: _builtins.int
+    layers_bytes: _builtins.int
+    """Bytes of all layers, of those that several images have once."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
     def __init__(
         self,
         *,
         images: _abc.Iterable[Global___Image] | None = ...,
+        layers_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "layers_bytes", b"layers_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -780,6 +784,7 @@ class InspectImageResponse(_message.Message):
     TASK_IDS_FIELD_NUMBER: _builtins.int
     LAYER_DIRECTORIES_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    LAYER_BYTES_FIELD_NUMBER: _builtins.int
     configuration: _builtins.bytes
     """The image's configuration as it is: JSON in the OCI image specification's words."""
     @_builtins.property
@@ -796,6 +801,10 @@ class InspectImageResponse(_message.Message):
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
         """When a task last needed it, or when it came."""
 
+    @_builtins.property
+    def layer_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Bytes of each layer's files, lowest first."""
+
     def __init__(
         self,
         *,
@@ -804,10 +813,11 @@ class InspectImageResponse(_message.Message):
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
         layer_directories: _abc.Iterable[_builtins.str] | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        layer_bytes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "last_used_at", b"last_used_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "image", b"image", "last_used_at", b"last_used_at", "layer_directories", b"layer_directories", "task_ids", b"task_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "image", b"image", "last_used_at", b"last_used_at", "layer_bytes", b"layer_bytes", "layer_directories", b"layer_directories", "task_ids", b"task_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import docker
 import pytest
 from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
@@ -320,3 +321,40 @@ def test_a_port_of_one_address_is_reached_by_that_one_only(client: Any, lab: Lab
     assert page(node.address) == ""
     with pytest.raises(APIError, match=r"192\.0\.2\.1 is no address of this node"):
         client.containers.run("busybox", serve, detach=True, ports={"80/tcp": ("192.0.2.1", 8087)})
+
+
+@together
+def test_what_takes_room_is_counted_once(client: Any) -> None:
+    """Layers that two images share; what a container wrote; what its removal gives back."""
+    written = client.containers.run("busybox", ["dd", "if=/dev/zero", "of=/data", "bs=1024", "count=300"], detach=True)
+    assert written.wait()["StatusCode"] == 0
+    layered = written.commit("layered", "1")
+    (base,) = (image for image in client.images.list() if "busybox:latest" in image.tags)
+    sizes = {step["Tags"][0]: step["Size"] for step in layered.history() if step["Tags"]}
+    assert sizes == {"layered:1": 300 << 10}
+    used = client.df()
+    assert used["LayersSize"] == base.attrs["Size"] + (300 << 10)
+    assert {image["RepoTags"][0]: image["Containers"] for image in used["Images"]} == {
+        "busybox:latest": 1,
+        "layered:1": 0,
+    }
+    (shown,) = used["Containers"]
+    assert (shown["SizeRw"], shown["SizeRootFs"]) == (300 << 10, base.attrs["Size"] + (300 << 10))
+    assert client.containers.prune()["SpaceReclaimed"] == 300 << 10
+    client.images.remove("layered:1")
+    with pytest.raises(APIError, match="searches no registry") as refused:
+        client.images.search("busybox")
+    assert refused.value.status_code == 501
+
+
+@together
+async def test_a_web_socket_leads_to_a_container_s_program(client: Any, lab: Lab) -> None:
+    container = client.containers.run("busybox", ["cat"], detach=True, stdin_open=True)
+    connector = aiohttp.UnixConnector(f"{lab.nodes['m1'].run_directory}/flota/docker.sock")
+    async with aiohttp.ClientSession(connector=connector) as session:
+        url = f"http://docker/v1.41/containers/{container.id}/attach/ws?stream=1&stdin=1&stdout=1"
+        async with session.ws_connect(url) as wire:
+            await wire.send_bytes(b"through and back\n")
+            assert (await wire.receive(timeout=20)).data == b"through and back\n"
+            container.kill()
+            assert (await wire.receive(timeout=20)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
