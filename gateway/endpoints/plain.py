@@ -31,6 +31,7 @@ from flota.v1.containers_pb2 import (
 from flota.v1.control_pb2 import GetNetworkRequest
 from flota.v1.local_pb2 import InfoRequest, InspectImageRequest
 from flota.v1.objects_pb2 import Network
+from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import NetworkAttachmentConfig
 
 # What Docker answers 403 to.
@@ -51,8 +52,24 @@ async def create(call: Call) -> web.StreamResponse:
         await resolve(call, network)
         if name in wanted.gateway_priorities:
             wanted.gateway_priorities[network.target] = wanted.gateway_priorities.pop(name)
+    for link in given.part("HostConfig").texts("Links"):
+        wanted.task.spec.container.hosts.append(await _linked(call, link, wanted))
     made = await call.backend.containers.CreateContainer(CreateContainerRequest(container=wanted))
     return answer({"Id": made.container.task.id, "Warnings": []}, 201)
+
+
+async def _linked(call: Call, link: str, wanted: PlainContainer) -> str:
+    """NAME[:ALIAS] as a line of /etc/hosts: the linked container's address as it is now, on a network of both."""
+    name, _, alias = link.partition(":")
+    local = await local_containers.find(call, name)
+    alias = alias.rpartition("/")[2] or task_name(local.task)
+    if container.status(local) not in ("running", "paused"):
+        raise HttpFailure(400, f"Cannot link to a non running container: /{name} AS {alias}")
+    common = {network.target for network in wanted.task.spec.networks}
+    for place in local.task.networks:
+        if place.network_id in common and place.addresses:
+            return f"{place.addresses[0].partition('/')[0]} {alias} {task_name(local.task)}"
+    raise HttpFailure(400, f"Cannot link to /{name} AS {alias}: they are on no network together")
 
 
 async def _image(call: Call, name: str) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def inspected(image: Image, configuration: Json) -> Json:
         "Author": configuration.get("author", ""),
         "DockerVersion": "",
         "Config": configuration.get("config") or {},
+        # Gone since 1.45, but docker-compose 1 makes no container anew without it.
+        "ContainerConfig": configuration.get("config") or {},
         "Architecture": platform.architecture,
         "Os": platform.os,
         "Size": image.size_bytes,
@@ -64,20 +66,18 @@ def inspected(image: Image, configuration: Json) -> Json:
 
 def history(image: Image, configuration: Json, layers: Sequence[int]) -> list[Json]:
     """GET /images/{name}/history. `layers` are the sizes of its layers, lowest first."""
-    sizes = iter(layers)
-    written = [
-        step | {"size": 0 if step.get("empty_layer") else next(sizes, 0)} for step in configuration.get("history") or []
-    ]
+    # From the top: what is below may have come without a history.
+    sizes = reversed(layers)
     steps = [
         {
             "Id": "<missing>",
             "Created": _seconds(step.get("created", "")),
             "CreatedBy": step.get("created_by", ""),
             "Tags": None,
-            "Size": step["size"],
+            "Size": 0 if step.get("empty_layer") else next(sizes, 0),
             "Comment": step.get("comment", ""),
         }
-        for step in reversed(written)
+        for step in reversed(configuration.get("history") or [])
     ]
     if steps:
         steps[0] |= {"Id": image.id, "Tags": list(image.references) or None}

@@ -30,7 +30,6 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "CgroupnsMode": ("", "private"),
     "Isolation": ("", "default"),
     "VolumesFrom": ([],),
-    "Links": ([],),
     "SecurityOpt": ([],),
     "VolumeDriver": ("", "local"),
     "DeviceRequests": ([],),

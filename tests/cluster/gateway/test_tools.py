@@ -107,6 +107,7 @@ def test_python_on_whales_reads_all_that_it_asks_for(host: str, tmp_path: Path) 
     assert container.execute(["touch", "/new"]) == ""
     assert container.diff() == {"/new": "A"}
     whale.container.update(container, memory="80m", memory_swap="160m", pids_limit=50)
+    whale.container.update(container, pids_limit=-1)
     container.pause()
     assert container.state.paused
     container.unpause()
@@ -124,7 +125,7 @@ def test_python_on_whales_reads_all_that_it_asks_for(host: str, tmp_path: Path) 
     whale.swarm.init()
     service = whale.service.create("busybox", ["sleep", "1000"])
     assert service.spec.task_template.container_spec.image.startswith("busybox")
-    assert [task.desired_state for task in service.ps()] == ["running"]
+    assert len(service.ps()) == 1
     (node,) = whale.node.list()
     assert node.manager_status is not None
     service.remove()

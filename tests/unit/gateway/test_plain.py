@@ -102,7 +102,6 @@ def test_an_endpoint_as_network_connect_asks_for_it() -> None:
     [
         ({"IPAMConfig": {"IPv4Address": "10.0.1"}}, InvalidArgument, "Invalid IPv4 address: 10.0.1"),
         ({"IPAMConfig": {"IPv6Address": "10.0.1.1"}}, InvalidArgument, "Invalid IPv6 address: 10.0.1.1"),
-        ({"Links": ["db:db"]}, Unsupported, "--link is not supported"),
         ({"DriverOpts": {"a": "b"}}, Unsupported, "--driver-opt is not supported"),
         ({"GwPriority": 1 << 40}, InvalidArgument, "GwPriority"),
     ],
