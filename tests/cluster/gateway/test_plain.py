@@ -185,7 +185,9 @@ def test_the_health_of_an_image_s_own_check_is_shown(client: Any) -> None:
     assert "/well" in health()["Log"][-1]["Output"]
     checked.reload()
     assert checked.status == "running", "as Docker has it, it runs on"
-    client.services.create("checked:1", ["sh", "-c", "touch /well; sleep 1000"], name="asked")
+    client.services.create(
+        "checked:1", ["sh", "-c", "touch /well; trap 'exit 0' TERM; sleep 1000 & wait"], name="asked"
+    )
     [task] = wait_until(lambda: client.containers.list(filters={"health": "healthy"}), "a task that is healthy")
     assert task.name.startswith("asked.1.")
     client.services.get("asked").remove()

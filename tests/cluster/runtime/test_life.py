@@ -281,5 +281,5 @@ async def test_after_a_start_of_the_machine_the_log_is_left(world: World, runtim
         mounts.unmount_below(world.run / entry / container.id)
         mounts.delete(world.run / entry / container.id)
     await runtime.start()
-    assert await runtime.adopt() == {container.id: ContainerState(Phase.ENDED, exit=Exit(None))}
+    assert await runtime.adopt() == {container.id: ContainerState(Phase.ENDED, exit=Exit(None, by_reboot=True))}
     assert world.output(container) == ["said"]
