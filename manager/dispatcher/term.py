@@ -35,8 +35,9 @@ from flota.v1.types_pb2 import NodeState, Peer
 _log = structlog.get_logger("dispatcher")
 # Seconds; only for clusters whose spec does not say.
 DEFAULT_PERIOD = 1.0
-# The group of managers is no object of the store, so it is looked at so often (seconds).
-_LOOK_AT_MANAGERS = 1.0
+# The group of managers is no object of the store, so it is looked at so often (seconds). A worker that knows only one
+# manager, because the others have just joined, is lost when that one is.
+_LOOK_AT_MANAGERS = 0.1
 # Pairs of an event and a node that hears of it, between two rounds of the event loop; some 5 ms of work.
 _TOUCHES_AT_ONCE = 8_000
 _WORDS = ("task", "node", "service", "network", "secret", "config", "cluster")
@@ -110,6 +111,7 @@ class Term:
         node = self._store.nodes.get(caller.node_id)
         if node is None:
             raise NotFound(f"node {caller.node_id} is not part of this cluster (any longer)")
+        self._look_at_managers()
         session, replaced = self._presence.open(node.id, request.session_id, self._time())
         if replaced is not None:
             if replaced.id == session.id and replaced.outbox is not None:

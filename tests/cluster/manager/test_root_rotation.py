@@ -14,6 +14,7 @@ from flota.node.lab import Lab
 from flota.node.lab.lab import LabNode
 from flota.rpc import x509_facts
 from flota.v1.control_pb2 import GetClusterRequest
+from flota.v1.local_pb2 import InfoRequest
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
@@ -31,6 +32,11 @@ def test_the_root_is_replaced_while_services_run(make_lab: Callable[..., Lab]) -
         before = m2.flota("swarm", "ca")
         old_token = m2.flota("swarm", "join-token", "-q", "worker").strip()
 
+        # Who has heard of nobody else by then would wait for the one that is gone.
+        local = [swarm.local(name) for name in lab.nodes]
+        wait_until(
+            lambda: all(len(one.Info(InfoRequest(), timeout=10).managers) == 3 for one in local), "three managers"
+        )
         # A manager that was down at the beginning comes back into the middle of it; without it there is no end.
         lab.kill("m1")
         # One of the two leads, the other has a connection to it now, which was there before the rotation.

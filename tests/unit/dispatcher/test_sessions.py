@@ -31,6 +31,14 @@ async def test_a_session_makes_the_node_ready_and_tells_what_the_worker_needs(sw
     assert 27 <= await agent.heartbeat() <= 33
 
 
+async def test_a_session_begins_with_the_managers_there_are_now(swarm: Swarm) -> None:
+    agent = await swarm.node("w1")
+    for count in range(2, 5):
+        swarm.managers.append(Peer(node_id=f"m{count}", address=f"10.0.0.{count}:2377"))
+        await agent.connect()
+        assert len(agent.sessions[-1].managers) == count
+
+
 async def test_liveness_is_not_written(swarm: Swarm) -> None:
     agent = await swarm.node("w1")
     await agent.connect(NodeDescription(hostname="one"))
