@@ -16,6 +16,8 @@ _TO_TABLE = 1  # FR_ACT_TO_TBL
 _LOCAL = 2  # RTN_LOCAL
 # In the node's namespace: where answers to ::1 are looked for that did not come from lo. No mark's number.
 _LOOPBACK_TABLE, _LOOPBACK_PLACE = 0xF107A, 30000
+# In a network's namespace: the place of all rules for marks. Without one the kernel takes each of them twice.
+_MARK_PLACE = 30001
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -153,7 +155,7 @@ def mark_rule(mark: int, version: int) -> Message:
         family=_FAMILIES[version],
         action=_TO_TABLE,
         ignore=(errno.EEXIST,),
-        attributes=[("FRA_FWMARK", mark), ("FRA_TABLE", mark)],
+        attributes=[("FRA_PRIORITY", _MARK_PLACE), ("FRA_FWMARK", mark), ("FRA_TABLE", mark)],
     )
 
 
