@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from flota.gateway.translation.events import container_labels
 from flota.gateway.translation.words import word
+from flota.v1 import ids
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.mac_addresses import mac_of
 from flota.v1.objects_pb2 import Network, Task
@@ -33,7 +34,7 @@ class Local(NamedTuple):
 
 def container_id(task: Task) -> str:
     """What its container is called."""
-    return task.status.container.container_id or task.id
+    return ids.container_id(task.id)
 
 
 def status(local: Local) -> str:

@@ -114,7 +114,7 @@ def _config(task: Task, image: Json) -> Json:
     check = (image.get("Healthcheck") or {}) | healthcheck(spec.healthcheck)
     return {
         **({"Healthcheck": check} if check else {}),
-        "Hostname": spec.hostname or task.id[:12],
+        "Hostname": spec.hostname or container_id(task)[:12],
         "Domainname": "",
         "User": spec.user or image.get("User", ""),
         "AttachStdin": False,

@@ -14,6 +14,7 @@ from flota.gateway.translation import shown
 from flota.gateway.translation.words import word
 from flota.v1.containers_pb2 import ContainerEvent
 from flota.v1.control_pb2 import WatchMessage
+from flota.v1.ids import container_id
 from flota.v1.objects_pb2 import Node, Service, Task
 from flota.v1.stack_records import is_record
 from flota.v1.store_pb2 import StoreAction
@@ -108,12 +109,12 @@ def event_of(told: ContainerEvent) -> Event:
     task = told.container.task
     if told.HasField("network"):
         spec = told.network.spec
-        about = {"container": task.id, "name": spec.annotations.name, "type": spec.driver.name}
+        about = {"container": container_id(task.id), "name": spec.annotations.name, "type": spec.driver.name}
         return Event("network", told.action, told.network.id, about, "local")
     attributes = container_labels(task) | {"image": task.spec.container.image, "name": task_name(task)}
     if told.action == "die":
         attributes["exitCode"] = str(task.status.container.exit_code)
-    return Event("container", told.action, task.id, attributes, "local")
+    return Event("container", told.action, container_id(task.id), attributes, "local")
 
 
 def container_labels(task: Task) -> dict[str, str]:

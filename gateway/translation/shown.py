@@ -24,6 +24,7 @@ from flota.rpc import x509_facts
 from flota.v1 import objects_pb2 as objects
 from flota.v1 import types_pb2 as types
 from flota.v1.control_pb2 import ServiceStatus
+from flota.v1.ids import container_id
 from flota.v1.mac_addresses import mac_of
 from flota.v1.task_states import short_name, task_name
 
@@ -93,7 +94,7 @@ def task(task: objects.Task, networks: Networks | None = None) -> Json:
     if status.HasField("container"):
         container = status.container
         shape["Status"]["ContainerStatus"] = {
-            "ContainerID": container.container_id,
+            "ContainerID": container_id(task.id),
             "PID": container.pid,
             "ExitCode": container.exit_code,
         } | some(OOMKilled=container.oom_killed or None)
@@ -253,7 +254,7 @@ def _ipam(network: objects.Network) -> list[Json]:
 def endpoints(network: objects.Network, tasks: Iterable[objects.Task]) -> Json:
     """Containers of GET /networks/{id}: those of `tasks` that are on the network, by container."""
     return {
-        task.status.container.container_id or task.id: {
+        container_id(task.id): {
             "Name": task_name(task),
             "EndpointID": "",
             "MacAddress": mac_of(each.addresses[0]),

@@ -49,6 +49,9 @@ async def write(root: Path, path: str, data: AsyncIterator[bytes], *, keep_kinds
         # It may end before it has read all; why, it says then.
         with suppress(ConnectionError):
             async for part in data:
+                if process.stdin.is_closing():
+                    # uvloop has a RuntimeError for who writes then.
+                    break
                 process.stdin.write(part)
                 await process.stdin.drain()
             process.stdin.close()

@@ -21,6 +21,7 @@ import structlog
 
 from flota.overlay import BadAddress, OverlayError
 from flota.rpc.errors import DeadlineExceeded, FlotaError, ResourceExhausted, Unavailable
+from flota.v1.ids import container_id
 from flota.v1.objects_pb2 import Task
 from flota.v1.process_pb2 import PreparedTask
 from flota.v1.types_pb2 import ContainerHealth, HealthConfig, TaskState, TaskStatus
@@ -384,7 +385,7 @@ class Controller:
         self.status = status = TaskStatus(state=state, message=message, error=error, unready=unready)
         status.timestamp.seconds, status.timestamp.nanos = divmod(now, 1_000_000_000)
         if self._launched:
-            status.container.container_id = self.id
+            status.container.container_id = container_id(self.id)
             status.container.pid = 0 if is_over(state) else self._pid
             status.container.unhealthy = unhealthy or unready
             self._remember_start(known, status)

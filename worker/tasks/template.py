@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flota.templates import Row, Strings, Template, TemplateError
+from flota.v1.ids import container_id
 from flota.v1.network_options import HOST
 from flota.v1.objects_pb2 import Task
 from flota.v1.specs_pb2 import ContainerSpec
@@ -36,7 +37,7 @@ def expanded(task: Task, node: NodeFacts) -> Task:
     if not container.hostname:
         # As Docker has it: the beginning of the container's id, and on the network host what the node is called.
         on_host = any(attachment.network_id == HOST for attachment in task.networks)
-        container.hostname = node.hostname if on_host else task.id[:12]
+        container.hostname = node.hostname if on_host else container_id(task.id)[:12]
     if not _has_templates(container):
         return result
     data = _data(task, node)

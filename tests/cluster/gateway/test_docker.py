@@ -1,5 +1,6 @@
 """Docker's own clients against real daemons and containers."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +135,14 @@ def test_a_container_is_shown_with_what_its_image_says(client: Any) -> None:
     inside = found.exec_run(["cat", "/sys/class/net/eth0/address"]).output.decode().strip()
     assert shown["NetworkSettings"]["Networks"]["flota"]["MacAddress"] == inside
 
+    # Whoever inspects "something" asks for a container by that id first: a task's is not its container's.
+    (task,) = service.tasks()
+    assert task["Status"]["ContainerStatus"]["ContainerID"] == found.id
+    assert re.fullmatch("[0-9a-f]{64}", found.id)
+    assert config["Hostname"] == found.id[:12]
+    assert found.exec_run(["hostname"]).output.decode().strip() == found.id[:12]
+    with pytest.raises(docker.errors.NotFound):
+        client.containers.get(task["ID"])
     found.kill()
     wait_until(lambda: client.containers.get(found.id).status == "exited", "its end")
     ended = client.containers.get(found.id).attrs

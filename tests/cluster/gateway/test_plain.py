@@ -7,7 +7,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,9 @@ def client(lab: Lab) -> Iterator[Any]:
     made = docker.DockerClient(base_url=f"unix://{lab.nodes['m1'].run_directory}/flota/docker.sock", timeout=60)
     yield made
     for container in made.containers.list(all=True):
-        container.remove(force=True)
+        # A task's may be gone meanwhile.
+        with suppress(NotFound):
+            container.remove(force=True)
     made.close()
 
 

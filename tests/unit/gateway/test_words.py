@@ -135,13 +135,13 @@ def test_creation_and_removal_are_told() -> None:
 
 def test_networks_of_a_container_are_told_in_docker_s_form() -> None:
     told = ContainerEvent(action="connect")
-    told.container.task.id = "c1"
+    told.container.task.id = "c1" * 32
     told.network.id = "n1"
     told.network.spec.annotations.name, told.network.spec.driver.name = "lan", "bridge"
     assert event_of(told).shape(2_000_000_001) == {
         "Type": "network",
         "Action": "connect",
-        "Actor": {"ID": "n1", "Attributes": {"container": "c1", "name": "lan", "type": "bridge"}},
+        "Actor": {"ID": "n1", "Attributes": {"container": "c1" * 32, "name": "lan", "type": "bridge"}},
         "scope": "local",
         "time": 2,
         "timeNano": 2_000_000_001,

@@ -8,6 +8,7 @@ import pytest
 
 from flota.overlay import BadAddress, UnknownNetwork
 from flota.rpc.errors import Unavailable
+from flota.v1.ids import container_id
 from flota.v1.process_pb2 import PreparedTask
 from flota.v1.types_pb2 import ContainerHealth, HealthConfig, PortConfig, TaskState, TaskStatus
 from flota.worker.images.config import ImageConfig
@@ -38,7 +39,7 @@ async def test_it_passes_all_states_and_completes() -> None:
     node.end(one.controller.id, 0)
     await one.until("COMPLETE")
     assert one.states == [*ALL, "COMPLETE"]
-    assert one.controller.status.container.container_id == one.controller.id
+    assert one.controller.status.container.container_id == container_id(one.controller.id)
     await one.gone()
     assert node.notes == [*PREPARED, "launch", "detach", "remove but log", "remove"]
     assert (node.held, node.attached) == ({}, set())

@@ -3,6 +3,7 @@
 import pytest
 
 from flota.v1.dispatcher_pb2 import AssignmentChange
+from flota.v1.ids import container_id
 from flota.v1.objects_pb2 import Config, Secret, Task
 from flota.v1.types_pb2 import FileTarget, HealthConfig, Mount, Platform
 from flota.worker.images.config import ImageConfig
@@ -58,7 +59,7 @@ def test_a_global_services_slot_is_its_node() -> None:
 
 
 def test_without_a_hostname_it_is_the_containers_id() -> None:
-    assert expanded(service(), NODE).spec.container.hostname == task().id[:12]
+    assert expanded(service(), NODE).spec.container.hostname == container_id(task().id)[:12]
 
 
 def test_templates_in_mounts() -> None:
