@@ -34,7 +34,7 @@ def store_joining(path: Path, record: NodeRecord) -> None:
 
 
 def _write(path: Path, record: NodeRecord) -> None:
-    unfinished = path.with_suffix(".new")
+    unfinished = _unfinished(path)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(json_format.MessageToJson(record))
@@ -58,10 +58,14 @@ def _joining(path: Path) -> Path:
     return path.with_suffix(".joining")
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_suffix(".new")
+
+
 def remove(path: Path) -> None:
     """This machine is in no cluster any longer."""
-    path.unlink(missing_ok=True)
-    _joining(path).unlink(missing_ok=True)
+    for one in (path, _joining(path), _unfinished(path)):
+        one.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

@@ -1,8 +1,9 @@
 """The Containers service (proto/flota/v1/containers.proto): calls, passed to this node's containers and tasks."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from flota.worker.calls.tasks import TaskServicer
 from flota.worker.containers import archives, written
 from flota.worker.containers.containers import Containers
 from flota.worker.containers.history import History
-from flota.worker.containers.life import Left, Life
+from flota.worker.containers.life import DYING, Left, Life
 from flota.worker.images.committing import CommitOptions
 from flota.worker.images.store import ImageStore
 from flota.worker.images.unpack import total_size
@@ -310,7 +311,12 @@ class ContainerCalls(ContainersServicer):
         """Raises InvalidArgument, NotFound, FailedPrecondition."""
         life = self._everything.known(request.task)
         if life is None:
-            return await self._people.SignalTask(request, context)
+            answer = await self._people.SignalTask(request, context)
+            if _signal(request.signal or "KILL") == signal.SIGKILL:
+                with suppress(TimeoutError, NotFound):
+                    async with asyncio.timeout(DYING):
+                        await self._everything.ended(request.task)
+            return answer
         await life.kill(_signal(request.signal or "KILL"))
         return SignalTaskResponse()
 

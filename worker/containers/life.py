@@ -37,6 +37,8 @@ _log = structlog.get_logger("containers")
 _FIRST_PAUSE, _LONGEST_PAUSE, _LASTING = 0.1, 60.0, 10.0
 # People who said that they attach, and then do not, are waited for so long.
 _ATTACHING = 10.0
+# Seconds that who kills one waits for its end, as with Docker.
+DYING = 10.0
 # The exit code of one whose end nobody saw.
 _LOST = 255
 _ELSEWHERE = "the node begins to look after this container anew: try again"
@@ -156,8 +158,14 @@ class Life:
             # As Docker has it: that is meant.
             self.record.stopped = True
             self._halt.set()
+        before = self._ends
         await self._parts.containers.signal(self.id, number)
         self._told("kill", self.record)
+        if number == signal.SIGKILL:
+            # Docker answers when it is dead.
+            with suppress(TimeoutError, Left):
+                async with asyncio.timeout(DYING):
+                    await self._until(lambda: self._ends > before or self.removed)
 
     def revise(self, wanted: UpdateContainerRequest) -> None:
         """Remember other limits and another restart policy. Raises FailedPrecondition."""

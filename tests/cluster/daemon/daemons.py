@@ -186,7 +186,11 @@ class Daemon:
 
     def is_clean(self) -> bool:
         """Nothing on disk says that the machine is or was part of a cluster."""
-        return {path.name for path in self.state.iterdir()} <= {"daemon.lock"}
+        return not self.left()
+
+    def left(self) -> set[str]:
+        """What on disk says that the machine is or was part of a cluster."""
+        return {path.name for path in self.state.iterdir()} - {"daemon.lock"}
 
 
 async def gone(pid: int) -> bool:

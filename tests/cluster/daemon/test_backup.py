@@ -80,7 +80,7 @@ async def test_a_swarm_whose_managers_are_lost_begins_again_elsewhere(daemons: l
         assert (await refusal(restore(third, data)))[1].startswith("this backup is encrypted: give the unlock key")
     code, details = await refusal(restore(third, data[:-1], **key))
     assert (code, "the backup is cut short" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
-    assert third.is_clean()
+    assert not third.left()
     assert (await third.info()).state == InfoResponse.STATE_INACTIVE
 
     answer = await restore(third, data, **key)

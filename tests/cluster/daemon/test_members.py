@@ -86,7 +86,7 @@ async def test_a_join_that_cannot_be_says_why_and_leaves_nothing(daemons: list[D
     ):
         code, details = await refusal(attempt)
         assert (code, words in details) == (status, True), details
-        assert second.is_clean()
+        assert not second.left()
         assert (await second.info()).state == InfoResponse.STATE_INACTIVE
     assert len(await first.nodes()) == 1
 
@@ -101,7 +101,7 @@ async def test_a_manager_that_cannot_serve_is_no_member_and_no_node(daemons: lis
     code, details = await refusal(second.join(begun.tokens.manager, begun.address, listen_address=first.address))
     assert code == grpc.StatusCode.FAILED_PRECONDITION
     assert details == f"cannot listen on {first.address}: another process is listening there"
-    assert second.is_clean()
+    assert not second.left()
     assert (await first.nodes()).keys() == {begun.node_id}
     # The process that was kept ready was used up; there is another one.
     await second.join(begun.tokens.manager, begun.address)
@@ -116,7 +116,7 @@ async def test_a_manager_that_others_cannot_reach_is_no_member_and_no_node(daemo
     assert code == grpc.StatusCode.FAILED_PRECONDITION
     assert details.startswith(f"the swarm's managers cannot reach this one at {nobody} (")
     assert "--advertise-addr" in details
-    assert second.is_clean()
+    assert not second.left()
     assert (await first.nodes()).keys() == {begun.node_id}
 
 
@@ -128,7 +128,7 @@ async def test_an_init_that_cannot_be_leaves_nothing(daemons: list[Daemon]) -> N
         grpc.StatusCode.FAILED_PRECONDITION,
         f"cannot listen on {first.address}: another process is listening there",
     )
-    assert second.is_clean()
+    assert not second.left()
     await second.init()
     assert len(await second.nodes()) == 1
 
@@ -159,7 +159,7 @@ async def test_a_worker_leaves_and_comes_back_as_another_node(daemons: list[Daem
     begun = await first.init()
     joined = await second.join(begun.tokens.worker, begun.address)
     await second.leave()
-    assert second.is_clean()
+    assert not second.left()
     assert (await second.info()).state == InfoResponse.STATE_INACTIVE
     assert await refusal(second.nodes()) == (grpc.StatusCode.FAILED_PRECONDITION, NO_SWARM)
     assert await refusal(second.leave()) == (grpc.StatusCode.FAILED_PRECONDITION, "This node is not part of a swarm")
@@ -180,7 +180,7 @@ async def test_managers_leave_one_by_one_until_the_last(daemons: list[Daemon]) -
 
     # The leader goes: leadership is handed on, and it is out of the group, so that nothing depends on it.
     await first.leave()
-    assert first.is_clean()
+    assert not first.left()
     nodes = await second.nodes()
     assert nodes[manager.node_id].manager_status.leader
     assert nodes[begun.node_id].role == WORKER
@@ -193,11 +193,11 @@ async def test_managers_leave_one_by_one_until_the_last(daemons: list[Daemon]) -
     )
     assert len(await second.nodes()) == 3
     await second.leave(force=True)
-    assert second.is_clean()
+    assert not second.left()
     assert (await second.info()).state == InfoResponse.STATE_INACTIVE
     # A worker whose cluster is gone leaves all the same.
     await third.leave()
-    assert third.is_clean()
+    assert not third.left()
 
 
 async def test_a_manager_that_the_others_need_leaves_only_when_forced(daemons: list[Daemon]) -> None:
@@ -212,7 +212,7 @@ async def test_a_manager_that_the_others_need_leaves_only_when_forced(daemons: l
     assert "Removing this node leaves 1 managers out of 3. Without a Raft quorum your swarm" in details
     assert not second.is_clean()
     await second.leave(force=True)
-    assert second.is_clean()
+    assert not second.left()
 
     # What is left has no quorum; a new cluster is made of what it has.
     await eventually(first.staleness)

@@ -145,7 +145,7 @@ async def test_a_daemon_that_is_killed_while_it_joins_is_no_member(daemons: list
         await second.kill()
         await joining
     await second.start()
-    assert second.is_clean()
+    assert not second.left()
     assert (await second.info()).state == InfoResponse.STATE_INACTIVE
     await second.join(begun.tokens.worker, begun.address)
 
@@ -165,7 +165,7 @@ async def test_an_identity_that_cannot_be_read_is_told_and_can_be_left(one: Daem
     # No worker runs: one without an identity would remove the containers of the node that this one still is.
     assert not one.child("worker")
     await one.leave(force=True)
-    assert one.is_clean()
+    assert not one.left()
     await one.init()
 
 

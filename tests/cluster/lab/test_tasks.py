@@ -10,6 +10,7 @@ import termios
 import pytest
 
 from flota.node.lab import Lab
+from flota.v1.ids import container_id
 from flota.v1.types_pb2 import TASK_STATE_RUNNING
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
@@ -56,7 +57,7 @@ def test_from_any_manager_and_on_workers_their_own(cli: Cli, swarm: Swarm) -> No
     for via, node in (("m1", "w1"), ("m2", "m3")):
         done = cli(via, "exec", f"web.{node}", "sh", "-c", "hostname; exit 3")
         assert (done.returncode, done.stderr) == (3, "")
-        names = {task.id[:12] for task in swarm.tasks("web") if swarm.nodes()[node].id == task.node_id}
+        names = {container_id(task.id)[:12] for task in swarm.tasks("web") if swarm.nodes()[node].id == task.node_id}
         assert {done.stdout.strip()} == names
     assert cli("w1", "exec", "-i", "web", "cat", given="hello\n").stdout == "hello\n"
     elsewhere = cli("w1", "exec", "web.w2", "true")
