@@ -106,8 +106,11 @@ async def test_a_task_s_image_takes_the_place_of_what_no_task_needs(cluster: Clu
             await asyncio.sleep(0.05)
     assert await names_of(cluster) == {"busybox:latest", "first:1"}, "a task needs it"
     assert alive(pid)
+    files = cluster.machine.state / "tasks" / first.id
+    assert files.exists()
     await cluster.swarm.remove(first.id)
-    await eventually(lambda: not alive(pid))
+    # Not only ended: a container that is still there needs its image.
+    await eventually(lambda: not files.exists())
     assert await cluster.machine.stop() == 0
     make_older(index, 3600)
     await cluster.boot(insecure_registries=[registry.address])
