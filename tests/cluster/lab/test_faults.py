@@ -61,7 +61,7 @@ def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[...,
         assert (sessions_of(node), silent) == (had, 0)
         assert swarm.nodes()["w1"].status.state == NODE_STATE_READY
         # One may be between two forks.
-    assert PROCESSES // 2 < processes_of(lab, bomb) <= PROCESSES
+        assert PROCESSES // 2 < processes_of(lab, bomb) <= PROCESSES
         # None was replaced.
         assert [task.id for name in ("flood", "bomb") for task in swarm.tasks(name)] == [*floods, bomb]
 
