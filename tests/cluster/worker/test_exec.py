@@ -193,7 +193,8 @@ async def test_a_terminal(one: tuple[Cluster, Task]) -> None:
         )
         await talk.until(lambda said: b"resized" in said.out)
         # ^C ends what runs in it, not the shell.
-        await talk.say(ExecRequest(stdin=b"echo go''es; sleep 1000\n"))
+        # What runs says so itself: until then the shell may not have made way for it.
+        await talk.say(ExecRequest(stdin=b"sh -c \"echo go''es; exec sleep 1000\"\n"))
         await talk.until(lambda said: b"goes" in said.out)
         await talk.say(ExecRequest(stdin=b"\x03"))
         await talk.until(lambda said: b"# " in said.out.partition(b"^C")[2])
