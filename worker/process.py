@@ -40,8 +40,9 @@ from flota.worker.calls.answering import Answering
 from flota.worker.calls.checks import NetworkChecker
 from flota.worker.calls.tasks import TaskServicer
 from flota.worker.containers.bridges import Bridges
-from flota.worker.containers.calls import ContainerCalls, Everything
+from flota.worker.containers.calls import ContainerCalls
 from flota.worker.containers.containers import Containers
+from flota.worker.containers.everything import Everything
 from flota.worker.containers.history import History
 from flota.worker.containers.places import Places
 from flota.worker.images.calls import ImageCalls
