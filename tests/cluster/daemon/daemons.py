@@ -1,11 +1,8 @@
 """Daemons on loopback, each with directories and ports of its own; their workers run nothing (worker.py)."""
 
 import asyncio
-import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,18 +27,10 @@ from flota.v1.local_pb2 import (
 from flota.v1.local_pb2_grpc import LocalStub
 from flota.v1.objects_pb2 import ManagerStatus, Node
 from flota.v1.types_pb2 import JoinTokens, NodeRole, NodeState
+from tests.addresses import free_address
 
 MANAGER, WORKER = NodeRole.NODE_ROLE_MANAGER, NodeRole.NODE_ROLE_WORKER
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_address() -> str:
-    """Nobody listens there, and no connection gets it as its own end (those begin at 32768)."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return f"127.0.0.1:{port}"
 
 
 @asynccontextmanager
@@ -54,7 +43,7 @@ async def mute_address() -> AsyncIterator[str]:
         server.close()
 
 
-async def eventually(what: Callable[[], Awaitable[Any]], within: float = 30.0) -> Any:
+async def eventually(what: Callable[[], Awaitable[Any]], within: float = 60.0) -> Any:
     """What `what` gives once that is true; calls that fail meanwhile count as not yet."""
     last: object = None
     try:
@@ -96,7 +85,7 @@ class Daemon:
         """As a service manager does."""
         assert self.process is not None
         self.process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
     async def kill(self) -> None:
@@ -133,7 +122,7 @@ class Daemon:
 
     async def info(self) -> InfoResponse:
         async with self.channel() as channel:
-            return await LocalStub(channel).Info(InfoRequest(), timeout=10)
+            return await LocalStub(channel).Info(InfoRequest(), timeout=30)
 
     async def init(self, **fields: Any) -> InitResponse:
         async with self.channel() as channel:
@@ -151,19 +140,19 @@ class Daemon:
 
     async def tokens(self) -> JoinTokens:
         async with self.channel() as channel:
-            return (await ControlStub(channel).GetJoinTokens(GetJoinTokensRequest(), timeout=10)).tokens
+            return (await ControlStub(channel).GetJoinTokens(GetJoinTokensRequest(), timeout=30)).tokens
 
     async def nodes(self) -> dict[str, Node]:
         """All nodes of the cluster, as this one's manager has them."""
         async with self.channel() as channel:
             return {
-                node.id: node for node in (await ControlStub(channel).ListNodes(ListNodesRequest(), timeout=10)).nodes
+                node.id: node for node in (await ControlStub(channel).ListNodes(ListNodesRequest(), timeout=30)).nodes
             }
 
     async def staleness(self) -> str:
         """Why what this manager says may be old; empty when it is not."""
         async with self.channel() as channel:
-            call = ControlStub(channel).ListNodes(ListNodesRequest(), timeout=10)
+            call = ControlStub(channel).ListNodes(ListNodesRequest(), timeout=30)
             await call
             return stale_reason(await call.trailing_metadata())
 
@@ -172,11 +161,11 @@ class Daemon:
         async with self.channel() as channel:
             control = ControlStub(channel)
             while True:
-                node = (await control.GetNode(GetNodeRequest(node_id=node_id), timeout=10)).node
+                node = (await control.GetNode(GetNodeRequest(node_id=node_id), timeout=30)).node
                 request = UpdateNodeRequest(node_id=node_id, version=node.meta.version, spec=node.spec)
                 request.spec.desired_role = role
                 try:
-                    await control.UpdateNode(request, timeout=10)
+                    await control.UpdateNode(request, timeout=30)
                 except grpc.aio.AioRpcError as error:
                     # The node told something of itself meanwhile.
                     if error.code() != grpc.StatusCode.ABORTED:

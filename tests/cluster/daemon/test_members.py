@@ -8,12 +8,12 @@ import grpc.aio
 from flota.node.node import NO_SWARM, NOT_MANAGER
 from flota.rpc.tokens import JoinToken
 from flota.v1.local_pb2 import InfoResponse
+from tests.addresses import free_address
 from tests.cluster.daemon.daemons import (
     MANAGER,
     WORKER,
     Daemon,
     eventually,
-    free_address,
     is_ready,
     is_refused,
     is_voter,

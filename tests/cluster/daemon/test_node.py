@@ -33,7 +33,8 @@ from flota.v1.local_pb2 import (
 )
 from flota.v1.local_pb2_grpc import AgentStub
 from flota.v1.process_pb2 import NodeRecord
-from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, free_address, refusal
+from tests.addresses import free_address
+from tests.cluster.daemon.daemons import ROOT, Daemon, eventually, refusal
 
 STAND_IN = [sys.executable, "-m", "tests.cluster.daemon.worker"]
 MUTE = [sys.executable, "-S", str(Path(__file__).with_name("child_program.py"))]

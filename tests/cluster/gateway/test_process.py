@@ -11,7 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cluster.daemon.daemons import Daemon, free_address
+from tests.addresses import free_address
+from tests.cluster.daemon.daemons import Daemon
 from tests.cluster.gateway.certificates import write_certificates
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,7 +32,7 @@ async def gateway(listening: socket.socket, *arguments: str) -> AsyncIterator[as
         yield process
     finally:
         process.stdin.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await process.wait()
 
 
@@ -104,5 +105,5 @@ async def test_it_ends_when_nobody_asks(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
-        async with gateway(listening, f"--plain={listening.fileno()}", "--idle=0.1") as process, asyncio.timeout(30):
+        async with gateway(listening, f"--plain={listening.fileno()}", "--idle=0.1") as process, asyncio.timeout(60):
             assert await process.wait() == 0

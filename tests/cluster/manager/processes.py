@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,15 +19,10 @@ from flota.v1.control_pb2 import GetJoinTokensRequest, ListNodesRequest
 from flota.v1.control_pb2_grpc import ControlStub
 from flota.v1.objects_pb2 import Node
 from flota.v1.process_pb2 import ManagerConfig
+from tests.addresses import free_address
 
 if TYPE_CHECKING:
     from flota.v1.control_pb2_grpc import ControlAsyncStub
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 class ManagerProcess:
@@ -79,7 +73,7 @@ class ManagerProcess:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json_format.MessageToJson(config, indent=None).encode() + b"\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return (await self.process.stdout.readline()).decode().strip()
 
     async def init(self) -> str:
@@ -118,7 +112,7 @@ class ManagerProcess:
         assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
     async def end(self) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ from flota.v1.objects_pb2 import Node, Task
 from flota.v1.process_pb2 import WorkerConfig
 from flota.v1.specs_pb2 import ContainerSpec
 from flota.v1.types_pb2 import TaskState, TaskStatus
+from tests.addresses import reserve
 from tests.unit.dispatcher.swarm import Swarm
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 CGROUPS = Path("/sys/fs/cgroup")
 T = TypeVar("T")
 RUNNING = TaskState.TASK_STATE_RUNNING
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -43,6 +45,12 @@ def run(*command: str, check: bool = True) -> str:
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout
+
+
+@cache
+def _block() -> int:
+    """Where this process's four addresses of 203.0.113.0/24 begin; its machines have them one after the other."""
+    return next(first for first in range(0, 256, 4) if reserve(f"203.0.113.{first}/30"))
 
 
 class Machine:
@@ -54,7 +62,7 @@ class Machine:
         self.run_directory.mkdir()
         self.name = f"wk{os.getpid()}"
         self.cgroup = f"/{self.name}"
-        block = 4 * (os.getpid() % 63)
+        block = _block()
         self.gateway, self.address = f"203.0.113.{block + 1}", f"203.0.113.{block + 2}"
         self._process: asyncio.subprocess.Process | None = None
         self._boots = 0
@@ -197,7 +205,7 @@ class Machine:
         run("ip", "link", "del", self.name, check=False)
 
     def _end_processes(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         # Monitors first: whoever has no power sees no other's end.
         groups = sorted(self.groups(), key=lambda group: group.name != "monitors")
         while any(pids := [pid for group in groups for pid in _processes(group)]):

@@ -2,7 +2,6 @@
 that keep what they are told and check that it makes sense."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,12 +40,13 @@ from flota.v1.logs_pb2_grpc import add_LogBrokerServicer_to_server, add_LogsServ
 from flota.v1.objects_pb2 import Cluster, Network, Node, NodeDescription, Service, Task
 from flota.v1.tasks_pb2_grpc import add_NodeCallsServicer_to_server, add_TasksServicer_to_server
 from flota.v1.types_pb2 import NodeRole, NodeState, Peer, TaskState, TaskStatus
+from tests.addresses import free_address
 
 WORKER, MANAGER = NodeRole.NODE_ROLE_WORKER, NodeRole.NODE_ROLE_MANAGER
 UNKNOWN, DOWN = NodeState.NODE_STATE_UNKNOWN, NodeState.NODE_STATE_DOWN
 READY, DISCONNECTED = NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DISCONNECTED
 ASSIGNED, RUNNING = TaskState.TASK_STATE_ASSIGNED, TaskState.TASK_STATE_RUNNING
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def key_of(change: AssignmentChange) -> tuple[str, ...]:
@@ -296,9 +296,7 @@ class Swarm:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Swarm"]:
         """Serve, and lead."""
-        with socket.socket() as probe:
-            probe.bind((self._host, 0))
-            self.address = f"{self._host}:{probe.getsockname()[1]}"
+        self.address = free_address(self._host)
         # Before it leads: workers are told of managers the dispatcher looks at once a second only.
         self.managers = [Peer(node_id="m1", address=self.address)]
         server = node_server(self.identity("m1", MANAGER), lambda: self._trust, self.address)

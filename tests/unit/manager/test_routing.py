@@ -23,7 +23,7 @@ from flota.v1 import control_pb2, control_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 from flota.v1.objects_pb2 import RootCa
 from flota.v1.specs_pb2 import CaConfig
 from flota.v1.types_pb2 import NodeRole
-from tests.unit.rpc.test_gate import free_address
+from tests.addresses import free_address
 
 
 class Follower:

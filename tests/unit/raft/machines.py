@@ -1,7 +1,6 @@
 """Managers with real certificates, servers on loopback and directories on disk, for tests and benchmarks of Raft."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from flota.rpc.identity import Identity
 from flota.rpc.servers import node_server
 from flota.v1.raft_pb2_grpc import add_RaftMembershipServicer_to_server, add_RaftTransportServicer_to_server
 from flota.v1.types_pb2 import NodeRole
+from tests.addresses import free_address
 
 
 class Register:
@@ -62,9 +62,7 @@ class Machine:
         self.identity = Identity(where)
         self.directory = directory / name / "raft"
         self.config = config
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = free_address()
         self._trust = Trust(root_pem)
         self.state = Register()
         self.node: RaftNode
@@ -143,7 +141,7 @@ class Machines:
         self.running.discard(machine.name)
         await machine.stop()
 
-    async def leader(self, within: float = 10.0) -> Machine:
+    async def leader(self, within: float = 60.0) -> Machine:
         """The one running machine that leads."""
 
         def leaders() -> list[Machine]:
@@ -158,7 +156,7 @@ class Machines:
         self.running.clear()
 
 
-async def eventually(condition: Callable[[], bool], within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], within: float = 60.0) -> None:
     """Wait until `condition` holds."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - conditions span several nodes

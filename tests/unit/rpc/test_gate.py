@@ -1,6 +1,5 @@
 """The gate before every call: who may come in, over real TLS on loopback."""
 
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from flota.rpc.staleness import AS_ASKED, CONSISTENCY_KEY, STALE, stale_reason
 from flota.rpc.tokens import JoinToken, _join_key, join_authority, joiner_certificate, key_pem
 from flota.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc
 from flota.v1.types_pb2 import NodeRole
+from tests.addresses import free_address
 
 MANAGER, WORKER = NodeRole.NODE_ROLE_MANAGER, NodeRole.NODE_ROLE_WORKER
 
@@ -79,12 +79,6 @@ def add_all(server: grpc.aio.Server) -> None:
     control_pb2_grpc.add_ControlServicer_to_server(Control(), server)
     ca_pb2_grpc.add_NodeCaServicer_to_server(NodeCa(), server)
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(Dispatcher(), server)
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A worker's session with a real dispatcher over mutual TLS: what it is told, and what it does when managers fail."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -32,9 +31,10 @@ from flota.worker.agent.link import Companion
 from flota.worker.agent.managers import Managers, Patience
 from flota.worker.agent.membership import Membership, Taker, Words
 from flota.worker.agent.reporter import Reporter
+from tests.addresses import free_address
 from tests.unit.dispatcher.swarm import DISCONNECTED, DOWN, READY, RUNNING, Swarm, key_of, task
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Taken:
@@ -289,9 +289,7 @@ async def facing(manager: DispatcherServicer, directory: Path) -> AsyncIterator[
     for name, role in (("m", NodeRole.NODE_ROLE_MANAGER), ("w", NodeRole.NODE_ROLE_WORKER)):
         csr, own = create_request()
         Identity.store(directory / name, signer.sign(csr, name, role, "c"), own, root)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     server = node_server(Identity(directory / "m"), lambda: trust, address)
     add_DispatcherServicer_to_server(manager, server)
     await server.start()
