@@ -24,6 +24,9 @@ from flota.node.lab import busybox, cgroups, machine, places, wire
 from flota.node.lab.errors import LabError, NoSuchLab
 from flota.node.lab.init import Boot
 
+# Of a node's log, in the note of an error.
+_LAST_LINES = 20
+
 
 def _silent(line: str) -> None:
     pass
@@ -60,6 +63,13 @@ class LabNode:
     def disk(self) -> Path:
         """What of it survives its death: the daemon's state directory `flota`, the daemon's `log`."""
         return places.disk(self._lab, self.name)
+
+    def last_words(self) -> str:
+        """The end of its daemon's log."""
+        try:
+            return "\n".join((self.disk / "log").read_text(errors="replace").splitlines()[-_LAST_LINES:])
+        except FileNotFoundError:
+            return ""
 
     @property
     def host(self) -> str:
@@ -145,7 +155,11 @@ class Lab:
             if not command:
                 lab._form(load, swarm, say)
             switch.go()
-        except BaseException:
+        except BaseException as error:
+            # With the nodes their logs go.
+            for node in lab.nodes.values():
+                if words := node.last_words():
+                    error.add_note(f"{node.name} said last:\n{words}")
             lab.down()
             raise
         return lab

@@ -20,7 +20,7 @@ from flota.node.lab.init import Boot
 
 _MODULE = "flota.node.lab.init"
 _TOOLS = ("ip", "nft", "nsenter")
-_LIMIT_SECONDS = 20.0
+_LIMIT_SECONDS = 60.0
 
 
 class Booting:

@@ -4,35 +4,52 @@ A test that uses `lab` leaves services, partitions and dead nodes as it likes: a
 Tests that share it carry `pytest.mark.xdist_group("lab")`, so that it is booted once.
 """
 
-import itertools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from flota.node.lab import Lab
+from tests.cluster import evidence
+from tests.cluster.names import lab_name
 from tests.cluster.swarm import Swarm
 
-_numbers = itertools.count(1)
+# What is told of one failure is enough; a broken machine has many.
+_MOST_SHOWN = 20
+_shown = 0
 
 
-def lab_name() -> str:
-    """A name no other test has now."""
-    return f"t{os.getpid()}-{next(_numbers)}"
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    evidence.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure's report has with it what the test's machines said, while they are there."""
+    global _shown
+    report = yield
+    if report.failed and _shown < _MOST_SHOWN:
+        _shown += 1
+        directory = getattr(item, "funcargs", {}).get("tmp_path")
+        try:
+            report.sections += evidence.gathered(directory if isinstance(directory, Path) else None)
+        # The failure itself must come through, whatever else is broken.
+        except Exception as error:  # noqa: BLE001
+            report.sections.append(("no evidence", repr(error)))
+    return report
 
 
 @pytest.fixture
 def make_lab() -> Iterator[Callable[..., Lab]]:
     """Make labs with the arguments of Lab.up but for the name; they are removed after the test."""
-    made: list[Lab] = []
+    with ExitStack() as made:
 
-    def make(managers: int = 1, workers: int = 0, **options: object) -> Lab:
-        made.append(Lab.up(lab_name(), managers, workers, **options))  # type: ignore[arg-type]
-        return made[-1]
+        def make(managers: int = 1, workers: int = 0, **options: object) -> Lab:
+            return made.enter_context(Lab.up(lab_name(), managers, workers, **options))  # type: ignore[arg-type]
 
-    yield make
-    for one in made:
-        one.down()
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ from flota.v1.objects_pb2 import Node, Task
 from flota.v1.types_pb2 import NODE_STATE_READY, TASK_STATE_RUNNING
 from tests.cluster.waiting import wait_until
 
+# Seconds that a call may take. Long: a machine with much to do is no error; a call without an end is one.
+PATIENCE = 60.0
+
 
 class Swarm:
     """Calls go to m1 unless `via` names another node."""
@@ -60,9 +63,9 @@ class Swarm:
         """What a node's worker answers."""
         return AgentStub(self.channel(node))
 
-    def nodes(self, via: str = "m1") -> dict[str, Node]:
+    def nodes(self, via: str = "m1", limit: float = PATIENCE) -> dict[str, Node]:
         """The nodes by hostname."""
-        answer = self.control(via).ListNodes(ListNodesRequest(), timeout=10)
+        answer = self.control(via).ListNodes(ListNodesRequest(), timeout=limit)
         return {node.description.hostname: node for node in answer.nodes}
 
     def ready(self, via: str = "m1") -> set[str]:
@@ -75,7 +78,7 @@ class Swarm:
     def tasks(self, service: str, via: str = "m1") -> list[Task]:
         """The tasks of a service that ought to run."""
         request = ListTasksRequest(filters=ListFilters(desired_states=[TASK_STATE_RUNNING]))
-        answer = self.control(via).ListTasks(request, timeout=10)
+        answer = self.control(via).ListTasks(request, timeout=PATIENCE)
         return [task for task in answer.tasks if task.service_annotations.name == service]
 
     def running(self, service: str, via: str = "m1") -> Counter[str]:
@@ -86,7 +89,7 @@ class Swarm:
 
     def containers(self, node: str) -> int:
         """How many containers run on a node."""
-        return self.agent(node).Status(AgentStatusRequest(), timeout=10).containers_running
+        return self.agent(node).Status(AgentStatusRequest(), timeout=PATIENCE).containers_running
 
     def make_clean(self) -> None:
         """End partitions, boot dead nodes, remove all services, wait until all is well."""
@@ -95,6 +98,6 @@ class Swarm:
             if not node.running:
                 self.lab.start(node.name)
         wait_until(lambda: self.ready() == set(self.lab.nodes), "all nodes READY", 60)
-        for service in self.control().ListServices(ListServicesRequest(), timeout=10).services:
-            self.control().RemoveService(RemoveServiceRequest(service_id=service.id), timeout=10)
+        for service in self.control().ListServices(ListServicesRequest(), timeout=PATIENCE).services:
+            self.control().RemoveService(RemoveServiceRequest(service_id=service.id), timeout=PATIENCE)
         wait_until(lambda: not any(map(self.containers, self.lab.nodes)), "all containers gone", 60)

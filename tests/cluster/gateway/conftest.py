@@ -1,6 +1,5 @@
 """One swarm for all that needs a manager and no more."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,13 +7,14 @@ import docker
 import pytest
 
 from flota.node.lab import Lab
+from tests.cluster.names import lab_name
 from tests.cluster.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
 def swarm() -> Iterator[Lab]:
     """One manager; whoever uses it is of the group `gateway`."""
-    with Lab.up(f"tg{time.monotonic_ns() % 10**9}", managers=1, workers=0) as lab:
+    with Lab.up(lab_name(), managers=1, workers=0) as lab:
         yield lab
 
 

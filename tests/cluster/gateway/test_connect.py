@@ -3,7 +3,6 @@
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,6 +15,7 @@ from docker.errors import APIError, NotFound
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import CONNECT, DEBIAN, Machines, play
+from tests.cluster.names import lab_name
 from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -41,7 +41,7 @@ def test_networks_are_changed_as_docker_changes_them(make_lab: Callable[..., Lab
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A manager and a worker."""
-    with Lab.up(f"tc{time.monotonic_ns() % 10**9}", managers=1, workers=1) as lab:
+    with Lab.up(lab_name(), managers=1, workers=1) as lab:
         yield lab
 
 

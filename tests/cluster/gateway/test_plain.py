@@ -4,7 +4,6 @@ import io
 import json
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -18,6 +17,7 @@ from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import DEBIAN, ENGINE, PLAIN, Machines, play
+from tests.cluster.names import lab_name
 from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -113,7 +113,7 @@ def test_a_node_in_no_swarm_runs_containers_and_goes_on_with_them_in_one_and_aft
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """One manager."""
-    with Lab.up(f"tp{time.monotonic_ns() % 10**9}", managers=1, workers=0) as lab:
+    with Lab.up(lab_name(), managers=1, workers=0) as lab:
         yield lab
 
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from python_on_whales import DockerClient
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import DEBIAN
+from tests.cluster.names import lab_name
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("tools")]
 
@@ -45,7 +45,7 @@ networks: {back: {}}
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
     """DOCKER_HOST of a node in no swarm."""
-    with Lab.up(f"tt{time.monotonic_ns() % 10**9}", managers=1, workers=0, swarm=False) as lab:
+    with Lab.up(lab_name(), managers=1, workers=0, swarm=False) as lab:
         yield f"unix://{lab.nodes['m1'].run_directory}/flota/docker.sock"
 
 
