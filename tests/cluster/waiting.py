@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(check: Callable[[], T], what: str, limit: float = 30, step: float = 0.02) -> T:
+def wait_until(check: Callable[[], T], what: str, limit: float = 60, step: float = 0.02) -> T:
     """What `check` gives, once that is true. Fails with `what` and the last value after `limit` seconds."""
     deadline = time.monotonic() + limit
     while True:

@@ -21,7 +21,7 @@ from flota.v1.types_pb2 import TaskState
 from tests.cluster.manager.processes import ManagerProcess
 from tests.unit.dispatcher.swarm import READY, RUNNING, Agent
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Crowd:

@@ -69,7 +69,7 @@ async def test_a_pull_that_does_not_fit_leaves_nothing(small_disk: Path, registr
 
 async def nothing_incoming(store: ImageStore) -> None:
     """Until what was given up is deleted."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while os.listdir(store.layers_directory.parent / "incoming"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert os.listdir(store.layers_directory.parent / "partial") == []

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 
 # Seconds. On a busy machine an answer may take long; an error is an error at once.
-PATIENCE = 30.0
+PATIENCE = 60.0
 MOST = 200
 
 

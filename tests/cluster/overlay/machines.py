@@ -22,7 +22,7 @@ from flota.v1.types_pb2 import Annotations, IpamConfig, NetworkAttachment, Tunne
 NODE = Path(__file__).with_name("node.py")
 
 
-def run(*command: str, check: bool = True, timeout: float = 20) -> str:
+def run(*command: str, check: bool = True, timeout: float = 60) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}")
@@ -113,7 +113,7 @@ class Node:
     def stop(self) -> None:
         """An orderly end of the process."""
         self.call("stop")
-        assert self._process.wait(10) == 0
+        assert self._process.wait(60) == 0
         self._close()
 
     def crash(self) -> None:
@@ -183,7 +183,7 @@ class Node:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        timer = threading.Timer(30, self._process.kill)
+        timer = threading.Timer(60, self._process.kill)
         timer.start()
         try:
             line = self._process.stdout.readline()

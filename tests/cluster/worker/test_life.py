@@ -175,7 +175,7 @@ async def test_a_port_of_the_node_leads_to_the_task(cluster: Cluster) -> None:
     await cluster.swarm.create(network, task)
     (port,) = (await cluster.until(task, RUNNING)).ports.ports
     assert (port.target_port, port.published_port) == (80, 8080)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = b""
         while answer != b"hello\n":
             await asyncio.sleep(0.02)

@@ -44,7 +44,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         with self.store.watch() as changes:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not condition():
                     await changes.next()
 

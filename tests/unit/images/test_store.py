@@ -59,7 +59,7 @@ def directories(store: ImageStore) -> set[str]:
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Ask until yes: for what threads and other processes do in their own time."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if condition():
                 return

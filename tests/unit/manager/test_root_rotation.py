@@ -23,7 +23,7 @@ from flota.v1.specs_pb2 import CaConfig
 from flota.v1.types_pb2 import NodeRole
 
 NOW = datetime.datetime.now(datetime.UTC)
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def new_root() -> RootCa:
