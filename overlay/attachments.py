@@ -89,6 +89,11 @@ def is_reached_from_outside(plans: Sequence[InterfacePlan]) -> bool:
     return any(":" not in gateway for one in plans for gateway in one.gateways)
 
 
+def leads_out(plans: Sequence[InterfacePlan]) -> bool:
+    """Whether the task has a way out into the world."""
+    return any(one.gateways for one in plans)
+
+
 def build(
     task_id: str,
     plans: Sequence[InterfacePlan],
@@ -108,7 +113,7 @@ def build(
                 _plug(task_id, plans, segments)
                 for one in plans:
                     _configure(routes, one)
-            return open_sockets()
+            return open_sockets(leads_out=leads_out(plans))
     except BaseException:
         demolish(task_id, [segments[one.network_id] for one in plans], run_directory, wait=True)
         raise
@@ -145,7 +150,7 @@ def rewire(
 def reopen(task_id: str, run_directory: Path, underlay: Underlay) -> Sockets:
     """DNS sockets in a namespace that an earlier process made."""
     with namespaces.entered(task_namespace(run_directory, task_id), underlay.home):
-        return open_sockets()
+        return open_sockets(leads_out=namespaces.has_default_route())
 
 
 def demolish(task_id: str, segments: Sequence[Segment], run_directory: Path, *, wait: bool = False) -> None:

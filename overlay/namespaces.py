@@ -16,6 +16,8 @@ _MS_BIND = 4096
 _MNT_DETACH = 2
 # Of the namespace that the thread is in.
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
+_ROUTES = Path("/proc/thread-self/net/route")
+_ROUTES_IPV6 = Path("/proc/thread-self/net/ipv6_route")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,6 +93,17 @@ def _is_namespace(path: Path) -> bool:
 def has_ipv6() -> bool:
     """Whether the kernel speaks IPv6 at all."""
     return _IPV6.is_dir()
+
+
+def has_default_route() -> bool:
+    """Whether there is a way out of the namespace the calling thread is in, of either IP version."""
+    # proc(5) has the columns: interface, destination, …, mask; and destination, its length, …, interface.
+    for words in map(str.split, _ROUTES.read_text().splitlines()[1:]):
+        if words[1] == words[7] == "00000000":
+            return True
+    routes = _ROUTES_IPV6.read_text().splitlines() if _ROUTES_IPV6.exists() else []
+    # (The kernel's own, which refuses, is on lo.)
+    return any(set(words[0]) == {"0"} and words[1] == "00" and words[-1] != "lo" for words in map(str.split, routes))
 
 
 def forward_ipv6() -> None:

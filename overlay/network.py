@@ -13,6 +13,7 @@ Never decides about addresses, and never talks to a manager.
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random, SystemRandom
@@ -23,7 +24,7 @@ from flota.overlay.balancer import Balancer
 from flota.overlay.checkup import View
 from flota.overlay.dns.resolver import Resolver
 from flota.overlay.dns.server import ADDRESS, Server, Sockets
-from flota.overlay.dns.upstream import HostConfiguration, Upstream
+from flota.overlay.dns.upstream import HostConfiguration, Open, Upstream, make_socket
 from flota.overlay.encryption import Encryption
 from flota.overlay.errors import NotAttached, OverlayError
 from flota.overlay.host import host_sandbox, is_on_host
@@ -189,7 +190,10 @@ class Network:
             forwardings = {network_id: self._wanted.forwarding(network_id) for network_id in there}
             await self.encryption.program({*there, *self._wanted.in_use()})
             server = self._servers[task_id]
-            server.follow([one.network_id for one in old.networks if one.network_id in there])
+            leads_out = attachments.leads_out(plans)
+            led_out = server.leads_out
+            stays = [one.network_id for one in old.networks if one.network_id in there]
+            server.follow(stays, leads_out=led_out and leads_out)
             kept = old
             try:
                 await self._balancer.update(task_id, self._wanted.balance(there), self._wanted.alive())
@@ -198,7 +202,9 @@ class Network:
             finally:
                 self._tasks[task_id] = kept
                 self._publisher.follow(kept)
-                server.follow([one.network_id for one in kept.networks])
+                server.follow(
+                    [one.network_id for one in kept.networks], leads_out=leads_out if kept is new else led_out
+                )
                 self._programmer.touch(one.network_id for task in (old, new) for one in task.networks)
 
     def name_of(self, network_id: str) -> str:
@@ -286,22 +292,35 @@ class Network:
 
     def _serve(self, task: Task, sockets: Sockets) -> None:
         self._tasks[task.id] = task
+        # (It would ask itself.)
+        nameservers = [one for one in task.spec.container.dns.nameservers if one != ADDRESS]
         self._servers[task.id] = Server(
             sockets,
             networks=[attachment.network_id for attachment in task.networks],
-            nameservers=list(task.spec.container.dns.nameservers),
+            nameservers=nameservers,
             resolver=self._resolver,
-            upstream=self._upstream,
+            upstream=Upstream(self._opener(task.id)) if nameservers else self._upstream,
             host=self._host,
         )
+
+    def _opener(self, task_id: str) -> Open:
+        """Makes sockets in a task's namespace: its own name servers may be on its networks."""
+
+        async def opened(family: int, kind: int) -> socket.socket:
+            namespace = task_namespace(self._run_directory, task_id)
+            return await self._threads.inside(namespace, lambda: make_socket(family, kind))
+
+        return opened
 
     def _sandbox(self, task: Task) -> Sandbox:
         dns = task.spec.container.dns
         host = self._host.read()
         search = " ".join(dns.search or host.search)
-        # Names of services have no dot: none means that they are asked for as they are, before any search domain.
-        options = " ".join(dns.options or ("ndots:0",))
-        lines = [f"nameserver {ADDRESS}", *([f"search {search}"] if search else []), f"options {options}"]
+        options = list(dns.options or host.options)
+        if not any(one.startswith("ndots:") for one in options):
+            # Names of services have no dot: they are asked for as they are, before any search domain.
+            options.append("ndots:0")
+        lines = [f"nameserver {ADDRESS}", *([f"search {search}"] if search else []), f"options {' '.join(options)}"]
         hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
         hostname = task.spec.container.hostname
         if hostname and "{{" not in hostname and task.networks and task.networks[0].addresses:

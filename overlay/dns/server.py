@@ -22,20 +22,25 @@ PORT = 61053
 _BURST = 32
 _IDLE = 10.0
 _CONNECTIONS = 64
+# Questions of one task that wait for other servers. One that floods is not to take the others' turn.
+_WAITING = 128
 _RECEIVE_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
 class Sockets:
+    """`leads_out`: whether the namespace they are in had a way out into the world when they were made."""
+
     datagram: socket.socket
     stream: socket.socket
+    leads_out: bool
 
     def close(self) -> None:
         self.datagram.close()
         self.stream.close()
 
 
-def open_sockets() -> Sockets:
+def open_sockets(*, leads_out: bool) -> Sockets:
     """Bind UDP and TCP in the calling thread's namespace, where lo is up."""
     datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -49,11 +54,15 @@ def open_sockets() -> Sockets:
         datagram.close()
         stream.close()
         raise
-    return Sockets(datagram, stream)
+    return Sockets(datagram, stream, leads_out)
 
 
 class Server:
-    """Serves one task. `networks` are the ids of its networks in order, `nameservers` its own upstream servers."""
+    """Serves one task. `networks` are the ids of its networks in order, `nameservers` its own upstream servers.
+
+    `upstream` asks those from the task's own namespace; without them it asks the host's, from the node's, and only for
+    tasks that have a way out themselves: nothing is to leave a network that is internal as a question about a name.
+    """
 
     def __init__(
         self,
@@ -71,27 +80,26 @@ class Server:
         self._upstream = upstream
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._work: set[asyncio.Task[None]] = set()
+        self.leads_out = sockets.leads_out
+        self._conversations: set[asyncio.Task[None]] = set()
+        self._forwards: set[asyncio.Task[None]] = set()
         self._loop.add_reader(sockets.datagram, self._readable)
         self._loop.add_reader(sockets.stream, self._connectable)
 
-    def follow(self, networks: Sequence[str]) -> None:
+    def follow(self, networks: Sequence[str], *, leads_out: bool) -> None:
         """The task's networks are these from now on."""
         self._networks = networks
+        self.leads_out = leads_out
 
     async def close(self) -> None:
         """Stop serving; questions that wait for others are dropped."""
         self._loop.remove_reader(self._sockets.datagram)
         self._loop.remove_reader(self._sockets.stream)
         self._sockets.close()
-        work = list(self._work)
+        work = [*self._conversations, *self._forwards]
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-
-    def _start(self, task: asyncio.Task[None]) -> None:
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
 
     def _readable(self) -> None:
         datagram = self._sockets.datagram
@@ -109,8 +117,10 @@ class Server:
             answer = self._resolver.answer(question, self._networks, question.limit)
             if answer is not None:
                 self._send(answer, asker)
+            elif len(self._forwards) >= _WAITING:
+                self._send(wire.reply(question, wire.SERVFAIL), asker)
             else:
-                self._start(self._loop.create_task(self._forward(data, question, asker)))
+                _keep(self._forwards, self._loop.create_task(self._forward(data, question, asker)))
 
     def _send(self, answer: bytes, asker: Any) -> None:
         # A full buffer or an asker that is gone: it asks again.
@@ -121,7 +131,9 @@ class Server:
         self._send(await self._upstream.ask(data, question, self._servers(), stream=False), asker)
 
     def _servers(self) -> Sequence[str]:
-        return self._nameservers or self._host.read().nameservers
+        if self._nameservers:
+            return self._nameservers
+        return self._host.read().nameservers if self.leads_out else ()
 
     def _connectable(self) -> None:
         try:
@@ -129,10 +141,10 @@ class Server:
         except OSError:
             return
         connection.setblocking(False)
-        if len(self._work) >= _CONNECTIONS:
+        if len(self._conversations) >= _CONNECTIONS:
             connection.close()
             return
-        self._start(self._loop.create_task(self._converse(connection)))
+        _keep(self._conversations, self._loop.create_task(self._converse(connection)))
 
     async def _converse(self, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection)
@@ -161,3 +173,8 @@ class Server:
         if answer is None:
             answer = await self._upstream.ask(data, question, self._servers(), stream=True)
         return answer
+
+
+def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)

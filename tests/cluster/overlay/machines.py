@@ -239,7 +239,20 @@ class Machines:
 
     def resolver(self, node: Node, names: dict[str, str]) -> subprocess.Popen[str]:
         """A DNS server in a node's own namespace, port 53, that knows `names` and nothing else."""
-        script = (
+        process = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{node.name}", sys.executable, "-u", "-c", self.resolver_script(names)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    @staticmethod
+    def resolver_script(names: dict[str, str]) -> str:
+        """What such a server is; it says "ready"."""
+        return (
             "import time\n"
             "from dnslib import A, RCODE, RR\n"
             "from dnslib.server import BaseResolver, DNSServer\n"
@@ -253,15 +266,6 @@ class Machines:
             "for tcp in (False, True): DNSServer(Fixed(), port=53, address='0.0.0.0', tcp=tcp).start_thread()\n"
             "print('ready'); time.sleep(60)\n"
         )
-        process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{node.name}", sys.executable, "-u", "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        return process
 
     def close(self) -> None:
         for node in self.nodes:

@@ -153,6 +153,36 @@ def test_an_internal_network_has_no_way_out(machines: Machines, nodes: list[Node
     assert a.pings(first, "second")
     assert not a.pings(first, "192.0.2.254")
     assert "fl-" not in a.sh("ip -br link")
+    # Nor as a question about a name, which the node could pass on: neither now nor after a restart of the worker.
+    resolver = machines.resolver(a, {"www.example.org": "203.0.113.7"})
+    try:
+        a.resolv_conf.write_text("nameserver 127.0.0.1\n")
+        assert a.resolve(first, "www.example.org") == ["SERVFAIL"]
+        assert a.resolve(first, "nobody") == ["NXDOMAIN"]
+        a.crash()
+        a.start()
+        a.call("adopt", tasks=[first.id])
+        assert a.resolve(first, "www.example.org") == ["SERVFAIL"]
+    finally:
+        resolver.kill()
+        resolver.communicate()
+
+
+def test_a_tasks_own_name_server_may_be_another_task(machines: Machines, nodes: list[Node]) -> None:
+    a, b = nodes
+    asker = task("asker", "asker", 1, (APP, "10.90.1.7/24"))
+    asker.spec.container.dns.nameservers.append("10.90.1.6")
+    machines.apply(*everything(a, b), update(peer(asker, a, APP)), complete=True)
+    a.attach(asker)
+    b.attach(DB)
+    serving = b.background(DB, machines.resolver_script({"www.example.org": "203.0.113.7"}))
+    try:
+        for tcp in (False, True):
+            assert a.resolve(asker, "www.example.org", tcp=tcp) == ["203.0.113.7"]
+        assert a.resolve(asker, "db") == ["10.90.1.6"]
+    finally:
+        serving.kill()
+        serving.communicate()
 
 
 def test_a_withdrawn_peer_is_gone_from_names_and_tables(machines: Machines, nodes: list[Node]) -> None:

@@ -178,19 +178,20 @@ def test_resolv_conf() -> None:
 
 
 class Answering(asyncio.DatagramProtocol):
-    """A server that answers every question with one address, and counts."""
+    """A server that answers every question with one address, and counts; it misses the first `missed`."""
 
-    def __init__(self, silent: bool, tamper: Callable[[bytes], bytes]) -> None:
+    def __init__(self, silent: bool, tamper: Callable[[bytes], bytes], missed: int) -> None:
         self.asked = 0
         self.silent = silent
         self.tamper = tamper
+        self.missed = missed
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.asked += 1
-        if self.silent:
+        if self.silent or self.asked <= self.missed:
             return
         reply = DNSRecord.parse(data).reply()
         reply.add_answer(RR(str(reply.q.qname), ttl=30, rdata=A("203.0.113.7")))
@@ -199,11 +200,11 @@ class Answering(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def serving(
-    address: str, port: int = 0, *, silent: bool = False, tamper: Callable[[bytes], bytes] = bytes
+    address: str, port: int = 0, *, silent: bool = False, tamper: Callable[[bytes], bytes] = bytes, missed: int = 0
 ) -> AsyncIterator[tuple[Answering, int]]:
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(
-        lambda: Answering(silent, tamper), local_addr=(address, port)
+        lambda: Answering(silent, tamper, missed), local_addr=(address, port)
     )
     try:
         yield server, transport.get_extra_info("sockname")[1]
@@ -228,7 +229,7 @@ class Hand:
 async def test_an_answer_is_kept_for_its_time_and_grows_older() -> None:
     clock = Hand()
     async with serving("127.0.0.1") as (server, port):
-        upstream = Upstream(port, clock)
+        upstream = Upstream(port=port, clock=clock)
         for passed, asked, ttl in ((0, 1, 30), (20, 1, 10), (11, 2, 30)):
             clock.now += passed
             data, parsed = a_query()
@@ -237,33 +238,90 @@ async def test_an_answer_is_kept_for_its_time_and_grows_older() -> None:
             assert server.asked == asked
 
 
-async def test_a_silent_server_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flota.overlay.dns.upstream.TIMEOUT", 0.05)
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for what, seconds in (("PATIENCE", 0.3), ("STAGGER", 0.05), ("_AGAIN", 0.1)):
+        monkeypatch.setattr(f"flota.overlay.dns.upstream.{what}", seconds)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_silent_server_is_asked_last_for_a_while() -> None:
     clock = Hand()
     async with serving("127.0.0.2", silent=True) as (silent, port), serving("127.0.0.1", port) as (server, _):
-        upstream = Upstream(port, clock)
+        upstream = Upstream(port=port, clock=clock)
         for number in range(3):
             answer = await upstream.ask(*a_query(f"n{number}.example.org"), ["127.0.0.2", "127.0.0.1"], stream=False)
             assert DNSRecord.parse(answer).header.rcode == RCODE.NOERROR
         assert (silent.asked, server.asked) == (1, 3)
-        # With nobody else to ask the answer is an error, at once; after a while it gets another chance.
-        alone = await upstream.ask(*a_query("alone.example.org"), ["127.0.0.2"], stream=False)
-        assert DNSRecord.parse(alone).header.rcode == RCODE.SERVFAIL
-        assert silent.asked == 1
         clock.now += 11
-        await upstream.ask(*a_query("alone.example.org"), ["127.0.0.2"], stream=False)
+        await upstream.ask(*a_query("later.example.org"), ["127.0.0.2", "127.0.0.1"], stream=False)
         assert silent.asked == 2
 
 
-async def test_an_answer_with_the_wrong_number_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flota.overlay.dns.upstream.TIMEOUT", 0.05)
+@pytest.mark.usefixtures("quick")
+async def test_names_nobody_answers_for_do_not_take_others_away() -> None:
+    """A resolver says nothing for a name whose own servers are dead; it is the only one, and answers the next."""
+    async with serving("127.0.0.1", silent=True) as (server, port):
+        upstream = Upstream(port=port)
+        dead = await upstream.ask(*a_query("dead.example.org"), ["127.0.0.1"], stream=False)
+        assert DNSRecord.parse(dead).header.rcode == RCODE.SERVFAIL
+        server.silent = False
+        answer = await upstream.ask(*a_query("well.example.org"), ["127.0.0.1"], stream=False)
+        assert DNSRecord.parse(answer).header.rcode == RCODE.NOERROR
 
+
+async def test_a_lost_datagram_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flota.overlay.dns.upstream._AGAIN", 0.05)
+    async with serving("127.0.0.1", missed=1) as (server, port):
+        answer = await Upstream(port=port).ask(*a_query(), ["127.0.0.1"], stream=False)
+        assert DNSRecord.parse(answer).header.rcode == RCODE.NOERROR
+        assert server.asked >= 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_refusal_counts_only_if_nobody_knows_better() -> None:
+    def refused(answer: bytes) -> bytes:
+        return answer[:3] + bytes((answer[3] & 0xF0 | wire.REFUSED,)) + answer[4:]
+
+    async with (
+        serving("127.0.0.2", tamper=refused) as (_, port),
+        serving("127.0.0.1", port),
+        serving("127.0.0.3", port, silent=True),
+    ):
+        upstream = Upstream(port=port)
+        for servers, code in (
+            (["127.0.0.2", "127.0.0.1"], RCODE.NOERROR),
+            (["127.0.0.2", "127.0.0.3"], RCODE.REFUSED),
+            (["no address", "127.0.0.1"], RCODE.NOERROR),
+        ):
+            answer = await upstream.ask(*a_query(), servers, stream=False)
+            assert DNSRecord.parse(answer).header.rcode == code
+
+
+async def test_what_is_kept_is_told_in_the_askers_letters() -> None:
+    async with serving("127.0.0.1") as (server, port):
+        upstream = Upstream(port=port)
+        for name in ("www.example.org", "wWw.eXample.oRg"):
+            data, parsed = a_query(name)
+            answer = await upstream.ask(data, parsed, ["127.0.0.1"], stream=False)
+            assert parsed.section in answer
+            assert len(DNSRecord.parse(answer).rr) == 1
+        # A question with other wishes (signatures, a cookie of its own) is another question.
+        record = DNSRecord.question("www.example.org")
+        record.add_ar(EDNS0(udp_len=1232))
+        data = bytes(record.pack())
+        await upstream.ask(data, wire.parse(data), ["127.0.0.1"], stream=False)
+        assert server.asked == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_answer_with_the_wrong_number_is_no_answer() -> None:
     def forged(answer: bytes) -> bytes:
         (number,) = struct.unpack("!H", answer[:2])
         return struct.pack("!H", number ^ 1) + answer[2:]
 
     async with serving("127.0.0.1", tamper=forged) as (_, port):
-        answer = await Upstream(port).ask(*a_query(), ["127.0.0.1"], stream=False)
+        answer = await Upstream(port=port).ask(*a_query(), ["127.0.0.1"], stream=False)
         assert DNSRecord.parse(answer).header.rcode == RCODE.SERVFAIL
 
 
