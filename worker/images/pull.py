@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flota.rpc.errors import Unavailable
 from flota.v1.image_references import ImageReference
@@ -24,8 +24,10 @@ from flota.worker.images.metrics import PULL, PULLS
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.registry.arriving import Arrivals
 from flota.worker.images.registry.client import Registries
-from flota.worker.images.registry.repository import Repository
 from flota.worker.runtime.processes import to_the_end
+
+if TYPE_CHECKING:
+    from flota.worker.images.registry.repository import Repository
 
 # Layers of one image that come at once: more share the same line, fewer leave it idle when one is slow to begin.
 _AT_ONCE = 4
@@ -147,7 +149,7 @@ class Puller:
             say(Word(f"Digest: {digests[0]}"))
             return image_id
 
-    async def _manifest(self, repository: Repository, name: ImageReference) -> tuple[Manifest, tuple[str, ...]]:
+    async def _manifest(self, repository: "Repository", name: ImageReference) -> tuple[Manifest, tuple[str, ...]]:
         """The image's manifest, and the digests it is known by."""
         manifest = await self._checked(repository, name)
         if not manifest.is_index:
@@ -156,14 +158,14 @@ class Puller:
         image = await self._checked(repository, replace(name, tag="", digest=chosen))
         return image, (manifest.digest, image.digest)
 
-    async def _checked(self, repository: Repository, name: ImageReference) -> Manifest:
+    async def _checked(self, repository: "Repository", name: ImageReference) -> Manifest:
         data = await repository.manifest(name)
         digest = digest_of(data)
         if name.digest and digest != name.digest:
             raise BadImage(f"{name.familiar} is damaged: the digest of what the registry has is {digest}")
         return Manifest(data, digest)
 
-    async def _fetch(self, repository: Repository, image: FoundImage, arrival: "_Arrival") -> str:
+    async def _fetch(self, repository: "Repository", image: FoundImage, arrival: "_Arrival") -> str:
         """Fetch and store at the same time."""
         keep = False
         self._arrivals.hold(arrival.wanted)
@@ -189,7 +191,9 @@ class Puller:
         finally:
             await to_the_end(self._arrivals.release(arrival.wanted, keep=keep))
 
-    async def _layer(self, repository: Repository, digest: str, arrival: "_Arrival", places: asyncio.Semaphore) -> None:
+    async def _layer(
+        self, repository: "Repository", digest: str, arrival: "_Arrival", places: asyncio.Semaphore
+    ) -> None:
         async with places:
             await repository.layer(self._arrivals, digest, arrival.size(digest), partial(arrival.note, digest))
         arrival.has_come(digest)

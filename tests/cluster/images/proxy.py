@@ -62,7 +62,7 @@ class Proxy:
             body = answer.read()
             if is_blob and answer.status < 300 and self.elsewhere:
                 request.send_response(307)
-                request.send_header("Location", f"http://{self.elsewhere}{request.path}?signed=a%2Fb")
+                request.send_header("Location", f"http://{self.elsewhere}{request.path}?signed=a%2fb|c")
                 request.send_header("Content-Length", "0")
                 request.end_headers()
                 return

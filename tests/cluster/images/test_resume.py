@@ -163,7 +163,7 @@ async def test_whom_blobs_are_at_elsewhere_does_not_see_credentials(
         assert layers(bucket) == [("", 200), (f"bytes={FAR}-", 206)]
         assert {one.authorization for one in bucket.sent} == {""}
         # As it was given: it may be signed.
-        assert all(path.endswith("?signed=a%2Fb") for path in bucket.paths)
+        assert all(path.endswith("?signed=a%2fb|c") for path in bucket.paths)
 
 
 async def test_who_asks_for_credentials_elsewhere_gets_none(store: ImageStore, guarded: Registry) -> None:

@@ -82,7 +82,9 @@ async def test_the_way_through_a_proxy(
     async with connect_proxy() as (address, asked):
         monkeypatch.setenv("HTTPS_PROXY", f"http://some:one@{address}")
         assert (await store.pull(f"{host}/one:1", registry_auth())).id == ONE.id
-        assert set(asked) == {(f"CONNECT {host} HTTP/1.1", f"Basic {base64.b64encode(b'some:one').decode()}")}
+        assert {(line.rpartition(" ")[0], shown) for line, shown in asked} == {
+            (f"CONNECT {host}", f"Basic {base64.b64encode(b'some:one').decode()}")
+        }
         del asked[:]
         monkeypatch.setenv("NO_PROXY", HOST)
         await store.resolve(f"{host}/one:1", registry_auth())

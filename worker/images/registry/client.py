@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flota.rpc.errors import Unavailable
 from flota.v1.image_references import ImageReference
 from flota.worker.images.credentials import Credentials, credentials
 from flota.worker.images.registry.configuration import Configuration
-from flota.worker.images.registry.repository import Repository
+
+if TYPE_CHECKING:
+    from flota.worker.images.registry.repository import Repository
 
 
 class Registries:
@@ -25,7 +27,7 @@ class Registries:
         self._stopping = False
 
     @asynccontextmanager
-    async def repository(self, name: ImageReference, auth: str) -> AsyncIterator[Repository]:
+    async def repository(self, name: ImageReference, auth: str) -> "AsyncIterator[Repository]":
         """Where `name` is, as long as the block lasts. `auth` is Docker's X-Registry-Auth.
 
         Raises InvalidArgument (auth), PullRefused (it is blocked), RegistryUnavailable (a file that cannot be read).
@@ -54,8 +56,15 @@ class Registries:
             await asyncio.wait(tasks)
 
     @asynccontextmanager
-    async def _repository(self, name: ImageReference, known: Credentials | None) -> AsyncIterator[Repository]:
-        configuration = await asyncio.to_thread(Configuration.read)
+    async def _repository(self, name: ImageReference, known: Credentials | None) -> "AsyncIterator[Repository]":
+        configuration, repository = await asyncio.to_thread(_ready)
         endpoints = configuration.endpoints(name, self._insecure)
         async with AsyncExitStack() as stack:
-            yield Repository(name, endpoints, known, self._limit, self._threads, stack)
+            yield repository(name, endpoints, known, self._limit, self._threads, stack)
+
+
+def _ready() -> "tuple[Configuration, type[Repository]]":
+    """What is needed for talking to one, and not in memory before. Blocks. Raises RegistryUnavailable."""
+    from flota.worker.images.registry.repository import Repository
+
+    return Configuration.read(), Repository

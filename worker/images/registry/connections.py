@@ -1,24 +1,31 @@
-"""Connections to servers: made on the event loop, used in threads, where what comes goes to the disk without a detour.
+"""urllib3 on the event loop: each request in a thread, where what comes goes to the disk without a detour.
 
-A thread that waits for a server cannot be interrupted, but its connection can be shut: `Connection.interrupt`.
+HTTP, pools, TLS and proxies are urllib3's. Two things it has not: a thread that waits for a server stops when nobody
+wants the answer any longer (its connection is shut: `Exchange.interrupt`), and the addresses of a server are tried
+beside each other (aiohappyeyeballs), where urllib3 gives each of them as long as all of them may take.
 """
 
 import asyncio
-import base64
+import concurrent.futures
 import http.client
 import os
 import socket
 import ssl
+import threading
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, unquote
 
+import urllib3
 from aiohappyeyeballs import start_connection
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from flota.worker.images.registry.configuration import is_insecure
+from flota.worker.images.registry.failures import NoWay
 from flota.worker.runtime.processes import to_the_end
 
 _CONNECT_LIMIT = 30.0
@@ -27,100 +34,51 @@ _HANDSHAKE_LIMIT = 10.0
 _STAGGER = 0.25
 _PORTS = {"http": 80, "https": 443}
 _PIECE = 256 << 10
+# Of one server, what is kept for the next request.
+_KEPT = 8
+_TUNNEL = "Tunnel connection failed: "
+
+# What goes with a request: whole, or in parts, which are asked for again when it is sent again.
+Body = bytes | Callable[[], Iterable[bytes]] | None
 
 T = TypeVar("T")
+# Of registries that may show any certificate.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+# Which exchange a thread is busy with: urllib3 makes connections when it needs them.
+_busy = threading.local()
 
 
-class NoWay(Exception):
-    """A server cannot be reached. The message is for people."""
+class Exchange:
+    """One request and its answer. Its thread can be interrupted."""
 
-
-class Connection:
-    """One request after the other."""
-
-    def __init__(self, plain: socket.socket, threads: Executor) -> None:
-        self._socket = plain
-        # Of the same connection, whatever is wrapped around the first.
-        self._handle = plain.dup()
+    def __init__(self, threads: Executor, limit: float) -> None:
+        self.response: urllib3.BaseHTTPResponse
+        # The connection had served before: its server may have closed it meanwhile.
+        self.used_before = False
+        self.target = ""
+        self.limit = limit
         self._threads = threads
-        self._http = http.client.HTTPConnection("")
-        self._http.auto_open = 0
-        self._response: http.client.HTTPResponse | None = None
-        self._left: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._connecting: concurrent.futures.Future[socket.socket] | None = None
+        self._handle: socket.socket | None = None
+        self._gone = False
 
-    async def begin(self, url: SplitResult, proxy: SplitResult | None, trusted: ssl.SSLContext, limit: float) -> None:
-        """Through the proxy and TLS, if there is to be any. Raises OSError, http.client.HTTPException."""
-
-        def handshakes() -> None:
-            self._socket.settimeout(min(limit, _HANDSHAKE_LIMIT))
-            if url.scheme == "https":
-                if proxy is not None:
-                    _tunnel(self._socket, url, proxy)
-                self._socket = trusted.wrap_socket(self._socket, server_hostname=url.hostname)
-            self._socket.settimeout(limit)
-            self._http.sock = self._socket
-
-        await self._in_thread(handshakes)
-
-    async def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> http.client.HTTPResponse:
-        """The answer, whose content is still to come. Raises OSError, http.client.HTTPException."""
-
-        def ask() -> http.client.HTTPResponse:
-            self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in headers.items():
-                self._http.putheader(name, value)
-            self._http.endheaders(body)
-            return self._http.getresponse()
-
-        self._response = response = await self._in_thread(ask)
-        length = response.getheader("Content-Length", "")
-        self._left = int(length) if length.isascii() and length.isdigit() and not response.chunked else None
-        return response
-
-    async def read(self, take: Callable[[bytes], bool]) -> bool:
-        """Have `take` called in a thread with all that comes, until it says False; whether it was all.
+    async def read(self, take: Callable[[bytes], bool]) -> None:
+        """Have `take` called in a thread with all that comes, until it says False.
 
         Raises OSError, http.client.HTTPException, and what `take` raises.
         """
-        response = self._response
-        assert response is not None
 
-        def pour() -> bool:
-            while self._left != 0:
-                part = response.read1(_PIECE if self._left is None else min(_PIECE, self._left))
-                if not part:
-                    return self._left is None
-                if self._left is not None:
-                    self._left -= len(part)
+        def pour() -> None:
+            while part := self._raw(lambda: self.response.read1(_PIECE, decode_content=False)):
                 if not take(part):
-                    return False
-            return True
+                    return
 
-        whole = await self._in_thread(pour)
-        if whole:
-            response.close()
-        return whole
+        await self.in_thread(pour)
 
-    @property
-    def is_free(self) -> bool:
-        """Whether it serves for one more request."""
-        return self._response is not None and self._response.isclosed() and not self._response.will_close
-
-    def interrupt(self) -> None:
-        """Whoever waits for the server does so no longer."""
-        with suppress(OSError):
-            self._handle.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        if self._response is not None:
-            self._response.close()
-        self._socket.close()
-        self._handle.close()
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        work = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(self._threads, function))
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """What `function` gives back. Raises what it does."""
+        work = asyncio.ensure_future(self._loop.run_in_executor(self._threads, self._raw, function))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -130,30 +88,166 @@ class Connection:
                 await to_the_end(_ended(work))
             raise
 
+    def interrupt(self) -> None:
+        """Whoever waits for the server does so no longer."""
+        self._gone = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._handle is not None:
+            with suppress(OSError):
+                self._handle.shutdown(socket.SHUT_RDWR)
 
-async def connect(url: SplitResult, trusted: ssl.SSLContext, limit: float, threads: Executor) -> Connection:
-    """A connection over which `url` can be asked for.
+    def connect(self, host: str, port: int, what: str) -> socket.socket:
+        """In its thread: a connection to a server. Raises NoWay."""
+        self._connecting = asyncio.run_coroutine_threadsafe(
+            _connected(host, port, min(self.limit, _CONNECT_LIMIT), what), self._loop
+        )
+        try:
+            return self._connecting.result()
+        except concurrent.futures.CancelledError:
+            raise NoWay("nobody waits for it") from None
+        finally:
+            self._connecting = None
 
-    Raises NoWay, OSError, http.client.HTTPException (both from the handshakes).
-    """
-    proxy = proxy_for(url)
-    server = proxy or url
-    made = Connection(await _connected(server, limit, "proxy " if proxy is not None else ""), threads)
-    try:
-        await made.begin(url, proxy, trusted, limit)
-    except BaseException:
-        made.close()
-        raise
-    return made
+    def uses(self, handle: socket.socket) -> None:
+        """In its thread: the connection that it goes over."""
+        self._handle = handle
+        if self._gone:
+            raise NoWay("nobody waits for it")
+
+    def _raw(self, function: Callable[[], T]) -> T:
+        _busy.exchange = self
+        try:
+            return function()
+        except urllib3.exceptions.HTTPError as error:
+            raise _cause(error) from None
+        finally:
+            _busy.exchange = None
 
 
-async def _connected(server: SplitResult, limit: float, what: str) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    host = server.hostname or ""
-    try:
-        async with asyncio.timeout(min(limit, _CONNECT_LIMIT)):
+class _Connection(HTTPConnection):
+    _handle: socket.socket | None = None
+    _served = False
+
+    def _new_conn(self) -> socket.socket:
+        exchange: Exchange = _busy.exchange
+        made = exchange.connect(self._dns_host, self.port, "proxy " if self.proxy is not None else "")
+        for option in self.socket_options or ():
+            made.setsockopt(*option)
+        # Until the handshakes are over; then urllib3 sets what it was told.
+        shakes = isinstance(self, HTTPSConnection) or self.proxy_is_tunneling
+        made.settimeout(min(exchange.limit, _HANDSHAKE_LIMIT) if shakes else exchange.limit)
+        # Of the same connection, whatever is wrapped around the first.
+        self._handle = made.dup()
+        exchange.used_before = False
+        exchange.uses(self._handle)
+        return made
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        exchange: Exchange = _busy.exchange
+        if self.sock is not None and self._handle is not None:
+            exchange.used_before = self._served
+            exchange.uses(self._handle)
+        # As it was given: urllib3 writes some characters in another way, and it may be signed.
+        super().request(method, exchange.target, *args, **kwargs)
+        self._served = True
+
+    def close(self) -> None:
+        super().close()
+        self._served = False
+        if self._handle is not None:
+            self._handle.close()
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class Connections:
+    """To all servers that one registry leads to. `limit` are seconds without a byte; `threads` wait for them."""
+
+    def __init__(self, trusted: ssl.SSLContext, limit: float, threads: Executor) -> None:
+        self._trusted = trusted
+        self._limit = limit
+        self._threads = threads
+        self._managers: dict[str, urllib3.PoolManager] = {}
+
+    def close(self) -> None:
+        """Those that nobody uses."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    async def ask(self, method: str, url: SplitResult, headers: Mapping[str, str], body: Body) -> Exchange:
+        """The answer, whose content is still to come; `done` is to be called with it.
+
+        Raises NoWay, OSError, http.client.HTTPException.
+        """
+        proxy = proxy_for(url)
+        manager = self._manager(proxy)
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if proxy and url.scheme == "http":
+            target = f"http://{host_header(url)}{target}"
+        headers = {"Host": host_header(url), **headers}
+        # As often as there are connections that had been kept for too long, and over a new one.
+        while True:
+            exchange = Exchange(self._threads, self._limit)
+            exchange.target = target
+
+            def request(exchange: Exchange = exchange) -> None:
+                exchange.response = manager.urlopen(
+                    method,
+                    url.geturl(),
+                    headers=headers,
+                    body=body() if callable(body) else body,
+                    redirect=False,
+                    preload_content=False,
+                )
+
             try:
-                addresses = await loop.getaddrinfo(host, port(server), type=socket.SOCK_STREAM)
+                await exchange.in_thread(request)
+            except TimeoutError:
+                raise
+            except (OSError, http.client.HTTPException):
+                # The server has closed it meanwhile.
+                if not exchange.used_before or callable(body):
+                    raise
+            else:
+                return exchange
+
+    def done(self, exchange: Exchange) -> None:
+        """Its connection serves on, if the answer was read to its end."""
+        # Nothing if it was.
+        exchange.response.close()
+
+    def _manager(self, proxy: str) -> urllib3.PoolManager:
+        if proxy not in self._managers:
+            limits = urllib3.Timeout(connect=self._limit, read=self._limit)
+            given: dict[str, Any] = {
+                "maxsize": _KEPT, "retries": False, "timeout": limits, "ssl_context": self._trusted, "blocksize": _PIECE
+            }  # fmt: skip
+            if proxy:
+                made: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=_proxy_headers(proxy), **given)
+            else:
+                made = urllib3.PoolManager(**given)
+            made.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+            self._managers[proxy] = made
+        return self._managers[proxy]
+
+
+async def _connected(host: str, port: int, limit: float, what: str) -> socket.socket:
+    try:
+        async with asyncio.timeout(limit):
+            try:
+                loop = asyncio.get_running_loop()
+                addresses = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
             except OSError as error:
                 raise NoWay(f"lookup {what}{host}: {(error.strerror or str(error)).lower()}") from None
             return await start_connection(addresses, happy_eyeballs_delay=_STAGGER)
@@ -163,22 +257,14 @@ async def _connected(server: SplitResult, limit: float, what: str) -> socket.soc
         raise NoWay(f"connect: {what}{_system(error)}") from None
 
 
-def proxy_for(url: SplitResult) -> SplitResult | None:
-    """As HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; never to this machine itself."""
+def proxy_for(url: SplitResult) -> str:
+    """As HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; empty without one, and always for this machine itself."""
     host = url.hostname or ""
     named = f"[{host}]:{port(url)}" if ":" in host else f"{host}:{port(url)}"
     if is_insecure(named, ()) or urllib.request.proxy_bypass_environment(named):  # type: ignore[attr-defined]
-        return None
+        return ""
     found = urllib.request.getproxies_environment().get(url.scheme, "")
-    return urlsplit(found if "://" in found else f"http://{found}") if found else None
-
-
-def proxy_headers(proxy: SplitResult) -> dict[str, str]:
-    """What it is shown."""
-    if proxy.username is None:
-        return {}
-    known = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
+    return found if not found or "://" in found else f"http://{found}"
 
 
 def port(url: SplitResult) -> int:
@@ -191,22 +277,34 @@ def host_header(url: SplitResult) -> str:
     return url.netloc.rpartition("@")[2]
 
 
-def _tunnel(plain: socket.socket, url: SplitResult, proxy: SplitResult) -> None:
-    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-    target = f"{host}:{port(url)}"
-    headers = {"Host": target} | proxy_headers(proxy)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    plain.sendall(f"CONNECT {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
-    answer = http.client.HTTPResponse(plain, method="CONNECT")
-    answer.begin()
-    if answer.status != 200:
-        raise NoWay(f"proxy {proxy.hostname} says {answer.status} ({answer.reason})")
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    """What it is shown."""
+    known = urllib3.util.parse_url(proxy).auth
+    if not known:
+        return {}
+    return {"Proxy-Authorization": urllib3.make_headers(proxy_basic_auth=unquote(known))["proxy-authorization"]}
 
 
 async def _ended(work: "asyncio.Future[T]") -> None:
     await asyncio.wait([work])
     if not work.cancelled():
         work.exception()  # seen
+
+
+def _cause(error: Exception) -> OSError | http.client.HTTPException | NoWay:
+    """What urllib3 has wrapped."""
+    while not isinstance(error, OSError | http.client.HTTPException | NoWay):
+        if isinstance(error, urllib3.exceptions.TimeoutError):
+            return TimeoutError()
+        if isinstance(error, urllib3.exceptions.ProxySchemeUnknown):
+            return NoWay(f"proxy: {error}")
+        inner = next((one for one in error.args if isinstance(one, Exception)), None)
+        if inner is None:
+            return http.client.HTTPException(str(error))
+        error = inner
+    if str(error).startswith(_TUNNEL):
+        return NoWay(f"proxy says {str(error).removeprefix(_TUNNEL)}")
+    return error
 
 
 def _system(error: OSError) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from flota.rpc.errors import FlotaError
 from flota.worker.images.errors import ImageNotFound, PullRefused, RegistryUnavailable, RegistryUnreachable
-from flota.worker.images.registry.connections import NoWay
 
 _NOT_THERE = {"manifest_unknown", "name_unknown", "name_invalid", "not_found"}
 # "Later", or a server between us and the registry that has trouble.
@@ -17,6 +16,10 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 _LONGEST = 300
 # How OpenSSL calls an answer that is no TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+
+
+class NoWay(Exception):
+    """A server cannot be reached. The message is for people."""
 
 
 class Interrupted(RegistryUnavailable):
@@ -32,10 +35,11 @@ class Interrupted(RegistryUnavailable):
 class Failures:
     """Of what is asked of `host` about an image; `limit` are seconds without a byte after which it is given up."""
 
-    def __init__(self, image: str, host: str, limit: float) -> None:
+    def __init__(self, image: str, host: str, limit: float, *, pushing: bool = False) -> None:
         self._image = image
         self._host = host
         self._limit = limit
+        self._failing = f"pushing {image} to" if pushing else f"pulling {image} from"
 
     def refusal(self, said: str) -> PullRefused:
         """It does not give the image to us."""
@@ -88,7 +92,7 @@ class Failures:
         return f"its certificate is not trusted: {said} (is its authority in /etc/docker/certs.d/{self._host}/ca.crt?)"
 
     def _failed(self, said: str) -> str:
-        return f"pulling {self._image} from registry {self._host} failed: {said}"
+        return f"{self._failing} registry {self._host} failed: {said}"
 
 
 def _said(status: int, body: bytes) -> tuple[str, str]:

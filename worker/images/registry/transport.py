@@ -5,10 +5,9 @@ What it wants to be shown is for it alone: whoever it sends us to (blobs are oft
 
 import asyncio
 import http.client
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
@@ -17,16 +16,8 @@ from flota.worker.images.credentials import Credentials
 from flota.worker.images.registry import challenges
 from flota.worker.images.registry.authorization import Authorization
 from flota.worker.images.registry.configuration import Endpoint
-from flota.worker.images.registry.connections import (
-    Connection,
-    NoWay,
-    connect,
-    host_header,
-    port,
-    proxy_for,
-    proxy_headers,
-)
-from flota.worker.images.registry.failures import Failures
+from flota.worker.images.registry.connections import Body, Connections, Exchange, port
+from flota.worker.images.registry.failures import Failures, NoWay
 from flota.worker.images.registry.trust import context
 
 _HUB, _HUB_SERVER = "docker.io", "registry-1.docker.io"
@@ -35,6 +26,8 @@ _MOST_ANSWERS = 3
 _LONGEST_REFUSAL = 64 << 10
 _LARGEST_TOKEN = 1 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
+# Those after which a request is made again as it was.
+_REPEATED = (307, 308)
 # Seconds that a registry may ask us to wait.
 _LONGEST_WAIT = 30.0
 # Of a blob, its own bytes: digests are of them.
@@ -43,40 +36,31 @@ _TROUBLES = (OSError, http.client.HTTPException, NoWay)
 
 
 class Answer:
-    """An answer whose content is still to come."""
+    """An answer whose content is still to come. `url` is where it came from."""
 
-    def __init__(self, response: http.client.HTTPResponse, connection: Connection, failures: Failures) -> None:
-        self.status = response.status
-        self._response = response
-        self._connection = connection
+    def __init__(self, exchange: Exchange, url: str, failures: Failures) -> None:
+        self.status = exchange.response.status
+        self.url = url
+        self._exchange = exchange
         self._failures = failures
 
     def header(self, name: str) -> str:
         """Empty if there is none of that name."""
-        return self._response.getheader(name, "")
+        return self._exchange.response.headers.get(name, "")
 
     def headers(self, name: str) -> list[str]:
         """All of that name."""
-        return self._response.headers.get_all(name, [])
+        return self._exchange.response.headers.getlist(name)
 
     async def into(self, take: Callable[[bytes], bool]) -> None:
         """Have `take` called in a thread with what comes, as it comes, until it says False.
 
         Raises Interrupted, and what `take` raises but OSError: whoever has those keeps them for himself.
         """
-        stopped = False
-
-        def taken(part: bytes) -> bool:
-            nonlocal stopped
-            stopped = not take(part)
-            return not stopped
-
         try:
-            whole = await self._connection.read(taken)
+            await self._exchange.read(take)
         except _TROUBLES as error:
             raise self._failures.trouble(error) from None
-        if not whole and not stopped:
-            raise self._failures.broken("the connection ended too early")
 
     async def document(self, largest: int) -> bytes:
         """All of it. Raises RegistryUnavailable."""
@@ -109,44 +93,55 @@ class Transport:
         self._threads = threads
         self._base = ""
         self._opening = asyncio.Lock()
-        self._trusted: ssl.SSLContext
-        self._free: dict[tuple[str, str, int], list[Connection]] = {}
+        self._connections: Connections
         self._authorization = Authorization(endpoint.path, credentials, failures, self._ask_for_token)
 
     async def __aenter__(self) -> "Transport":
         """Raises RegistryUnavailable (certificates that cannot be read)."""
-        self._trusted = await asyncio.to_thread(context, self._endpoint.host, insecure=self._endpoint.insecure)
+        trusted = await asyncio.to_thread(context, self._endpoint.host, insecure=self._endpoint.insecure)
+        self._connections = Connections(trusted, self._limit, self._threads)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for connections in self._free.values():
-            for one in connections:
-                one.close()
-        self._free.clear()
+        self._connections.close()
+
+    def get(
+        self, path: str, headers: Mapping[str, str], *, also: Collection[int] = ()
+    ) -> AbstractAsyncContextManager[Answer]:
+        """What is below v2/NAME/; see `request`."""
+        return self.request("GET", path, headers, also=also)
 
     @asynccontextmanager
-    async def get(self, path: str, headers: Mapping[str, str], *, also: tuple[int, ...] = ()) -> AsyncIterator[Answer]:
-        """What is below v2/NAME/. Statuses from 400 are errors, but for those of `also`.
+    async def request(
+        self, method: str, path: str, headers: Mapping[str, str], body: Body = None, *, also: Collection[int] = ()
+    ) -> AsyncIterator[Answer]:
+        """Of what is below v2/NAME/, or at an address that an answer gave. Statuses from 400 are errors, but for those
+        of `also`.
 
         Raises ImageNotFound (a manifest), PullRefused, RegistryUnavailable.
         """
-        url = f"{await self._opened()}/v2/{self._endpoint.path}/{path}"
+        base = await self._opened()
+        url = path if "://" in path else f"{base}/v2/{self._endpoint.path}/{path}"
         for _ in range(_MOST_ANSWERS):
             used = await self._authorization.value()
-            async with self._following(url, headers, used) as (answer, elsewhere):
+            async with self._following(method, url, headers, body, used, _origin(urlsplit(base))) as (
+                answer,
+                elsewhere,
+            ):
                 if answer.status == 401:
-                    body = await self._refusal(answer)
+                    said = await self._refusal(answer)
                     # Who asks for credentials elsewhere gets none, nor a server of tokens that he names.
                     if not elsewhere and await self._authorization.answer(
                         challenges.parse(answer.headers("WWW-Authenticate")), used
                     ):
                         continue
-                    raise self.failures.answer(401, body)
+                    raise self.failures.answer(401, said)
                 if answer.status >= 400 and answer.status not in also:
-                    body, wait = await self._refusal(answer), _wait(answer)
-                    raise self.failures.answer(answer.status, body, wait=wait, manifest=path.startswith("manifests/"))
+                    said, wait = await self._refusal(answer), _wait(answer)
+                    manifest = method == "GET" and path.startswith("manifests/")
+                    raise self.failures.answer(answer.status, said, wait=wait, manifest=manifest)
                 yield answer
                 return
         raise self.failures.refusal("it asks for other credentials again and again")
@@ -159,7 +154,7 @@ class Transport:
                 scheme = "https"
                 if self._endpoint.insecure:
                     try:
-                        async with self._request(f"https://{host}/v2/", {}) as answer:
+                        async with self._request("GET", f"https://{host}/v2/", {}) as answer:
                             await self._refusal(answer)
                     except FlotaError:
                         scheme = "http"
@@ -168,17 +163,23 @@ class Transport:
 
     @asynccontextmanager
     async def _following(
-        self, url: str, headers: Mapping[str, str], authorization: str
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        authorization: str,
+        origin: tuple[str, str, int],
     ) -> AsyncIterator[tuple[Answer, bool]]:
-        """The answer where redirects lead, and whether that is elsewhere."""
-        origin = _origin(urlsplit(url))
+        """The answer where redirects lead, and whether that is not at `origin`."""
+        redirects = _REDIRECTS if method in ("GET", "HEAD") else _REPEATED
         for _ in range(_MOST_REDIRECTS):
             where = _split(url)
             elsewhere = where is None or _origin(where) != origin
             shown = {"Authorization": authorization} if authorization and not elsewhere else {}
-            async with self._request(url, {**headers, **shown}) as answer:
+            async with self._request(method, url, {**headers, **shown}, body) as answer:
                 location = answer.header("Location")
-                if answer.status not in _REDIRECTS or not location:
+                if answer.status not in redirects or not location:
                     yield answer, elsewhere
                     return
                 await self._refusal(answer)
@@ -188,57 +189,20 @@ class Transport:
 
     @asynccontextmanager
     async def _request(
-        self, url: str, headers: Mapping[str, str], posted: Mapping[str, str] | None = None
+        self, method: str, url: str, headers: Mapping[str, str], body: Body = None
     ) -> AsyncIterator[Answer]:
         """Raises RegistryUnavailable."""
         where = _split(url)
         if where is None:
             raise self.failures.other(f"it leads to {url[:200]!r}, which is no address of http or https")
-        method, body, more = "GET", None, {}
-        if posted is not None:
-            method, body = "POST", urlencode(posted).encode()
-            more = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body))}
         try:
-            connection, response = await self._ask(where, method, {**_HEADERS, **more, **headers}, body)
+            exchange = await self._connections.ask(method, where, {**_HEADERS, **headers}, body)
         except _TROUBLES as error:
             raise self.failures.trouble(error) from None
         try:
-            yield Answer(response, connection, self.failures)
+            yield Answer(exchange, url, self.failures)
         finally:
-            if connection.is_free:
-                self._free.setdefault(_origin(where), []).append(connection)
-            else:
-                # Not read to its end: it may be long.
-                connection.close()
-
-    async def _ask(
-        self, url: SplitResult, method: str, headers: dict[str, str], body: bytes | None
-    ) -> tuple[Connection, http.client.HTTPResponse]:
-        """Over a connection that is there, or a new one."""
-        headers = {"Host": host_header(url), **headers}
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        if url.scheme == "http" and (proxy := proxy_for(url)) is not None:
-            target = f"http://{host_header(url)}{target}"
-            headers |= proxy_headers(proxy)
-        while free := self._free.get(_origin(url)):
-            connection = free.pop()
-            try:
-                return connection, await connection.request(method, target, headers, body)
-            except TimeoutError:
-                connection.close()
-                raise
-            except (OSError, http.client.HTTPException):
-                # The server has closed it meanwhile.
-                connection.close()
-            except BaseException:
-                connection.close()
-                raise
-        connection = await connect(url, self._trusted, self._limit, self._threads)
-        try:
-            return connection, await connection.request(method, target, headers, body)
-        except BaseException:
-            connection.close()
-            raise
+            self._connections.done(exchange)
 
     async def _refusal(self, answer: Answer) -> bytes:
         """What it says of itself."""
@@ -256,8 +220,13 @@ class Transport:
     async def _ask_for_token(
         self, realm: str, parameters: Mapping[str, str], headers: Mapping[str, str], posted: bool
     ) -> tuple[int, bytes]:
-        url = realm if posted else f"{realm}{'&' if '?' in realm else '?'}{urlencode(parameters)}"
-        async with self._request(url, headers, parameters if posted else None) as answer:
+        asked = urlencode(parameters)
+        if posted:
+            more = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+            asking = self._request("POST", realm, more, asked.encode())
+        else:
+            asking = self._request("GET", f"{realm}{'&' if '?' in realm else '?'}{asked}", headers)
+        async with asking as answer:
             return answer.status, await answer.document(_LARGEST_TOKEN)
 
 
