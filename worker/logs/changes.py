@@ -12,14 +12,16 @@ import structlog
 from asyncinotify import Inotify, Mask, Watch
 
 _log = structlog.get_logger("logs")
-_MASK = Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.ONLYDIR
+ANY = Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.ONLYDIR
 _PERIOD = 0.5
 
 
 class Changes:
     """`start` and `stop` it; all methods on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Mask = ANY) -> None:
+        """`mask`: which changes of what is in a directory are of interest."""
+        self._mask = mask
         self._inotify: Inotify | None = None
         self._reader: asyncio.Task[None] | None = None
         self._watches: dict[Path, Watch | None] = {}
@@ -60,7 +62,7 @@ class Changes:
         if self._inotify is None:
             return None
         try:
-            return self._inotify.add_watch(directory, _MASK)
+            return self._inotify.add_watch(directory, self._mask)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -34,12 +34,15 @@ class PlacedFile:
 class Log:
     """What becomes of what a container says."""
 
-    # Bytes of the file before a new one takes its place; 0 = no limit.
+    # Bytes of a file before a new one takes its place; 0 = no limit.
     size: int = 0
     # To journald as well; the file is kept for `service logs`.
     journal: bool = False
     # Whether there is a file.
     kept: bool = True
+    # How many there are at most, and whether full ones are compressed.
+    files: int = 1
+    compress: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from flota.v1.task_states import task_name
 from flota.v1.types_pb2 import Mount
+from flota.worker.logs import chain
+from flota.worker.logs.rotation import Rule
 from flota.worker.runtime import bundle, devices, inside, monitor, mounts, placing, root
 from flota.worker.runtime.accounts import Account
 from flota.worker.runtime.bundle import HostMount
@@ -62,6 +64,8 @@ class Maker:
         order = monitor.Order(
             container.id, task_name(container.task), places.bundle, places.log, spec.tty, spec.open_stdin, container.log
         )
+        if container.log.kept:
+            await loop.run_in_executor(self.threads, _prepare_log, container, places)
         record = await monitor.launch(order, self.conmon, self.program, self._place, limit=_CREATE_LIMIT)
         record.write(places.bundle)
         return record
@@ -116,3 +120,11 @@ class Maker:
                 f"invalid volume-subpath {mount.volume_subpath!r} of volume {mount.source}: {error.strerror}"
             ) from None
         return placing.directory(mount, str(part))
+
+
+def _prepare_log(container: Container, places: Places) -> None:
+    log = container.log
+    if container.again:
+        chain.begin(places.log, log.size, log.files - 1)
+    if log.files > 1:
+        Rule(log.size, log.files, log.compress).write(places.bundle)

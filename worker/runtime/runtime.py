@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 
 from flota.v1.tasks_pb2 import TaskStats
 from flota.v1.types_pb2 import ResourceRequirements
+from flota.worker.logs.rotation import Rotation, Rule
 from flota.worker.runtime import limits, machine, mounts, root
 from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.commands import CannotRun, Command
@@ -81,6 +82,7 @@ class Runtime:
         # A lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stirring: asyncio.Future[None] | None = None
+        self._rotation = Rotation()
         self.volumes = Volumes(state_directory.absolute() / "volumes")
 
     async def start(self) -> None:
@@ -107,12 +109,14 @@ class Runtime:
         await self._in_thread(self._cgroups.prepare)
         await self._in_thread(root.make_skeleton, self._skeleton)
         await self._in_thread(_let_go, self._looked_at)
+        await self._rotation.start()
 
     async def stop(self) -> None:
         """Follow the containers no longer. They run on, and so do their monitors."""
         for one in self._containers.values():
             one.close()
         self._containers.clear()
+        await self._rotation.stop()
         await self._in_thread(self._cgroups.close)
         self._mounter.stop()
         self._threads.shutdown(wait=True)
@@ -381,6 +385,8 @@ class Runtime:
     def _follow(self, container_id: str, record: Record) -> Monitored:
         one = Monitored(record, self._bundles / container_id, lambda: self._cgroups.out_of_memory(container_id))
         self._containers[container_id] = one
+        if (rule := Rule.read(self._bundles / container_id)) is not None:
+            self._rotation.keep(container_id, self._places(container_id).log, rule)
         return one
 
     def _known(self, container_id: str) -> Monitored:
@@ -404,6 +410,7 @@ class Runtime:
             except TimeoutError:
                 raise ContainerError(f"container {container_id} does not end though it was killed") from None
         await self._leave_group(container_id)
+        await self._rotation.let_go(container_id)
         try:
             # The files last, and the bundle last of them: should this be interrupted, it tells of the container.
             if not keep_files:

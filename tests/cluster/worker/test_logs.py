@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from flota.v1.logs_pb2 import LogStream, SubscribeLogsRequest
 from flota.v1.logs_pb2_grpc import LogsStub
 from flota.v1.objects_pb2 import Service, Task
 from flota.v1.types_pb2 import Driver, TaskState
-from tests.cluster.worker.machine import PATIENCE, Cluster
+from flota.worker.logs.files import LogFile
+from tests.cluster.worker.machine import PATIENCE, Cluster, eventually
 from tests.unit.dispatcher.swarm import MANAGER
 
 RUNNING, COMPLETE = TaskState.TASK_STATE_RUNNING, TaskState.TASK_STATE_COMPLETE
+ENDED = COMPLETE, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_SHUTDOWN
 
 
 class Person:
@@ -24,7 +28,12 @@ class Person:
         self._swarm = cluster.swarm
 
     async def logs(
-        self, *tasks: Task, follow: bool = False, until: int = 0, heard: Callable[[int], None] = lambda _: None
+        self,
+        *tasks: Task,
+        follow: bool = False,
+        until: int = 0,
+        tail: int | None = None,
+        heard: Callable[[int], None] = lambda _: None,
     ) -> list[tuple[int, str]]:
         """Streams and texts; those of the service without tasks, and no more than `until` of them if that is set.
 
@@ -34,6 +43,8 @@ class Person:
         request.selector.task_ids.extend(task.id for task in tasks)
         request.selector.service_ids.extend([] if tasks else ["svc"])
         request.options.follow = follow
+        if tail is not None:
+            request.options.tail = tail
         found: list[tuple[int, str]] = []
         async with node_channel(self._swarm.identity("m9", MANAGER), self._swarm.address) as channel:
             async with asyncio.timeout(PATIENCE):
@@ -113,3 +124,82 @@ async def test_following_goes_on_when_the_worker_is_started_again(booted: Cluste
     following = asyncio.create_task(asked.logs(task, follow=True))
     touch(f"{root}/go")
     assert [text for _, text in await following] == ["before\n", "after\n"]
+
+
+async def test_full_files_are_kept_and_a_kill_of_the_worker_loses_nothing(booted: Cluster) -> None:
+    # 60 KB of lines in files of 8 KB; the worker is killed in the middle, and back while one more file fills.
+    task = booted.task(
+        "one",
+        "n=0; while [ $n -lt 800 ]; do echo line $n; n=$((n+1));"
+        " while [ $((n % 100)) = 0 -a ! -e /go$((n/100)) ]; do sleep 0.01; done; done; sleep 1000",
+    )
+    options = {"max-size": "8k", "max-file": "12", "compress": "true"}
+    task.log_driver.CopyFrom(Driver(name="json-file", options=options))
+    await booted.swarm.create(task)
+    root = f"/proc/{(await booted.until(task, RUNNING)).container.pid}/root"
+    directory = booted.log_file(task).parent
+    following = asyncio.create_task(Person(booted).logs(task, follow=True, until=400))
+    for part in range(1, 9):
+        if part == 4:
+            await following
+            await booted.machine.kill()
+        if part == 6:
+            await booted.boot()
+        # Each hundred lines are most of a file.
+        await eventually(partial(_says, booted.log_file(task), f"line {100 * part - 1}"))
+        touch(f"{root}/go{part}")
+        if not 4 <= part < 6:
+            # The worker has seen to the one before.
+            await eventually((directory / "log.tmp").exists)
+    expected = [f"line {n}\n" for n in range(800)]
+    assert [text for _, text in await following] == expected[:400]
+    lines: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(lines) < 800:
+            lines = [text for _, text in await Person(booted).logs(task)]
+    assert lines == expected
+    await eventually(lambda: any(one.suffix == ".gz" for one in directory.iterdir()))
+    assert [text for _, text in await Person(booted).logs(task, tail=250)] == expected[-250:]
+    await booted.want(task, TaskState.TASK_STATE_SHUTDOWN)
+    await booted.until(task, *ENDED)
+    await eventually(lambda: not (directory / "log.tmp").exists())
+    assert [text for _, text in await Person(booted).logs(task)] == expected
+
+
+async def test_a_flooded_log_has_its_last_lines_and_its_bound(booted: Cluster) -> None:
+    task = booted.task("one", "yes $(printf %01000d 0) | head -c 16000000; echo; echo last; sleep 1000")
+    task.log_driver.CopyFrom(Driver(name="json-file", options={"max-size": "2m", "max-file": "3"}))
+    await booted.swarm.create(task)
+    await booted.until(task, RUNNING)
+    log, largest = booted.log_file(task), 0
+
+    def is_over() -> bool:
+        nonlocal largest
+        largest = max(largest, _on_disk(log.parent))
+        return _says(log, "last")
+
+    await eventually(is_over)
+    # Three files, and those that come while the worker does not look.
+    assert largest < 6 * (2 << 20)
+    # Two full ones and what is in the third.
+    lines = await Person(booted).logs(task)
+    assert 2 * (2 << 20) / 1100 < len(lines) < 3 * (2 << 20) / 1000
+    assert lines[-1][1] == "last\n"
+
+
+def _says(log: Path, last: str) -> bool:
+    """Whether this is the last line on the disk, whoever looks after the log."""
+    file = LogFile(log, tail=1)
+    entries = file.read() or []
+    file.close()
+    return [one.data.decode() for one in entries] == [f"{last}\n"]
+
+
+def _on_disk(directory: Path) -> int:
+    """Bytes of the files in it, each counted once."""
+    found = {}
+    for one in directory.glob("log*"):
+        with suppress(FileNotFoundError):
+            status = one.stat()
+            found[status.st_ino] = status.st_size
+    return sum(found.values())
