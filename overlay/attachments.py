@@ -84,9 +84,9 @@ def plan(task: Task, networks: Mapping[str, Network], underlay: Underlay) -> tup
     return tuple(plans)
 
 
-def is_reached_from_outside(plans: Sequence[InterfacePlan]) -> bool:
-    """Whether published ports can lead to the task: whether it could answer."""
-    return any(":" not in gateway for one in plans for gateway in one.gateways)
+def reached_from_outside(plans: Sequence[InterfacePlan]) -> frozenset[int]:
+    """IP versions by which published ports can lead to the task: by which it could answer."""
+    return frozenset(version_of(gateway) for one in plans for gateway in one.gateways)
 
 
 def leads_out(plans: Sequence[InterfacePlan]) -> bool:

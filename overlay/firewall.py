@@ -9,7 +9,7 @@ from flota.overlay.addresses import EXIT_RANGE, EXIT_RANGE_IPV6
 
 
 def node_rules() -> str:
-    """For the node's namespace. `fl-*` are the ways out (addresses.exit_name). `published_at` has ports that are
+    """For the node's namespace. `fl-*` are the ways out (addresses.exit_name). `local` and `local6` have ports that are
     reached by one address of the node only.
 
     Networks never reach each other through the node, but a task may use a published port. What comes from 127.0.0.1,
@@ -18,7 +18,8 @@ def node_rules() -> str:
     return f"""
 table inet flota {{
     map published {{ type inet_proto . inet_service : ipv4_addr; }}
-    map published_at {{ type inet_proto . inet_service . ipv4_addr : ipv4_addr; }}
+    map local {{ type inet_proto . inet_service . ipv4_addr : ipv4_addr . inet_service; }}
+    map local6 {{ type inet_proto . inet_service . ipv6_addr : ipv6_addr . inet_service; }}
     map published6 {{ type inet_proto . inet_service : ipv6_addr; }}
     chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
     chain output {{ type nat hook output priority -100; policy accept; }}
@@ -31,12 +32,14 @@ flush chain inet flota forward
 flush chain inet flota postrouting
 table inet flota {{
     chain prerouting {{
-        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . ip daddr map @published_at
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . ip daddr map @local
+        meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport . ip6 daddr map @local6
         meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
         meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
     }}
     chain output {{
-        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . ip daddr map @published_at
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . ip daddr map @local
+        meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport . ip6 daddr map @local6
         meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published
         meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
     }}

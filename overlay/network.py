@@ -272,7 +272,7 @@ class Network:
         plans = attachments.plan(task, self._model.networks, self._underlay)
         networks = {one.network_id: self._model.networks[one.network_id] for one in plans}
         forwardings = {network_id: self._wanted.forwarding(network_id) for network_id in networks}
-        ports = self._publisher.hold_ports(task, attachments.is_reached_from_outside(plans))
+        ports = self._publisher.hold_ports(task, attachments.reached_from_outside(plans))
         kept = attachments.memory(task, ports)
         try:
             await self.encryption.program({*networks, *self._wanted.in_use()})

@@ -4,6 +4,9 @@ A packet for a port of the node goes two steps, and its sender's address is kept
 in the node's namespace (`published`, and `published6` for IPv6: protocol, port → the network's end of its way out), and
 in the network's own namespace (a chain per port: in turn to one of the ready tasks, at the port they listen on). For
 the ingress network these may be tasks of any node; ports in host mode lead to the one task they belong to.
+
+A port of one address of the node (`local`, `local6`) has a number of its own in the network's namespace: others may
+have the same port at other addresses of the node, for other tasks of that network.
 """
 
 import re
@@ -85,12 +88,22 @@ def network_change(old: Mapping[Port, Target], new: Mapping[Port, Target], rando
 
 def node_change(old: Mapping[NodePort, tuple[str, ...]], new: Mapping[NodePort, tuple[str, ...]]) -> str:
     """Commands for the node's namespace; values are the addresses of networks' ends of their ways out, one of each IP
-    version by which the port is reached.
+    version by which the port is reached. Those of a port of one address say the port there, too: `inner`.
     """
     before, after = _elements(old), _elements(new)
     lines = [f"delete element inet flota {at} {{ {port} }}" for at, port, _ in sorted(before - after)]
     lines += [f"add element inet flota {at} {{ {port} : {address} }}" for at, port, address in sorted(after - before)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def inner(way: str, number: int) -> str:
+    """Where a port of one address leads to: a network's end of its way out, and the port's number there."""
+    return f"{way} . {number}"
+
+
+def inner_number(leads_to: str) -> int:
+    """The number of `inner`."""
+    return int(leads_to.rpartition(" . ")[2])
 
 
 def _elements(node: Mapping[NodePort, tuple[str, ...]]) -> set[tuple[str, str, str]]:
@@ -104,7 +117,7 @@ def _elements(node: Mapping[NodePort, tuple[str, ...]]) -> set[tuple[str, str, s
 
 def _map_of(port: NodePort, address: str) -> str:
     if len(port) == 3:
-        return "published_at"
+        return "local" if version_of(port[2]) == 4 else "local6"
     return "published" if version_of(address) == 4 else "published6"
 
 
@@ -138,10 +151,10 @@ def addresses_loaded(listing: str) -> set[str]:
 def node_loaded(listing: str) -> dict[NodePort, tuple[str, ...]]:
     """Ports that a listing of the node's table shows."""
     result: dict[NodePort, tuple[str, ...]] = {}
-    found = re.findall(r"(tcp|udp|sctp) \. (\d+)(?: \. ([\d.]+))? : ([0-9a-f.:]+)", listing)
-    for protocol, number, at, address in found:
+    pattern = r"(tcp|udp|sctp) \. (\d+)(?: \. ([0-9a-f.:]+))? : ([0-9a-f.:]+(?: \. \d+)?)"
+    for protocol, number, at, way in re.findall(pattern, listing):
         port: NodePort = (protocol, int(number), at) if at else (protocol, int(number))
-        result[port] = (*result.get(port, ()), address)
+        result[port] = (*result.get(port, ()), way)
     return result
 
 

@@ -48,8 +48,6 @@ class _Held:
     task_id: str
     addresses: tuple[tuple[str, str], ...]
     port: int
-    # The node's, if it is reached by this one only.
-    at: str = ""
 
     def leads_to(self, mesh: Mapping[str, Ports], ways: WaysIn) -> dict[str, Target]:
         """The network through which the task answers (see attachments.plan), if it is here; by each IP version."""
@@ -81,32 +79,38 @@ class Publisher:
         self._node: dict[NodePort, tuple[str, ...]] = {}
         self._node_made = 0
         self._networks: dict[str, _Loaded] = {}
-        self._held: dict[Port, list[_Held]] = {}
+        self._held: dict[NodePort, list[_Held]] = {}
+        # What ports of one address are called in their network's namespace.
+        self._inner: dict[NodePort, int] = {}
 
     def is_idle(self) -> bool:
         """Nothing is published."""
         return not self._held and not self._node
 
-    def hold_ports(self, task: Task, reached: bool) -> list[PortConfig]:
+    def hold_ports(self, task: Task, reached: Set[int]) -> list[PortConfig]:
         """Take the task's host-mode ports; those that were not chosen are now. Raises PortTaken, and takes none then.
 
-        `reached` says whether the task is on a network through which it can be reached from outside.
+        `reached` are the IP versions by which the task can be reached from outside through its networks.
         """
         held: list[PortConfig] = []
         try:
             for config in task.endpoint.ports:
                 if config.publish_mode != PortConfig.PUBLISH_MODE_HOST:
                     continue
-                if not reached:
-                    raise PortTaken(config.published_port, "the task is on no network with a way out")
+                if (version_of(config.host_address) if config.host_address else 4) not in reached:
+                    by = " by IPv6" if config.host_address and reached else ""
+                    raise PortTaken(config.published_port, f"the task is on no network with a way out{by}")
                 chosen = PortConfig()
                 chosen.CopyFrom(config)
                 chosen.published_port = config.published_port or self._free_port(config)
-                port = port_of(chosen)
-                if not task.service_id and (port in self._held or port in self._node):
+                if chosen in held:
+                    # Said twice: for all addresses of IPv4, and of IPv6.
+                    continue
+                port, overlapping = port_of(chosen), self._overlapping(_key(chosen))
+                if not task.service_id and (overlapping or port in self._node):
                     # Of two tasks of a service one takes over from the other; this one would wait for ever.
                     raise PortTaken(chosen.published_port, "port is already allocated")
-                if port not in self._held and self._is_taken(port, chosen.host_address):
+                if not overlapping and self._is_taken(port, chosen.host_address):
                     raise PortTaken(chosen.published_port, "a program of this node listens there")
                 self._hold(task, chosen)
                 held.append(chosen)
@@ -115,14 +119,20 @@ class Publisher:
             raise
         return held
 
+    def _overlapping(self, key: NodePort) -> bool:
+        """Whether anybody holds a port at an address at which `key` would be answered, too."""
+        if key in self._held:
+            return True
+        return any(one[:2] == key[:2] and 2 in (len(one), len(key)) for one in self._held)
+
     def hold_again(self, task: Task) -> None:
         """After a restart: a task still has the ports it was given."""
         for config in task.endpoint.ports:
             self._hold(task, config)
 
     def _hold(self, task: Task, config: PortConfig) -> None:
-        held = _Held(task.id, _addresses(task), leads_to(config), config.host_address)
-        self._held.setdefault(port_of(config), []).append(held)
+        held = _Held(task.id, _addresses(task), leads_to(config))
+        self._held.setdefault(_key(config), []).append(held)
 
     def follow(self, task: Task) -> None:
         """The task is on other networks now: its ports lead through those."""
@@ -147,6 +157,7 @@ class Publisher:
                 return
             listing = await self._threads.inside(None, lambda: libnftables.load("list table inet flota"))
             self._node, self._node_made = publish.node_loaded(listing), ways.made
+            self._inner = {port: publish.inner_number(at[0]) for port, at in self._node.items() if len(port) == 3}
             for network_id, (_, made) in ways.networks.items():
                 namespace = network_namespace(self._run_directory, network_id)
                 listing = await self._threads.inside(namespace, lambda: libnftables.load("list table inet flota"))
@@ -165,13 +176,14 @@ class Publisher:
                 wanted[network_id] = dict(mesh[network_id])
                 node |= dict.fromkeys(mesh[network_id], ways.networks[network_id].addresses)
             for port, holders in self._held.items():
+                if len(port) == 3:
+                    continue
                 node.pop(port, None)
                 for network_id, target in holders[0].leads_to(mesh, ways).items():
                     wanted[network_id][port] = target
                     by = (_way(ways, network_id, version_of(address)) for address in target.addresses)
-                    at = holders[0].at
-                    there: NodePort = (*port, at) if at else port
-                    node[there] = (*node.get(there, ()), *(way for way in by if way and not (at and ":" in way)))
+                    node[port] = (*node.get(port, ()), *filter(None, by))
+            self._add_local(wanted, node, mesh, ways)
             for network_id in self._networks.keys() - wanted.keys():
                 del self._networks[network_id]
             if self._node_made != ways.made:
@@ -186,6 +198,27 @@ class Publisher:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
+
+    def _add_local(
+        self, wanted: dict[str, Ports], node: dict[NodePort, tuple[str, ...]], mesh: Mapping[str, Ports], ways: WaysIn
+    ) -> None:
+        """Ports of one address. Their numbers in the networks' namespaces stay as long as nobody else needs them."""
+        taken = {port for ports in wanted.values() for port in ports}
+        known, self._inner = self._inner, {}
+        local = [(port, holders[0]) for port, holders in self._held.items() if len(port) == 3]
+        # Those that have a number keep it before others choose theirs.
+        for port, holder in sorted(local, key=lambda one: one[0] not in known):
+            kind, version = port[0], version_of(port[2])
+            numbers = chain((known.get(port, port[1]), port[1]), range(_LAST, 0, -1))
+            number = next(number for number in numbers if (kind, number) not in taken)
+            for network_id, target in holder.leads_to(mesh, ways).items():
+                addresses = tuple(address for address in target.addresses if version_of(address) == version)
+                way = _way(ways, network_id, version)
+                if addresses and way:
+                    wanted[network_id][kind, number] = Target(addresses, target.port)
+                    node[port] = (publish.inner(way, number),)
+                    taken.add((kind, number))
+                    self._inner[port] = number
 
     async def _load_network(self, network_id: str, way_in: WayIn, ports: Ports, alive: Set[str]) -> None:
         loaded = self._networks.get(network_id)
@@ -223,9 +256,13 @@ class Publisher:
         start = self._random.randint(_FIRST, _LAST)
         for number in chain(range(start, _LAST + 1), range(_FIRST, start)):
             port = port_of(PortConfig(protocol=config.protocol, published_port=number))
-            if port not in self._held and not self._listening(port):
+            if not self._overlapping(port) and not self._listening(port):
                 return number
         raise PortTaken(0, f"all ports from {_FIRST} to {_LAST} are in use")
+
+
+def _key(config: PortConfig) -> NodePort:
+    return (*port_of(config), config.host_address) if config.host_address else port_of(config)
 
 
 def _addresses(task: Task) -> tuple[tuple[str, str], ...]:
@@ -252,14 +289,15 @@ def in_use(port: Port) -> bool:
 def in_use_at(port: Port, address: str) -> bool:
     """Whether a program of this node has a port at one of its addresses. Raises PortTaken: it is none of its."""
     kind = _SOCKETS.get(port[0])
+    family = socket.AF_INET if version_of(address) == 4 else socket.AF_INET6
     if kind is None:
         return False
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
     except OSError:
         raise PortTaken(port[1], f"{address} is no address of this node") from None
-    return _is_bound(socket.AF_INET, kind, (address, port[1]))
+    return _is_bound(family, kind, (address, port[1]))
 
 
 def _is_bound(family: int, kind: int, address: tuple[str, int]) -> bool:

@@ -316,10 +316,10 @@ def _host_address(port: str, text: str) -> str:
     if text in ("", "0.0.0.0", "::"):
         return ""
     try:
-        return str(ipaddress.IPv4Address(text))
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
     except ValueError:
         pass
-    raise Unsupported(f"invalid host address {text!r} of port {port}: an IPv4 address of this node is needed, or none")
+    raise InvalidArgument(f"invalid host address {text!r} of port {port}: an address of this node is needed, or none")
 
 
 def _port(port: str, published: str, host_address: str = "") -> PortConfig:

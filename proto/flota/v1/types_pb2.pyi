@@ -1321,7 +1321,7 @@ class PortConfig(_message.Message):
     publish_mode: Global___PortConfig.PublishMode.ValueType
     proxy_protocol: Global___PortConfig.ProxyProtocol.ValueType
     host_address: _builtins.str
-    """Reached by this address of the node only (IPv4); empty = by all. In host mode, of containers without a service."""
+    """Reached by this address of the node only; empty = by all. In host mode, of containers without a service."""
     def __init__(
         self,
         *,

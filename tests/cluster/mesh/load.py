@@ -37,12 +37,14 @@ async def main(pause: float, path: str, targets: list[tuple[str, int]]) -> None:
     end = loop.run_in_executor(None, sys.stdin.read)
 
     async def one(target: tuple[str, int]) -> None:
+        begun = loop.time()
         try:
             answers[await ask(*target, path)] += 1
             if answers.total() == 1:
                 print("ready", flush=True)
         except (OSError, TimeoutError, IndexError) as error:
-            errors.append(f"{target[0]}:{target[1]}: {error!r}")
+            # A second or more: the first packet was lost on its way, and sent again.
+            errors.append(f"{target[0]}:{target[1]}: {error!r} after {loop.time() - begun:.3f} s")
 
     due = loop.time()
     for target in itertools.cycle(targets):

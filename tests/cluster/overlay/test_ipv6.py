@@ -158,6 +158,50 @@ def test_host_mode_answers_on_the_tasks_node_only(cluster: Cluster) -> None:
     assert cluster.answers(cluster.a, port=9090) == {"ConnectionRefusedError": 4}
 
 
+def test_one_port_of_several_addresses_is_a_container_for_each(cluster: Cluster) -> None:
+    """All on one network, where their ports must not get into each other's way; also after a restart of the worker."""
+    b = cluster.b
+    owners = {"127.0.0.1": 31, b.address: 32, "::1": 33, b.ipv6_address: 34}
+
+    def container(at: str, number: int) -> Task:
+        one = task(f"local{number}", "", 0, (APP, f"10.90.1.{number}/24", f"fd00:90:1::{number}/64"))
+        one.service_id = ""
+        one.endpoint.ports.add().CopyFrom(HOST_PORT)
+        one.endpoint.ports[0].host_address = at
+        return one
+
+    containers = {at: container(at, number) for at, number in owners.items()}
+    for at, one in containers.items():
+        b.attach(one)
+        cluster.serve(one, b, SERVER.format(name=owners[at], port=80))
+    b.apply(*(update(peer(one, b, APP)) for one in containers.values()))
+
+    def seen() -> dict[str, str]:
+        script = "".join(ASK.format(address=at, port=9090, count=1) for at in owners)
+        answers = b.sh(f"{sys.executable} -c '{script}'").splitlines()
+        return {at: answer.split()[0] for at, answer in zip(owners, answers, strict=True)}
+
+    each = {at: str(number) for at, number in owners.items()}
+    assert seen() == each
+    assert cluster.answers(b, 1, 9090) == {f"34 {CLIENT}": 1}
+    assert cluster.asked(b.address, 1, 9090) == {f"32 {CLIENT_IPV4}": 1}
+    for at in ("", "127.0.0.1"):
+        refused = b.call("attach", tasks=[container(at, 35).SerializeToString().hex()])
+        assert refused["error"].endswith("port is already allocated"), at
+
+    b.crash()
+    b.start()
+    b.call("adopt", tasks=[WEBS[0].id, *(one.id for one in containers.values())])
+    b.apply(*map(update, everything(cluster, ON_APP, PUBLISHED)),
+            *(update(peer(one, b, APP)) for one in containers.values()), complete=True)  # fmt: skip
+    assert seen() == each
+    gone = containers["127.0.0.1"]
+    cluster.kill(gone)
+    b.detach(gone)
+    b.apply(removal(peer(gone, b, APP)))
+    assert seen() == each | {"127.0.0.1": "ConnectionRefusedError"}
+
+
 def test_tasks_reach_the_world_with_their_nodes_address(cluster: Cluster) -> None:
     world = SERVER.format(name="world", port=80)
     server = subprocess.Popen(

@@ -57,7 +57,7 @@ def test_restart_policies() -> None:
         ({"Privileged": True}, Unsupported, "HostConfig.Privileged"),
         ({"CpuShares": 512}, Unsupported, "HostConfig.CpuShares"),
         ({"NetworkMode": "container:x"}, Unsupported, "HostConfig.NetworkMode"),
-        ({"PortBindings": {"80/tcp": [{"HostIp": "::1", "HostPort": "1"}]}}, Unsupported, "host address"),
+        ({"PortBindings": {"80/tcp": [{"HostIp": "eth0", "HostPort": "1"}]}}, InvalidArgument, "host address"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "70000"}]}}, InvalidArgument, "a port from 0 to 65535"),
         ({"Binds": ["/a"]}, InvalidArgument, "SOURCE:TARGET"),
         ({"Binds": ["/a:/b:odd"]}, InvalidArgument, "no option 'odd'"),

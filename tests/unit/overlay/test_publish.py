@@ -14,6 +14,8 @@ from flota.overlay.publish import (
     Target,
     addresses_loaded,
     ingress_ports,
+    inner,
+    inner_number,
     network_change,
     network_loaded,
     node_change,
@@ -27,6 +29,7 @@ from flota.v1.types_pb2 import NetworkAttachment, PortConfig
 
 WEB = ("tcp", 8080)
 HOST = PortConfig.PUBLISH_MODE_HOST
+BOTH = frozenset((4, 6))
 
 
 def a_peer(service: str, number: int, *, ready: bool = True) -> NetworkPeer:
@@ -39,12 +42,16 @@ def a_service(service: str, *ports: PortConfig) -> NetworkService:
     return NetworkService(service_id=service, ports=ports)
 
 
-def test_a_port_of_one_address_is_in_a_map_of_its_own() -> None:
-    at = {("tcp", 8080, "127.0.0.1"): ("169.254.192.1",)}
-    assert node_change({}, at) == ("add element inet flota published_at { tcp . 8080 . 127.0.0.1 : 169.254.192.1 }\n")
-    assert node_loaded("elements = { tcp . 8080 . 127.0.0.1 : 169.254.192.1 }") == at
-    assert node_change(at, {WEB: ("169.254.192.1",)}).splitlines() == [
-        "delete element inet flota published_at { tcp . 8080 . 127.0.0.1 }",
+@pytest.mark.parametrize(
+    ("where", "at", "way"), [("local", "127.0.0.1", "169.254.192.1"), ("local6", "::1", "fd7a:f108::1")]
+)
+def test_a_port_of_one_address_is_in_a_map_of_its_own(where: str, at: str, way: str) -> None:
+    there = {("tcp", 8080, at): (inner(way, 81),)}
+    assert node_change({}, there) == (f"add element inet flota {where} {{ tcp . 8080 . {at} : {way} . 81 }}\n")
+    assert node_loaded(f"elements = {{ tcp . 8080 . {at} : {way} . 81 }}") == there
+    assert inner_number(there["tcp", 8080, at][0]) == 81
+    assert node_change(there, {WEB: ("169.254.192.1",)}).splitlines() == [
+        f"delete element inet flota {where} {{ tcp . 8080 . {at} }}",
         "add element inet flota published { tcp . 8080 : 169.254.192.1 }",
     ]
 
@@ -205,16 +212,38 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
 
 def test_host_ports_are_all_held_or_none(publisher: Publisher) -> None:
     with pytest.raises(PortTaken, match="published port 22 in host mode cannot be used: a program of this node"):
-        publisher.hold_ports(host_task("one", 8080, 22), True)
+        publisher.hold_ports(host_task("one", 8080, 22), BOTH)
     assert publisher.is_idle()
     with pytest.raises(PortTaken, match="the task is on no network with a way out"):
-        publisher.hold_ports(host_task("one", 8080), False)
+        publisher.hold_ports(host_task("one", 8080), frozenset())
     assert publisher.is_idle()
-    assert publisher.hold_ports(host_task("one"), False) == []
+    assert publisher.hold_ports(host_task("one"), frozenset()) == []
+
+
+def test_a_port_is_held_by_one_at_each_address(publisher: Publisher) -> None:
+    def at(name: str, *addresses: str) -> Task:
+        one = host_task(name, *(8080 for _ in addresses))
+        one.service_id = ""
+        for port, address in zip(one.endpoint.ports, addresses, strict=True):
+            port.host_address = address
+        return one
+
+    assert len(publisher.hold_ports(at("one", "127.0.0.1", "::1"), BOTH)) == 2
+    for taken in ("", "127.0.0.1", "::1"):
+        with pytest.raises(PortTaken, match="port is already allocated"):
+            publisher.hold_ports(at("two", taken), BOTH)
+    publisher.release_ports("one")
+    assert len(publisher.hold_ports(at("two", "", ""), BOTH)) == 1, "said twice"
+    with pytest.raises(PortTaken, match="port is already allocated"):
+        publisher.hold_ports(at("one", "127.0.0.1"), BOTH)
+    publisher.release_ports("two")
+    with pytest.raises(PortTaken, match="the task is on no network with a way out by IPv6"):
+        publisher.hold_ports(at("one", "::1"), frozenset((4,)))
+    assert publisher.is_idle()
 
 
 def test_host_ports_that_were_not_chosen_are_all_different(publisher: Publisher) -> None:
-    held = publisher.hold_ports(host_task("one", 0, 0, 8080), True)
+    held = publisher.hold_ports(host_task("one", 0, 0, 8080), BOTH)
     numbers = [port.published_port for port in held]
     assert numbers[2] == 8080
     assert numbers[0] != numbers[1]
