@@ -115,3 +115,21 @@ def entries(marks: dict[str, int]) -> str:
 def remove_rules() -> str:
     """Takes our table away again, whether it is there or not."""
     return "table inet flota {}\ndelete table inet flota\n"
+
+
+def closing_rules() -> str:
+    """For the namespace of a task that was told to stop: whoever asks for a connection that its program takes no longer
+    hears nothing, instead of a refusal.
+
+    Nobody is sent there any longer, but a first packet may still be on its way, or be sent again by somebody who had no
+    answer a second ago. It is sent once more then, and led to another task: what was tracked to this one is forgotten
+    with it. (A refusal of a connection is the one reset that has the sequence number 0: RFC 9293, 3.10.7.1.)
+    """
+    return """
+table inet flota-closing {
+    chain output {
+        type filter hook output priority filter; policy accept;
+        oifname != "lo" tcp flags & (rst | ack) == rst | ack tcp sequence 0 drop
+    }
+}
+"""

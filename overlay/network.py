@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random, SystemRandom
 
-from flota.overlay import attachments, namespaces
+from flota.overlay import attachments, firewall, libnftables, namespaces
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balancer import Balancer
 from flota.overlay.checkup import View
@@ -211,6 +211,19 @@ class Network:
         """What people call a network; empty if it is not known here (yet)."""
         network = self._model.networks.get(network_id)
         return network.spec.annotations.name if network is not None else ""
+
+    async def close(self, task_id: str) -> None:
+        """The task is about to be told to stop: from now on it refuses no connection (firewall.closing_rules).
+
+        One that has no namespace, or on which the kernel refuses, does without.
+        """
+        if task_id not in self._servers:
+            return
+        namespace = task_namespace(self._run_directory, task_id)
+        try:
+            await self._threads.inside(namespace, lambda: libnftables.load(firewall.closing_rules()))
+        except (OverlayError, OSError) as error:
+            log.info("task %s: refuses connections while it stops: %s", task_id, error)
 
     async def detach(self, task_id: str) -> None:
         """Remove the task's namespace and interfaces. Unknown ids are no error."""

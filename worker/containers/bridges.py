@@ -38,6 +38,7 @@ class Overlay(Protocol):
     def name_of(self, network_id: str) -> str: ...
     async def attach(self, task: Task) -> Sandbox: ...
     async def change(self, task_id: str, networks: Sequence[NetworkAttachment]) -> None: ...
+    async def close(self, task_id: str) -> None: ...
     async def detach(self, task_id: str) -> None: ...
 
 
@@ -263,6 +264,10 @@ class Bridges:
             known.gateway_priority, known.target = wanted.gateway_priority, wanted.network_id
             given.append(known)
         return known
+
+    async def close(self, task_id: str) -> None:
+        """As the overlay does."""
+        await self._overlay.close(task_id)
 
     async def detach(self, task_id: str) -> None:
         """As the overlay does. Raises OverlayError."""

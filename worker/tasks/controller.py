@@ -317,6 +317,9 @@ class Controller:
         if not self._launched:
             return None
         containers, grace = self._parts.containers, self._grace()
+        if self.task.service_id:
+            # Others of its service answer in its place.
+            await self._parts.networks.close(self.id)
         try:
             if grace > 0:
                 await containers.signal(self.id, self._stop_signal())

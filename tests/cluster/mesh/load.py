@@ -15,10 +15,17 @@ PATIENCE = 60.0
 MOST = 200
 
 
-async def ask(address: str, port: int, path: str) -> str:
+class Step:
+    """What is being waited for: said with an error."""
+
+    name = "connection"
+
+
+async def ask(address: str, port: int, path: str, step: Step) -> str:
     """The first word of the answer's last line."""
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(address, port)
+        step.name = f"answer to {writer.get_extra_info('sockname')[:2]}"
         try:
             writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             lines = (await reader.read()).decode().splitlines()
@@ -37,14 +44,14 @@ async def main(pause: float, path: str, targets: list[tuple[str, int]]) -> None:
     end = loop.run_in_executor(None, sys.stdin.read)
 
     async def one(target: tuple[str, int]) -> None:
-        begun = loop.time()
+        begun, step = loop.time(), Step()
         try:
-            answers[await ask(*target, path)] += 1
+            answers[await ask(*target, path, step)] += 1
             if answers.total() == 1:
                 print("ready", flush=True)
         except (OSError, TimeoutError, IndexError) as error:
             # A second or more: the first packet was lost on its way, and sent again.
-            errors.append(f"{target[0]}:{target[1]}: {error!r} after {loop.time() - begun:.3f} s")
+            errors.append(f"{target[0]}:{target[1]}: {error!r} instead of {step.name}, {loop.time() - begun:.3f} s")
 
     due = loop.time()
     for target in itertools.cycle(targets):

@@ -42,6 +42,10 @@ async def answer(network: Network, request: dict[str, Any]) -> dict[str, Any]:
                     for one in sandboxes
                 ],
             }
+        case "close":
+            for task_id in request["tasks"]:
+                await network.close(task_id)
+            return {}
         case "detach":
             begin = time.perf_counter()
             for task_id in request["tasks"]:

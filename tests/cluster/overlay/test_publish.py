@@ -316,6 +316,29 @@ def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster:
         assert say("web.2") == "there?"
 
 
+def test_who_comes_late_to_a_task_that_stops_is_not_refused_but_led_to_another(cluster: Cluster) -> None:
+    """A first packet that was on its way when the task left, or that was lost and is sent again."""
+    cluster.start(WEBS[0], cluster.b)
+    cluster.b.call("close", tasks=[WEBS[0].id])
+    assert cluster.answers(cluster.a) == {f"web.1 {CLIENT}": 4}, "it takes connections for as long as it likes"
+    cluster.kill(WEBS[0])
+    late = subprocess.Popen(
+        ["ip", "netns", "exec", cluster.machines.wire, sys.executable, "-c",
+         ASK.format(address=cluster.a.address, port=8080, count=1)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        waits = ("ip", "netns", "exec", cluster.machines.wire, "ss", "-Htn", "state", "syn-sent")
+        wait_until(lambda: run(*waits), "it waits for an answer")
+        cluster.start(WEBS[1], cluster.c)
+        cluster.b.detach(WEBS[0])
+        cluster.machines.apply(*(removal(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)))
+        assert late.communicate(timeout=30)[0] == f"web.2 {CLIENT}\n"
+    finally:
+        late.kill()
+        late.communicate()
+
+
 def host_task(number: int, published: int) -> Task:
     one = task(f"host{number}", "host", number, (APP, f"10.90.1.{30 + number}/24"))
     one.endpoint.ports.add(target_port=9000, published_port=published, publish_mode=PortConfig.PUBLISH_MODE_HOST)

@@ -98,6 +98,9 @@ class Node:
         self.attached.add(task.id)
         return Sandbox(Path("/netns"), "", (), self.ports)
 
+    async def close(self, task_id: str) -> None:
+        """Nothing to close."""
+
     async def detach(self, task_id: str) -> None:
         await self._do("detach")
         self.attached.discard(task_id)

@@ -60,6 +60,9 @@ class Overlay:
         self.tasks[task_id].networks.extend(networks)
         self.events.append("changed")
 
+    async def close(self, task_id: str) -> None:
+        """Nothing to close."""
+
     async def detach(self, task_id: str) -> None:
         self.tasks.pop(task_id, None)
 
