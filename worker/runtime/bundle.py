@@ -191,6 +191,5 @@ def configuration(
             {"destination": one.target, "type": one.kind, "source": one.source, "options": list(one.options)}
             for one in everything
         ],
-        "annotations": {**container.image.labels, **spec.labels},
         "linux": linux,
     }

@@ -111,6 +111,13 @@ async def test_an_image_without_anything(world: World, runtime: Runtime) -> None
     assert await said(world, runtime, container) == ["bin", "dev", "etc", "proc", "sys"]
 
 
+async def test_labels_are_no_orders_to_the_runtime(world: World, runtime: Runtime) -> None:
+    """crun does what annotations named run.oci.… say; a label of an image is not to become one."""
+    image = ImageConfig(labels={"run.oci.pidfd_receiver": "/a/socket/of/the/node"})
+    container = world.container("echo said", image=image, labels={"run.oci.seccomp.receiver": "/another"})
+    assert await said(world, runtime, container) == ["said"]
+
+
 async def test_an_unknown_account(world: World, runtime: Runtime) -> None:
     with pytest.raises(BadContainer, match="user 'nobody' is not in the image's /etc/passwd"):
         await runtime.create(world.container("true", user="nobody"))
