@@ -19,7 +19,7 @@ from flota.v1.local_pb2 import (
 from flota.worker.images.unpack import total_size
 from flota.worker.labels import has_labels
 from flota.worker.runtime.container import BadContainer
-from flota.worker.volumes import Volume, VolumeNotFound, Volumes
+from flota.worker.volumes import ANONYMOUS, Volume, VolumeNotFound, Volumes
 
 _UNKNOWN = -1
 
@@ -55,11 +55,14 @@ class VolumeCalls:
         return RemoveVolumeResponse()
 
     async def PruneVolumes(self, request: PruneVolumesRequest, context: Any) -> PruneVolumesResponse:
-        """Those that nothing uses. Raises Internal."""
+        """Those that nothing uses, as Docker has it only those without a name if not `all`. Raises Internal."""
         sizes: dict[str, int] = {}
 
         def wanted(volume: Volume) -> bool:
             if not has_labels(volume.labels, request.labels):
+                return False
+            if not request.all and ANONYMOUS not in volume.labels:
+                # Somebody gave it a name, and may want it back.
                 return False
             sizes[volume.name] = self._size(volume)
             return True

@@ -29,6 +29,8 @@ from flota.worker.runtime.container import BadContainer, ContainerError
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _DRIVERS = ("", "local")
+# Docker's label of a volume that nobody gave a name.
+ANONYMOUS = "com.docker.volume.anonymous"
 _OPTIONS = ("type", "device", "o")
 _MOUNT_LIMIT = 30.0
 _COPY_LIMIT = 3600.0
@@ -95,7 +97,8 @@ class Volumes:
 
         Raises BadContainer, OSError.
         """
-        name = name or secrets.token_hex(32)
+        if not name:
+            name, labels = secrets.token_hex(32), {**labels, ANONYMOUS: ""}
         _check_name(name)
         async with self._lock(name):
             return self._made(name, driver, labels)

@@ -35,20 +35,23 @@ async def rm(session: Session, names: tuple[str, ...], force: bool, node: str) -
     cls=Command,
     examples=[
         "flota volume prune",
-        "flota volume prune --force --filter label=scratch",
+        "flota volume prune --all --force --filter label=scratch",
         "flota volume prune --all-nodes",
     ],
 )
-@click.option("-a", "--all", "_everything", is_flag=True, help="Only for Docker's sake: all are meant.", hidden=True)
+@click.option("-a", "--all", "everything", is_flag=True, help="Also those that somebody gave a name.")
 @click.option("--all-nodes", is_flag=True, help="Those of every node.")
 @filter_option("label")
 @force_option
 @volumes.node_option
 @talks
 async def prune(
-    session: Session, filters: tuple[str, ...], force: bool, node: str, all_nodes: bool, _everything: bool
+    session: Session, filters: tuple[str, ...], force: bool, node: str, all_nodes: bool, everything: bool
 ) -> None:
-    """Remove volumes that nothing uses, and all that is in them: this node's, or as --node and --all-nodes say."""
+    """Remove volumes that nothing uses, and all that is in them: this node's, or as --node and --all-nodes say.
+
+    Without --all only those whose name was made up.
+    """
     import grpc
 
     from flota.cli.output.human import decimal_size
@@ -56,9 +59,10 @@ async def prune(
 
     if node and all_nodes:
         raise BadFlag("--node and --all-nodes exclude each other")
-    request = PruneVolumesRequest(labels=Filters(filters, ("label",)).label_map("label"))
+    request = PruneVolumesRequest(labels=Filters(filters, ("label",)).label_map("label"), all=everything)
     where = "every node" if all_nodes else f"node {node}" if node else "this node"
-    if not confirmed(f"This will remove all volumes on {where} that nothing uses.", force):
+    kind = "volumes" if everything else "anonymous volumes"
+    if not confirmed(f"This will remove all {kind} on {where} that nothing uses.", force):
         return
     if all_nodes:
         targets = list(dict.fromkeys(one.node_id for one in await volumes.of_all_nodes(session)))

@@ -16,6 +16,8 @@ from flota.v1.local_pb2 import (
 )
 from flota.v1.types_pb2 import Driver, Volume
 
+_ANONYMOUS_ONLY = (1, 42)
+
 
 async def _all(call: Call) -> list[Volume]:
     return list((await call.backend.agent.ListVolumes(ListVolumesRequest())).volumes)
@@ -68,7 +70,9 @@ async def prune(call: Call) -> web.StreamResponse:
     if "label!" in wanted:
         raise Unsupported("the filter label! is not supported for volumes")
     labels = {key: value for key, _, value in (text.partition("=") for text in wanted.get("label"))}
-    done = await call.backend.agent.PruneVolumes(PruneVolumesRequest(labels=labels))
+    # Since 1.42 those with a name only if the client asks for them.
+    everything = call.version < _ANONYMOUS_ONLY or bool(wanted.flag("all"))
+    done = await call.backend.agent.PruneVolumes(PruneVolumesRequest(labels=labels, all=everything))
     return answer({"VolumesDeleted": list(done.names) or None, "SpaceReclaimed": done.reclaimed_bytes})
 
 

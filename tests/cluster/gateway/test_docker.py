@@ -164,6 +164,11 @@ def test_docker_py_keeps_secrets_configs_networks_and_volumes(client: Any) -> No
     assert client.networks.list(names=["back"]) == [network]
     volume = client.volumes.create("data", labels={"a": "b"})
     assert client.volumes.list(filters={"label": "a=b"}) == [volume]
+    nameless = client.volumes.create()
+    assert client.volumes.prune()["VolumesDeleted"] == [nameless.name], "one with a name is removed by `all` alone"
+    client.volumes.create("fleeting", labels={"fleeting": ""})
+    assert client.volumes.prune({"label": "fleeting"})["VolumesDeleted"] is None
+    assert client.volumes.prune({"all": True, "label": "fleeting"})["VolumesDeleted"] == ["fleeting"]
     for each in (secret, config, network, volume):
         each.remove()
     with pytest.raises(APIError) as refused:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flota.v1.local_pb2_grpc import AgentAsyncStub
 
 CGROUPS = Path("/sys/fs/cgroup")
+ROOT = Path(__file__).parents[3]
 T = TypeVar("T")
 RUNNING = TaskState.TASK_STATE_RUNNING
 PATIENCE = 60.0
@@ -120,13 +121,14 @@ class Machine:
             **values,
         )
 
-    async def start(self, config: WorkerConfig) -> str:
-        """Start a worker; gives back what it says: "ready", or why not."""
+    async def start(self, config: WorkerConfig, die_at: str = "") -> str:
+        """Start a worker; gives back what it says: "ready", or why not. `die_at`: see dying.py."""
+        module = "tests.cluster.worker.dying" if die_at else "flota.worker"
         with (self.directory / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.entering(sys.executable, "-m", "flota.worker"),
+                *self.entering(sys.executable, "-m", module),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-                env=ENVIRONMENT | os.environ | {"FLOTA_LOG": "info"},
+                env=ENVIRONMENT | os.environ | {"FLOTA_LOG": "info", "DIE_AT": die_at, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
         return await self.tell(config)
 
@@ -235,9 +237,9 @@ class Cluster:
     def config(self, **values: Any) -> WorkerConfig:
         return self.machine.config(self.machine.directory / "w1", [self.swarm.address], **values)
 
-    async def boot(self, **values: Any) -> None:
-        """Start the worker as a member; it has an image `busybox`."""
-        assert await self.machine.start(self.config(**values)) == "ready", self.machine.log()
+    async def boot(self, *, die_at: str = "", **values: Any) -> None:
+        """Start the worker as a member; it has an image `busybox`. `die_at`: see dying.py."""
+        assert await self.machine.start(self.config(**values), die_at) == "ready", self.machine.log()
         async with self.machine.agent() as agent:
             if not (await agent.Status(AgentStatusRequest())).images:
                 archive = self.machine.directory / "busybox.tar"

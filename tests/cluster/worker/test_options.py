@@ -4,9 +4,7 @@ What concerns files, mounts, capabilities and control groups alone is in tests/c
 """
 
 import os
-import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,8 @@ from flota.v1.types_pb2 import (
     TaskState,
     Ulimit,
 )
-from tests.cluster.worker.machine import CGROUPS, Cluster, Machine, eventually, run
+from tests.cluster.worker.leaks import cluster_is_empty, left
+from tests.cluster.worker.machine import CGROUPS, Cluster, Machine, eventually
 from tests.unit.dispatcher.swarm import Swarm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -272,54 +271,3 @@ async def test_nothing_is_left_of_tasks_that_come_and_go(cluster: Cluster, cycle
         assert left(cluster) == before
     await cluster.swarm.remove(secret.id, "secrets")
     await cluster.swarm.remove(network.id, "networks")
-
-
-async def cluster_is_empty(cluster: Cluster) -> None:
-    """Until nothing of any task is there."""
-    for task in list(cluster.swarm.store.tasks):
-        await cluster.swarm.remove(task.id)
-    run = Path(f"/proc/{cluster.machine.pid}/root{cluster.machine.run_directory}")
-    await eventually(lambda: not os.listdir(run / "tasks") and not os.listdir(cluster.machine.state / "tasks"))
-
-
-def left(cluster: Cluster) -> dict[str, object]:
-    """What could leak."""
-    machine = cluster.machine
-    inside = Path(f"/proc/{machine.pid}/root")
-    place = inside / str(machine.run_directory).lstrip("/")
-    namespaces = sorted(os.listdir(place / "netns"))
-    own = os.readlink(f"/proc/{machine.pid}/ns/mnt")
-    return {
-        "mounts": Path(f"/proc/{machine.pid}/mountinfo").read_text().count(str(machine.directory)),
-        "namespaces": namespaces,
-        "interfaces": [
-            interfaces(cluster),
-            *(interfaces(cluster, f"{machine.run_directory}/netns/{name}") for name in namespaces),
-        ],
-        "rules": len(run(*machine.entering("nft", "list", "ruleset")).splitlines()),
-        "groups": [str(group) for group in machine.groups()],
-        "processes": sorted(name for name, namespace in processes() if namespace == own),
-        "files": sorted(
-            re.sub("[0-9a-z]{25}", "ID", os.path.join(where, name))
-            for top in (place, machine.state)
-            for where, directories, files in os.walk(top)
-            if "images" not in Path(where).parts
-            for name in (*directories, *files)
-        ),
-        # A connection or a thread more is no leak; one for each task is.
-        "descriptors": len(os.listdir(f"/proc/{machine.worker}/fd")) > 100,
-        "threads": len(os.listdir(f"/proc/{machine.worker}/task")) > 60,
-    }
-
-
-def interfaces(cluster: Cluster, namespace: str = "/proc/self/ns/net") -> list[str]:
-    """The names of a network namespace's interfaces; by itself the machine's."""
-    shown = run(*cluster.machine.entering("nsenter", f"--net={namespace}", "ip", "-o", "link"))
-    return [line.split()[1] for line in shown.splitlines()]
-
-
-def processes() -> Iterator[tuple[str, str]]:
-    """Every process' name and mount namespace."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            yield (entry / "comm").read_text().strip(), os.readlink(entry / "ns/mnt")

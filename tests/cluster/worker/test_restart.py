@@ -246,8 +246,9 @@ async def test_a_worker_that_cannot_work_says_why(cluster: Cluster) -> None:
     assert "nobody/cert.pem" in answer
 
 
-async def test_killed_again_and_again_in_the_middle_of_everything(cluster: Cluster) -> None:
-    rng = Random(7)
+@pytest.mark.parametrize("seed", [7, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(100, 130))])
+async def test_killed_again_and_again_in_the_middle_of_everything(cluster: Cluster, seed: int) -> None:
+    rng = Random(seed)
     await cluster.boot()
     wanted: dict[str, Task] = {}
     ended: list[Task] = []

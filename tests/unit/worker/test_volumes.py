@@ -109,9 +109,14 @@ async def test_pruning_takes_what_nothing_uses(calls: VolumeCalls, tmp_path: Pat
     for name, labels in (("old", {"scratch": "1"}), ("keep", {"keep": ""})):
         volume = await create(calls, name, labels)
         put(Path(volume.mountpoint))
-    answer = await calls.PruneVolumes(PruneVolumesRequest(labels={"scratch": ""}), NO_CONTEXT)
-    assert (list(answer.names), answer.reclaimed_bytes) == (["old"], 500)
+    nameless = await create(calls, "")
     answer = await calls.PruneVolumes(PruneVolumesRequest(), NO_CONTEXT)
+    assert list(answer.names) == [nameless.name]
+    answer = await calls.PruneVolumes(PruneVolumesRequest(labels={"scratch": ""}), NO_CONTEXT)
+    assert not answer.names
+    answer = await calls.PruneVolumes(PruneVolumesRequest(labels={"scratch": ""}, all=True), NO_CONTEXT)
+    assert (list(answer.names), answer.reclaimed_bytes) == (["old"], 500)
+    answer = await calls.PruneVolumes(PruneVolumesRequest(all=True), NO_CONTEXT)
     assert list(answer.names) == ["keep"]
     assert set(await listed(calls)) == {"used"}
 
