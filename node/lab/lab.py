@@ -23,6 +23,7 @@ from types import TracebackType
 from flota.node.lab import busybox, cgroups, machine, places, wire
 from flota.node.lab.errors import LabError, NoSuchLab
 from flota.node.lab.init import Boot
+from flota.worker.runtime import moves
 
 # Of a node's log, in the note of an error.
 _LAST_LINES = 20
@@ -146,6 +147,8 @@ class Lab:
             if not file.is_file():
                 raise LabError(f"invalid image {str(file)!r}: a file is needed, as docker save makes it")
         machine.check_tools()
+        # A node cannot: it has a cgroup namespace of its own.
+        moves.free()
         plan = places.claim(name, managers, workers, tuple(command))
         lab = cls(name, plan)
         try:

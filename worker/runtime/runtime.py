@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary
 from flota.v1.tasks_pb2 import TaskStats
 from flota.v1.types_pb2 import ResourceRequirements
 from flota.worker.logs.rotation import Rotation, Rule
-from flota.worker.runtime import limits, machine, mounts, root
+from flota.worker.runtime import limits, machine, mounts, moves, root
 from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.commands import CannotRun, Command
 from flota.worker.runtime.container import (
@@ -83,6 +83,7 @@ class Runtime:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stirring: asyncio.Future[None] | None = None
         self._rotation = Rotation()
+        self._moves_are_free = False
         self.volumes = Volumes(state_directory.absolute() / "volumes")
 
     async def start(self) -> None:
@@ -107,6 +108,7 @@ class Runtime:
             self._machine, conmon, self._program, self._cgroups, self._mounter, self.volumes, self._threads
         )
         await self._in_thread(self._cgroups.prepare)
+        self._moves_are_free = await self._in_thread(moves.free)
         await self._in_thread(root.make_skeleton, self._skeleton)
         await self._in_thread(_let_go, self._looked_at)
         await self._rotation.start()
@@ -161,7 +163,7 @@ class Runtime:
 
     def expect(self) -> None:
         """A container is about to be made: have the kernel ready for it. Cheap, may be called at any time."""
-        if self._stirring is None or self._stirring.done():
+        if not self._moves_are_free and (self._stirring is None or self._stirring.done()):
             self._stirring = asyncio.get_running_loop().run_in_executor(self._threads, self._cgroups.stir)
 
     async def launch(self, container_id: str) -> Running:

@@ -46,6 +46,10 @@ def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[...,
         floods, [bomb] = [task.id for task in swarm.tasks("flood")], [task.id for task in swarm.tasks("bomb")]
         wait_until(lambda: processes_of(lab, bomb) == PROCESSES, "the bomb has all that it may have")
 
+        # More are welcome: what a start takes is not theirs to hold.
+        create(lab, "late", *here, "--stop-grace-period", "0s", "busybox", "sleep", "1000")
+        wait_until(lambda: swarm.running("late")["w1"] == 1, "one more container runs", 30)
+
         # Beside it is a node without such guests: what makes both lose their manager is not what this is about.
         for _ in range(3):
             had, others, silent = sessions_of(node), sessions_of(other), 0
@@ -66,7 +70,7 @@ def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[...,
         assert [task.id for name in ("flood", "bomb") for task in swarm.tasks(name)] == [*floods, bomb]
 
         flota(lab, "service", "scale", "-d", "flood=0")
-        flota(lab, "service", "rm", "bomb")
+        flota(lab, "service", "rm", "bomb", "late")
         with suppress(AssertionError):
             wait_until(lambda: traces(lab, node) <= before, "nothing is left", 60, step=0.2)
         assert traces(lab, node) - before == Counter()

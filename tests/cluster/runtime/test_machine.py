@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from flota.v1.types_pb2 import Mount
-from flota.worker.runtime import machine, mounts
+from flota.worker.runtime import machine, mounts, moves
 from flota.worker.runtime.container import BadContainer, Exit, Phase
 from flota.worker.runtime.machine import CGROUPS, RuntimeUnavailable
 from flota.worker.runtime.runtime import Runtime
@@ -40,6 +40,27 @@ async def test_what_is_not_installed_is_named(world: World, monkeypatch: pytest.
 async def test_what_is_in_use_is_told(runtime: Runtime) -> None:
     assert runtime.name in ("crun", "runc")
     assert runtime.version[0].isdigit()
+
+
+@pytest.mark.skipif(not moves.can(), reason="Linux 6.18 and its first cgroup namespace are needed")
+async def test_forks_do_not_wait_for_moves_between_groups(world: World) -> None:
+    """Once a worker has started: an option of the control groups' tree, which a mount without it takes away."""
+    tree = world.directory / "tree"
+    tree.mkdir()
+    found = set()
+    # Another test may mount it at this time, but not each time.
+    for _ in range(5):
+        mounts.mount("cgroup2", tree, "cgroup2", data=",".join(moves.options_of_tree() - {"favordynmods"}))
+        try:
+            runtime = world.runtime()
+            await runtime.start()
+            found = moves.options_of_tree()
+            await runtime.stop()
+        finally:
+            mounts.unmount(tree)
+        if "favordynmods" in found:
+            break
+    assert "favordynmods" in found
 
 
 async def test_runc_does_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
