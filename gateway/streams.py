@@ -24,8 +24,8 @@ from flota.rpc.errors import FlotaError
 
 _log = structlog.get_logger("gateway")
 STDOUT, STDERR = 1, 2
-# A client that has not read the head by then does not wait for it.
-_HEAD_LIMIT = 0.5
+# A client that has not read the head by then does not wait for it. Seconds; a busy machine may let one wait for long.
+_HEAD_LIMIT = 5.0
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
 
@@ -70,6 +70,23 @@ class Streaming:
                 self.response.force_close()
             return True
         return isinstance(error, ConnectionError)
+
+
+async def passed_on(call: Call, going: Any, content_type: str) -> web.StreamResponse:
+    """An answer of the data in all messages of a gRPC call, which ends with it.
+
+    The head waits for the first one: until then a refusal has its own status.
+    """
+    parts = aiter(going)
+    try:
+        part = await anext(parts, None)
+        async with Streaming(call, content_type) as out:
+            while part is not None:
+                await out.write(part.data)
+                part = await anext(parts, None)
+        return out.response
+    finally:
+        going.cancel()
 
 
 class Hijacked:

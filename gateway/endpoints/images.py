@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -12,7 +12,7 @@ from aiohttp import web
 from flota.gateway.failures import HttpFailure, failure_of
 from flota.gateway.filters import Filters
 from flota.gateway.http import Call, Route, answer, nothing
-from flota.gateway.streams import Streaming
+from flota.gateway.streams import Streaming, passed_on
 from flota.gateway.translation import image as shapes
 from flota.gateway.translation.words import parse_time
 from flota.rpc.errors import InvalidArgument, Unsupported
@@ -29,7 +29,6 @@ from flota.v1.local_pb2 import (
     PushImageRequest,
     RemoveImageRequest,
     ResolveImageRequest,
-    SaveImageMessage,
     SaveImageRequest,
     TagImageRequest,
 )
@@ -67,16 +66,18 @@ async def create(call: Call) -> web.StreamResponse:
     reference = reference_of(call.query("fromImage"), call.query("tag"))
     request = PullImageRequest(reference=reference, registry_auth=call.registry_auth())
     pull = call.backend.agent.PullImage(request)
+    messages: AsyncIterator[PullImageMessage] = aiter(pull)
     try:
-        first = await _next(pull)
+        # Until the first one a refusal has its own status.
+        told = await anext(messages, None)
         async with Streaming(call, "application/json", told=True) as out:
-            while first is not None:
-                if first.HasField("image"):
+            while told is not None:
+                if told.HasField("image"):
                     name = shapes.familiar(reference)
                     await out.line({"status": f"Status: Image is up to date for {name}"})
-                elif first.line:
-                    await out.line(shapes.progress(first.line, first.current_bytes, first.total_bytes))
-                first = await _next(pull)
+                elif told.line:
+                    await out.line(shapes.progress(told.line, told.current_bytes, told.total_bytes))
+                told = await anext(messages, None)
         return out.response
     finally:
         pull.cancel()
@@ -98,12 +99,6 @@ async def _import(call: Call) -> web.StreamResponse:
     async with Streaming(call, "application/json", told=True) as out:
         await out.line({"status": made.image.id})
     return out.response
-
-
-async def _next(pull: AsyncIterable[PullImageMessage]) -> PullImageMessage | None:
-    async for told in pull:
-        return told
-    return None
 
 
 async def inspect(call: Call) -> web.StreamResponse:
@@ -151,21 +146,7 @@ async def save(call: Call) -> web.StreamResponse:
     """One or several as a tar."""
     names = [call.name("name")] if "name" in call.request.match_info else call.request.query.getall("names", [])
     going = call.backend.agent.SaveImage(SaveImageRequest(references=names))
-    try:
-        first = await _next_part(going)
-        async with Streaming(call, "application/x-tar") as out:
-            while first is not None:
-                await out.write(first.data)
-                first = await _next_part(going)
-        return out.response
-    finally:
-        going.cancel()
-
-
-async def _next_part(going: AsyncIterable[SaveImageMessage]) -> SaveImageMessage | None:
-    async for told in going:
-        return told
-    return None
+    return await passed_on(call, going, "application/x-tar")
 
 
 async def prune(call: Call) -> web.StreamResponse:

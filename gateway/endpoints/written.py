@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable
 
 from aiohttp import web
 
@@ -11,13 +10,12 @@ from flota.gateway import local_containers
 from flota.gateway.endpoints.images import reference_of
 from flota.gateway.failures import HttpFailure
 from flota.gateway.http import Call, Route, answer
-from flota.gateway.streams import Streaming
+from flota.gateway.streams import passed_on
 from flota.gateway.translation.container import Local, status
 from flota.gateway.translation.container_inspected import image_config
 from flota.v1.containers_pb2 import (
     CommitContainerRequest,
     ContainerChangesRequest,
-    ExportContainerMessage,
     ExportContainerRequest,
 )
 
@@ -33,21 +31,7 @@ async def export(call: Call) -> web.StreamResponse:
     """A tar of all its files, without those in volumes."""
     local = await _with_files(call, call.name())
     going = call.backend.containers.ExportContainer(ExportContainerRequest(id=local.task.id))
-    try:
-        part = await _next(going)
-        async with Streaming(call, "application/x-tar") as out:
-            while part is not None:
-                await out.write(part.data)
-                part = await _next(going)
-        return out.response
-    finally:
-        going.cancel()
-
-
-async def _next(going: AsyncIterable[ExportContainerMessage]) -> ExportContainerMessage | None:
-    async for told in going:
-        return told
-    return None
+    return await passed_on(call, going, "application/x-tar")
 
 
 async def commit(call: Call) -> web.StreamResponse:
