@@ -10,12 +10,16 @@ from tests.simulation.orchestration.world import World
 RUNNING = TaskState.TASK_STATE_RUNNING
 
 
-def web(replicas: int = 3, name: str = "web", start_first: bool = False) -> ServiceSpec:
+def web(
+    replicas: int = 3, name: str = "web", start_first: bool = False, image: str = "app:1", network: str = ""
+) -> ServiceSpec:
     spec = ServiceSpec()
     spec.annotations.name = name
-    spec.task.container.image = "app:1"
+    spec.task.container.image = image
     spec.replicated.replicas = replicas
     spec.update.parallelism = 1
+    if network:
+        spec.task.networks.add(target=network)
     if start_first:
         spec.update.order = UpdateConfig.ORDER_START_FIRST
     return spec
