@@ -35,9 +35,16 @@ class Member:
 
 
 async def form(
-    lab: str, members: Sequence[Member], images: Sequence[Path], swarm: bool, say: Callable[[str], None]
+    lab: str,
+    members: Sequence[Member],
+    images: Sequence[Path],
+    swarm: bool,
+    heartbeat: float,
+    say: Callable[[str], None],
 ) -> None:
     """Load images; with `swarm`, init on the first member, join the others, wait until all are READY.
+
+    `heartbeat`: seconds, 0 for the default.
 
     Raises LabError.
     """
@@ -47,7 +54,7 @@ async def form(
             loading = asyncio.gather(*(_load(lab, member, channels[member.name], images) for member in members))
             try:
                 if swarm:
-                    await _join(lab, members, channels)
+                    await _join(lab, members, channels, heartbeat)
                     say(f"{members[0].name} began the swarm, {_names(members[1:])} joined it")
                 await loading
                 say(f"every node has the images {', '.join(map(_title, images))}")
@@ -118,11 +125,16 @@ async def _parts(file: Path) -> AsyncIterator[LoadImageRequest]:
             yield LoadImageRequest(data=data)
 
 
-async def _join(lab: str, members: Sequence[Member], channels: Mapping[str, grpc.aio.Channel]) -> None:
+async def _join(
+    lab: str, members: Sequence[Member], channels: Mapping[str, grpc.aio.Channel], heartbeat: float
+) -> None:
     first, *others = members
     await until_up(lab, first, channels[first.name])
+    init = InitRequest(advertise_address=first.address)
+    if heartbeat:
+        init.spec.dispatcher.heartbeat_period.FromMilliseconds(round(heartbeat * 1000))
     try:
-        begun = await LocalStub(channels[first.name]).Init(InitRequest(advertise_address=first.address))
+        begun = await LocalStub(channels[first.name]).Init(init)
     except grpc.aio.AioRpcError as error:
         raise LabError(f"{first.name} does not begin a swarm: {error.details()}") from None
 

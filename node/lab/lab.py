@@ -82,7 +82,7 @@ class LabNode:
         return {"FLOTA_HOST": self.host, "DOCKER_HOST": f"unix://{self.run_directory}/flota/docker.sock"}
 
     def exec(
-        self, argv: Sequence[str], *, check: bool = True, input: str | None = None, timeout: float | None = 60
+        self, argv: Sequence[str], *, check: bool = True, input: str | None = None, timeout: float | None = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside, its output caught. Raises LabError with the output when `check` and it failed."""
         process = subprocess.Popen(
@@ -108,7 +108,7 @@ class LabNode:
             raise LabError(f"{self.name}: {' '.join(argv)}: exit status {process.returncode}: {told}")
         return subprocess.CompletedProcess(argv, process.returncode, output, errors)
 
-    def flota(self, *argv: str, check: bool = True, timeout: float | None = 60) -> str:
+    def flota(self, *argv: str, check: bool = True, timeout: float | None = 180) -> str:
         """Run `flota …` inside; gives its standard output."""
         return self.exec(["flota", *argv], check=check, timeout=timeout).stdout
 
@@ -132,12 +132,14 @@ class Lab:
         swarm: bool = True,
         *,
         command: Sequence[str] = (),
+        heartbeat: float = 0,
         say: Callable[[str], None] = _silent,
     ) -> "Lab":
         """Boot the nodes m1…, w1… and, with `swarm`, make them one cluster with every node READY.
 
         `load` are images for every node, beside busybox:latest. `command` runs on each node in place of flota's
-        daemon; there are neither images nor a swarm then. Raises LabError, and then nothing is left.
+        daemon; there are neither images nor a swarm then. `heartbeat` is the swarm's period in seconds, 0 its own
+        default: a node that misses three is DOWN. Raises LabError, and then nothing is left.
         """
         places.check_name(name)
         if not 1 <= managers <= places.MOST_MANAGERS or not 0 <= workers <= places.MOST_WORKERS:
@@ -156,7 +158,7 @@ class Lab:
             lab._boot(list(lab.nodes))
             say(f"{len(lab.nodes)} nodes are up on {plan.subnet}")
             if not command:
-                lab._form(load, swarm, say)
+                lab._form(load, swarm, heartbeat, say)
             switch.go()
         except BaseException as error:
             # With the nodes their logs go.
@@ -284,7 +286,7 @@ class Lab:
             environment=machine.environment(),
         )
 
-    def _form(self, load: Sequence[Path], swarm: bool, say: Callable[[str], None]) -> None:
+    def _form(self, load: Sequence[Path], swarm: bool, heartbeat: float, say: Callable[[str], None]) -> None:
         # Late: gRPC and messages are a tenth of a second, and the nodes are booting.
         from flota.node.lab import forming
 
@@ -295,4 +297,4 @@ class Lab:
         with tempfile.TemporaryDirectory(prefix=f"flota-lab-{self.name}-") as folder:
             archive = Path(folder) / f"{busybox.REFERENCE}.tar"
             busybox.write_archive(archive)
-            asyncio.run(forming.form(self.name, members, [archive, *load], swarm, say))
+            asyncio.run(forming.form(self.name, members, [archive, *load], swarm, heartbeat, say))

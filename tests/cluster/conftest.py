@@ -12,7 +12,7 @@ import pytest
 
 from flota.node.lab import Lab
 from tests.cluster import evidence
-from tests.cluster.names import lab_name
+from tests.cluster.labs import lab_up
 from tests.cluster.swarm import Swarm
 
 # What is told of one failure is enough; a broken machine has many.
@@ -43,18 +43,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def make_lab() -> Iterator[Callable[..., Lab]]:
-    """Make labs with the arguments of Lab.up but for the name; they are removed after the test."""
+    """Make labs with the arguments of lab_up; they are removed after the test."""
     with ExitStack() as made:
 
         def make(managers: int = 1, workers: int = 0, **options: object) -> Lab:
-            return made.enter_context(Lab.up(lab_name(), managers, workers, **options))  # type: ignore[arg-type]
+            return made.enter_context(lab_up(managers, workers, **options))  # type: ignore[arg-type]
 
         yield make
 
 
 @pytest.fixture(scope="session")
 def _shared_lab() -> Iterator[Lab]:
-    with Lab.up(lab_name(), managers=3, workers=2) as lab:
+    with lab_up(managers=3, workers=2) as lab:
         yield lab
 
 

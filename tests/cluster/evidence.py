@@ -14,7 +14,7 @@ import grpc
 from flota.node.lab import Lab, LabError
 from flota.v1.control_pb2 import ListTasksRequest
 from flota.v1.types_pb2 import NodeState, TaskState
-from tests.cluster.names import PREFIX
+from tests.cluster.labs import PREFIX
 from tests.cluster.swarm import Swarm
 
 # The last lines of each log, and the last bytes of each line: some tell of whole specs.

@@ -7,14 +7,14 @@ import docker
 import pytest
 
 from flota.node.lab import Lab
-from tests.cluster.names import lab_name
+from tests.cluster.labs import lab_up
 from tests.cluster.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
 def swarm() -> Iterator[Lab]:
     """One manager; whoever uses it is of the group `gateway`."""
-    with Lab.up(lab_name(), managers=1, workers=0) as lab:
+    with lab_up(managers=1, workers=0) as lab:
         yield lab
 
 

@@ -111,7 +111,7 @@ class Machines:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_LIMIT,
+            timeout=2 * _LIMIT,
         )
         return self.normal(done.stdout)
 

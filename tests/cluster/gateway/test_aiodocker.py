@@ -12,7 +12,7 @@ from aiodocker.exceptions import DockerError
 from flota.node.lab import Lab
 from tests.cluster.daemon.daemons import eventually
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("gateway")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("gateway")]
 
 
 @pytest.fixture
@@ -40,11 +40,10 @@ async def test_services_tasks_their_logs_and_commands_in_them(client: Any, aio: 
     await aio.services.create(task_template={"ContainerSpec": container}, name="aio")
 
     async def has_said_hello() -> bool:
-        (task,) = await aio.tasks.list(filters=asked)
-        lines = await aio.services.logs("aio", stdout=True)
-        return task["Status"]["State"] == "running" and lines == ["hello\n"]
+        states = [task["Status"]["State"] for task in await aio.tasks.list(filters=asked)]
+        return states == ["running"] and await aio.services.logs("aio", stdout=True) == ["hello\n"]
 
-    await eventually(has_said_hello, within=60)
+    await eventually(has_said_hello)
     (found,) = await aio.containers.list()
     command = await found.exec(["sh", "-c", "echo out; exit 4"])
     async with command.start() as wire:

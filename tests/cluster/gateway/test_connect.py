@@ -15,10 +15,10 @@ from docker.errors import APIError, NotFound
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import CONNECT, DEBIAN, Machines, play
-from tests.cluster.names import lab_name
+from tests.cluster.labs import lab_up
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 together = pytest.mark.xdist_group("connect")
 
 
@@ -41,7 +41,7 @@ def test_networks_are_changed_as_docker_changes_them(make_lab: Callable[..., Lab
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A manager and a worker."""
-    with Lab.up(lab_name(), managers=1, workers=1) as lab:
+    with lab_up(managers=1, workers=1) as lab:
         yield lab
 
 

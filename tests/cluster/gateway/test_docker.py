@@ -20,7 +20,7 @@ from tests.cluster.gateway.questions import ask_about, ask_all, asked, portainer
 from tests.cluster.images.registry import Registry
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
@@ -101,7 +101,10 @@ def test_docker_py_talks_to_containers(client: Any) -> None:
     made = client.api.exec_create(container.id, ["cat"], stdin=True)
     wire = client.api.exec_start(made["Id"], socket=True)
     wire._sock.sendall(b"through and back\n")
-    assert wire._sock.recv(8 + 17)[8:] == b"through and back\n"
+    said = b""
+    while len(said) < 8 + 17:
+        said += wire._sock.recv(8 + 17 - len(said))
+    assert said[8:] == b"through and back\n"
     wire._sock.close()
 
     container.kill()
@@ -260,7 +263,7 @@ def test_a_private_registry_gets_an_image_and_gives_it_to_a_service(client: Any,
     client.images.remove(f"{name}:1")
 
     service = client.services.create(f"{name}:1@{digest}", ["sleep", "1000"], name="private", init=True)
-    wait_until(lambda: [task["Status"]["State"] for task in service.tasks()] == ["running"], "a task", limit=60)
+    wait_until(lambda: [task["Status"]["State"] for task in service.tasks()] == ["running"], "a task")
 
 
 @together

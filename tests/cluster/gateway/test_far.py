@@ -18,7 +18,6 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 
 pytestmark = [
     pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)"),
-    pytest.mark.timeout(100),
 ]
 
 

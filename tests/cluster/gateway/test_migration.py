@@ -33,11 +33,11 @@ def migrate(node: LabNode, source: str, *more: str) -> subprocess.CompletedProce
     """`flota migrate` of this machine, to the swarm of `node`."""
     command = [sys.executable, "-m", "flota.cli", "migrate", "--from", source, *more]
     environment = os.environ | {"FLOTA_HOST": node.host}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.skipif(shutil.which("dockerd") is None or not DEBIAN.exists(), reason="needs Debian's docker.io")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_docker_swarm_is_taken_over(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     node = make_lab(managers=1, workers=0).nodes["m1"]
     (tmp_path / "password").write_text("hidden")
@@ -61,6 +61,6 @@ def test_a_docker_swarm_is_taken_over(make_lab: Callable[..., Lab], tmp_path: Pa
         return sorted(node.flota("service", "ls", "--format", "{{.Name}} {{.Replicas}}").splitlines())
 
     wait_until(lambda: replicas() == ["db 1/1", "shop_front 2/2", "shop_job 1/1"], "all tasks", 90, 0.2)
-    wait_until(lambda: node.flota("service", "logs", "--raw", "db") == "hiddenshown", "what it says", 30, 0.2)
+    wait_until(lambda: node.flota("service", "logs", "--raw", "db") == "hiddenshown", "what it says", 90, 0.2)
     assert node.flota("stack", "ls", "--format", "{{.Name}} {{.Services}}").split() == ["shop", "2"]
     assert "back" in node.flota("network", "ls", "--format", "{{.Name}}").splitlines()

@@ -17,10 +17,10 @@ from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 
 from flota.node.lab import Lab
 from tests.cluster.gateway.course import DEBIAN, ENGINE, PLAIN, Machines, play
-from tests.cluster.names import lab_name
+from tests.cluster.labs import lab_up
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
@@ -101,7 +101,7 @@ def test_a_node_in_no_swarm_runs_containers_and_goes_on_with_them_in_one_and_aft
             client.networks.create("span", driver="overlay", attachable=True)
             of_the_swarm = client.containers.run("busybox", network="span", **sleeping)
             waited_for.kill()
-            assert waiting.result(timeout=30)["StatusCode"] == 137, "who waited before the swarm hears of the end"
+            assert waiting.result(timeout=60)["StatusCode"] == 137, "who waited before the swarm hears of the end"
         client.swarm.leave(force=True)
         goes_on()
         of_the_swarm.reload()
@@ -113,7 +113,7 @@ def test_a_node_in_no_swarm_runs_containers_and_goes_on_with_them_in_one_and_aft
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """One manager."""
-    with Lab.up(lab_name(), managers=1, workers=0) as lab:
+    with lab_up(managers=1, workers=0) as lab:
         yield lab
 
 
@@ -239,8 +239,10 @@ def test_events_tell_of_them(client: Any) -> None:
         container.remove()
         seen = []
         for event in events:
+            if event["Actor"]["Attributes"].get("a") != "b":
+                # An earlier test's container goes.
+                continue
             seen.append((event["Action"], event["Actor"]["Attributes"].get("exitCode")))
-            assert event["Actor"]["Attributes"]["a"] == "b"
             if event["Action"] == "destroy":
                 break
     assert seen == [("create", None), ("start", None), ("die", "3"), ("destroy", None)]
@@ -284,7 +286,7 @@ def test_they_outlive_the_worker_and_a_loss_of_power(client: Any, lab: Lab) -> N
 
     wait_until(is_back, "it runs again, on the files it had")
     assert shown(never)["Status"] == "exited"
-    assert always.logs() == b"1\n2\n"
+    wait_until(lambda: always.logs() == b"1\n2\n", "it says so")
     never.start()
     wait_until(lambda: never.logs() == b"1\n2\n", "started again by hand")
 
@@ -357,6 +359,6 @@ async def test_a_web_socket_leads_to_a_container_s_program(client: Any, lab: Lab
         url = f"http://docker/v1.41/containers/{container.id}/attach/ws?stream=1&stdin=1&stdout=1"
         async with session.ws_connect(url) as wire:
             await wire.send_bytes(b"through and back\n")
-            assert (await wire.receive(timeout=20)).data == b"through and back\n"
+            assert (await wire.receive(timeout=60)).data == b"through and back\n"
             container.kill()
-            assert (await wire.receive(timeout=20)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            assert (await wire.receive(timeout=60)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)

@@ -34,7 +34,7 @@ scrape_configs:
 
 
 @pytest.mark.skipif(not PROMETHEUS.exists(), reason="Debian's prometheus could not be fetched (setup/install.sh)")
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_prometheus_finds_a_swarm(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     lab = make_lab(managers=1, workers=1)
     node = lab.nodes["m1"]

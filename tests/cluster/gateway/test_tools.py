@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from python_on_whales import DockerClient
 
-from flota.node.lab import Lab
 from tests.cluster.gateway.course import DEBIAN
-from tests.cluster.names import lab_name
+from tests.cluster.labs import lab_up
+from tests.cluster.waiting import wait_until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("tools")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("tools")]
 
 COMPOSE = shutil.which("docker-compose")
 SHOP = """
@@ -24,7 +24,7 @@ services:
     image: busybox
     command: sh -c 'echo stored >/data/state; exec httpd -f -p 80 -h /data'
     volumes: [data:/data]
-    healthcheck: {test: "test -e /data/state", interval: 0.3s, timeout: 20s, retries: 5}
+    healthcheck: {test: "wget -q -O /dev/null http://127.0.0.1/state", interval: 0.3s, timeout: 20s, retries: 200}
     mem_limit: 64m
     stop_signal: SIGKILL
     networks: {back: {aliases: [store]}}
@@ -45,7 +45,7 @@ networks: {back: {}}
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
     """DOCKER_HOST of a node in no swarm."""
-    with Lab.up(lab_name(), managers=1, workers=0, swarm=False) as lab:
+    with lab_up(managers=1, workers=0, swarm=False) as lab:
         yield f"unix://{lab.nodes['m1'].run_directory}/flota/docker.sock"
 
 
@@ -63,13 +63,13 @@ def test_docker_compose_runs_an_application(host: str, tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=240,
         )
         assert done.returncode == 0, f"{words}: {done.stdout}"
         return done.stdout
 
     compose("up", "-d")
-    assert "web is up" in compose("logs", "--no-color", "web")
+    wait_until(lambda: "web is up" in compose("logs", "--no-color", "web"), "it says so")
     assert compose("exec", "-T", "web", "wget", "-q", "-O", "-", "http://store/state") == "stored\n"
     one_off = compose("run", "--rm", "-T", "--no-deps", "web", "sh", "-c", "echo $WORD; wget -q -O - http://db/state")
     assert one_off.endswith("first\nstored\n")
@@ -78,8 +78,7 @@ def test_docker_compose_runs_an_application(host: str, tmp_path: Path) -> None:
     assert "Paused" in compose("ps")
     compose("unpause", "db")
     compose("up", "-d", "--scale", "db=2")
-    shown = compose("ps")
-    assert shown.count("Up (healthy)") == 2, shown
+    wait_until(lambda: compose("ps").count("Up (healthy)") == 2, "two healthy ones")
     file.write_text(SHOP.replace("WORD: first", "WORD: second"))
     compose("up", "-d", "--scale", "db=2")
     assert compose("exec", "-T", "web", "sh", "-c", "echo $WORD") == "second\n", "made anew, as its file says now"
@@ -147,5 +146,5 @@ with Network() as network:
         assert started.get_logs() == (b"ready\\n", b"")
 """
     environment = os.environ | {"DOCKER_HOST": host, "TESTCONTAINERS_RYUK_DISABLED": "true"}
-    done = subprocess.run([sys.executable, "-c", story], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", story], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
     """An empty one."""
-    made = ImageStore(tmp_path / "images", pull_limit=20)
+    made = ImageStore(tmp_path / "images", pull_limit=60)
     await made.start()
     yield made
     await made.stop()

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import socket
 import ssl
 import subprocess
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flota.node.lab import machine
+from tests.addresses import free_address
 from tests.cluster.images.authority import ISSUER, SERVICE, Authority
 from tests.cluster.waiting import wait_until
 from tests.unit.images.making import INDEX, MadeImage, sha256
@@ -44,9 +44,8 @@ class Registry:
         directory.mkdir()
         self._directory = directory
         self._auth = auth
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            self.address = f"{host}:{probe.getsockname()[1]}"
+        # It may be stopped and started again: the port must stay its own meanwhile.
+        self.address = free_address(host)
         (directory / "htpasswd").write_text(f"{_HTPASSWD}\n")
         config: dict[str, Any] = {
             "version": 0.1,
@@ -77,7 +76,7 @@ class Registry:
         with (self._directory / "log").open("ab") as log:
             command = ["docker-registry", "serve", str(self._directory / "config.yml")]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._answers():
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, "the registry does not answer"

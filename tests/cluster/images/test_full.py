@@ -52,7 +52,7 @@ async def test_what_does_not_fit_leaves_nothing(small_disk: Path, size: int) -> 
 @pytest.mark.parametrize("size", [2 << 20, 4 << 20])
 async def test_a_pull_that_does_not_fit_leaves_nothing(small_disk: Path, registry: Registry, size: int) -> None:
     # The smaller one fits as it comes, but not once more as a layer.
-    store = ImageStore(small_disk / f"pulled-{size}", pull_limit=20)
+    store = ImageStore(small_disk / f"pulled-{size}", pull_limit=60)
     await store.start()
     try:
         registry.push(image(size), "big:1")
@@ -80,7 +80,7 @@ async def test_a_pull_that_finds_the_disk_full_makes_room_and_tries_again(
 ) -> None:
     """What a task pulls takes the place of what no task needs any longer, never of what one needs."""
     monkeypatch.setattr(collection, "MOMENT", -1.0)
-    store = ImageStore(small_disk / "collected", pull_limit=20)
+    store = ImageStore(small_disk / "collected", pull_limit=60)
     await store.start()
     try:
         names = [f"{registry.address}/room/{number}:1" for number in range(2)]

@@ -28,7 +28,7 @@ BOMB = """echo 'BEGIN { while (1) system("awk -f /tmp/bomb &") }' > /tmp/bomb; e
 SERVE = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(managers=1, workers=2)
     node, other = lab.nodes["w1"], lab.nodes["w2"]

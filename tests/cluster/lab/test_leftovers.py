@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.names import lab_name
+from tests.cluster.labs import lab_name
 
 TRACES = Path(__file__).with_name("traces.py")
 SANDBOX = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]

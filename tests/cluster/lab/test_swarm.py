@@ -40,7 +40,7 @@ def test_every_node_is_what_its_name_says(swarm: Swarm) -> None:
 def test_every_node_has_the_same_busybox(swarm: Swarm) -> None:
     ids = set()
     for name in swarm.lab.nodes:
-        images = swarm.agent(name).ListImages(ListImagesRequest(), timeout=10).images
+        images = swarm.agent(name).ListImages(ListImagesRequest(), timeout=60).images
         ids |= {image.id for image in images if "busybox:latest" in image.references or not image.references}
     assert len(ids) == 1
 
@@ -51,7 +51,7 @@ def test_commands_run_on_nodes(swarm: Swarm) -> None:
 
 
 def test_a_worker_that_loses_power_loses_its_tasks_to_others(swarm: Swarm) -> None:
-    swarm.control().CreateService(sleepers("web", 10), timeout=10)
+    swarm.control().CreateService(sleepers("web", 10), timeout=60)
     wait_until(lambda: swarm.running("web").total() == 10, "ten tasks")
     assert swarm.running("web")["w1"] == 2
     swarm.lab.kill("w1")
@@ -78,7 +78,7 @@ def test_a_leader_that_is_cut_off_is_replaced_and_comes_back(swarm: Swarm) -> No
     others = [name for name in ("m1", "m2", "m3") if name != old]
     swarm.lab.partition([old], [name for name in swarm.lab.nodes if name != old])
     new = wait_until(lambda: found if (found := leader(others[0])) in others else "", "another leader")
-    swarm.control(new).CreateService(sleepers("after", 2), timeout=10)
+    swarm.control(new).CreateService(sleepers("after", 2), timeout=60)
     wait_until(lambda: swarm.running("after", new).total() == 2, "tasks without the old leader")
 
     def refuses() -> bool:
@@ -91,7 +91,7 @@ def test_a_leader_that_is_cut_off_is_replaced_and_comes_back(swarm: Swarm) -> No
     wait_until(lambda: swarm.ready(old) == set(swarm.lab.nodes), "all READY, as the old leader sees it")
 
     def services() -> list[str]:
-        listed = swarm.control(old).ListServices(ListServicesRequest(), timeout=10).services
+        listed = swarm.control(old).ListServices(ListServicesRequest(), timeout=60).services
         return [service.spec.annotations.name for service in listed]
 
     # As long as it knows of no leader it answers with what it knew.
@@ -108,7 +108,7 @@ def test_when_the_quorum_is_gone_every_manager_that_is_left_says_so_and_what_to_
 
     def refusal(via: str) -> str:
         with pytest.raises(grpc.RpcError) as refused:
-            swarm.control(via).CreateService(sleepers("lost", 1), timeout=30)
+            swarm.control(via).CreateService(sleepers("lost", 1), timeout=60)
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         return str(refused.value.details())
 
@@ -137,7 +137,7 @@ def test_a_crashed_daemon_comes_back_to_its_containers(make_lab: Callable[..., L
         return w1.exec(["pgrep", *(["-x"] if name == "sleep" else ["-f"]), name], check=False).stdout.split()
 
     with Swarm(lab) as swarm:
-        swarm.control().CreateService(sleepers("web", 4), timeout=10)
+        swarm.control().CreateService(sleepers("web", 4), timeout=60)
         wait_until(lambda: swarm.running("web") == {"m1": 2, "w1": 2}, "four tasks")
         tasks, sleeps, worker = {task.id for task in swarm.tasks("web")}, processes("sleep"), processes("flota.worker")
         assert len(sleeps) == 2
@@ -145,7 +145,7 @@ def test_a_crashed_daemon_comes_back_to_its_containers(make_lab: Callable[..., L
         wait_until(lambda: (now := processes("flota.worker")) and now != worker, "another worker process")
         wait_until(lambda: swarm.ready() == {"m1", "w1"}, "w1 READY again")
         # What is made from now on is made by the new one.
-        swarm.control().CreateService(sleepers("more", 2), timeout=10)
+        swarm.control().CreateService(sleepers("more", 2), timeout=60)
         wait_until(lambda: swarm.running("more") == {"m1": 1, "w1": 1}, "two more tasks")
         assert processes("sleep")[:2] == sleeps
         assert {task.id for task in swarm.tasks("web")} == tasks
@@ -155,5 +155,5 @@ def test_a_crashed_daemon_comes_back_to_its_containers(make_lab: Callable[..., L
 def test_a_lab_of_one(make_lab: Callable[..., Lab]) -> None:
     with Swarm(make_lab(1, 0)) as swarm:
         assert swarm.ready() == {"m1"}
-        swarm.control().CreateService(sleepers("web", 3), timeout=10)
+        swarm.control().CreateService(sleepers("web", 3), timeout=60)
         wait_until(lambda: swarm.running("web")["m1"] == 3, "three tasks")

@@ -22,7 +22,7 @@ async def managers(tmp_path: Path) -> AsyncIterator[list[ManagerProcess]]:
         await manager.end()
 
 
-async def eventually(what: Callable[[], Awaitable[bool]], within: float = 20.0) -> None:
+async def eventually(what: Callable[[], Awaitable[bool]], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while True:
             try:

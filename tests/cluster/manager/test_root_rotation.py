@@ -19,7 +19,7 @@ from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_root_is_replaced_while_services_run(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(managers=3, workers=1)
     with Swarm(lab) as swarm:
@@ -35,16 +35,16 @@ def test_the_root_is_replaced_while_services_run(make_lab: Callable[..., Lab]) -
         # Who has heard of nobody else by then would wait for the one that is gone.
         local = [swarm.local(name) for name in lab.nodes]
         wait_until(
-            lambda: all(len(one.Info(InfoRequest(), timeout=10).managers) == 3 for one in local), "three managers"
+            lambda: all(len(one.Info(InfoRequest(), timeout=60).managers) == 3 for one in local), "three managers"
         )
         # A manager that was down at the beginning comes back into the middle of it; without it there is no end.
         lab.kill("m1")
         # One of the two leads, the other has a connection to it now, which was there before the rotation.
         for node in ("m2", "m3"):
-            wait_until(lambda node=node: swarm.ready(node) == {"m2", "m3", "w1"}, "a new leader", 60)
+            wait_until(lambda node=node: swarm.ready(node) == {"m2", "m3", "w1"}, "a new leader", 120)
         m2.flota("swarm", "ca", "--rotate", "--detach")
-        given_up = swarm.control("m2").GetCluster(GetClusterRequest(), timeout=10).cluster.root_ca.rotation.certificate
-        wait_until(lambda: renewed(swarm, given_up) == {"m2", "m3", "w1"}, "new certificates", 60)
+        given_up = swarm.control("m2").GetCluster(GetClusterRequest(), timeout=60).cluster.root_ca.rotation.certificate
+        wait_until(lambda: renewed(swarm, given_up) == {"m2", "m3", "w1"}, "new certificates", 150)
         # There is no end without m1; another one may be begun.
         m2.flota("swarm", "ca", "--rotate", "--detach")
         lab.start("m1")
@@ -52,15 +52,15 @@ def test_the_root_is_replaced_while_services_run(make_lab: Callable[..., Lab]) -
         wait_until(
             lambda: before not in (m2.flota("swarm", "ca"), m3.flota("swarm", "ca")),
             "the end of the rotation",
-            150,
+            240,
             0.2,
         )
-        wait_until(lambda: swarm.ready("m2") == set(lab.nodes), "all nodes READY", 60)
+        wait_until(lambda: swarm.ready("m2") == set(lab.nodes), "all nodes READY", 120)
 
         # A loss of power after it.
         lab.kill("m2")
         lab.start("m2")
-        wait_until(lambda: swarm.ready("m2") == set(lab.nodes), "all nodes READY again", 90)
+        wait_until(lambda: swarm.ready("m2") == set(lab.nodes), "all nodes READY again", 120)
 
         token = m2.flota("swarm", "join-token", "-q", "worker").strip()
         w1 = lab.nodes["w1"]
@@ -98,11 +98,9 @@ def followed(node: LabNode, *argv: str) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_what_people_follow_goes_on_while_the_root_is_replaced(lab: Lab, swarm: Swarm) -> None:
     m1 = lab.nodes["m1"]
-    # A busy machine is not to take a node for lost: what is tested is that nothing moves.
-    m1.flota("swarm", "update", "--dispatcher-heartbeat", "5s")
     m1.flota("service", "create", "--name", "count", "--replicas", "4",
              "--stop-grace-period", "1s", "busybox", "sh", "-c", COUNT)  # fmt: skip
     before = {(task.id, task.status.container.pid) for task in swarm.tasks("count")}
@@ -129,7 +127,6 @@ def test_what_people_follow_goes_on_while_the_root_is_replaced(lab: Lab, swarm: 
             said, told = command.communicate(timeout=60)
             assert (command.returncode, said, told) == (0, "", "")
     assert {(task.id, task.status.container.pid) for task in swarm.tasks("count")} == before
-    m1.flota("swarm", "update", "--dispatcher-heartbeat", "1s")
 
 
 def answers(commands: "list[subprocess.Popen[str]]", words: str) -> None:

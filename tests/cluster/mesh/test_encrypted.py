@@ -18,7 +18,7 @@ from tests.cluster.waiting import wait_until
 def swarm(make_lab: Callable[..., object]) -> Iterator[Swarm]:
     """One manager and one worker, begun and joined by hand."""
     lab: Lab = make_lab(1, 1, swarm=False)  # type: ignore[assignment]
-    lab.nodes["m1"].flota("swarm", "init", "--encrypt-networks")
+    lab.nodes["m1"].flota("swarm", "init", "--encrypt-networks", "--dispatcher-heartbeat", "5s")
     token = lab.nodes["m1"].flota("swarm", "join-token", "-q", "worker").strip()
     lab.nodes["w1"].flota("swarm", "join", "--token", token, lab.nodes["m1"].address)
     with Swarm(lab) as swarm:

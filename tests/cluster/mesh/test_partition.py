@@ -33,7 +33,7 @@ print(json.dumps(found))
 @pytest.fixture
 def swarm(make_lab: Callable[..., object]) -> Iterator[Swarm]:
     """One manager and two workers."""
-    with Swarm(make_lab(1, 2)) as swarm:  # type: ignore[arg-type]
+    with Swarm(make_lab(1, 2, heartbeat=2.0)) as swarm:  # type: ignore[arg-type]
         yield swarm
 
 

@@ -27,7 +27,7 @@ SERVER = (
 PROGRAM = ("busybox:latest", "sh", "-c", SERVER)
 HEALTH = (
     *("--health-cmd", "wget -q -O /dev/null http://127.0.0.1/cgi-bin/who"),
-    *("--health-interval", "5s", "--health-start-period", "10s", "--health-start-interval", "200ms"),
+    *("--health-interval", "5s", "--health-start-period", "120s", "--health-start-interval", "200ms"),
 )
 
 
@@ -55,7 +55,7 @@ def own_address(node: str) -> str:
 @pytest.fixture
 def swarm(make_lab: Callable[..., Lab]) -> Iterator[Swarm]:
     """One manager and two workers."""
-    with Swarm(make_lab(1, 2)) as swarm:
+    with Swarm(make_lab(1, 2, heartbeat=2.0)) as swarm:
         yield swarm
 
 

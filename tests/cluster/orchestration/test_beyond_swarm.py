@@ -40,7 +40,7 @@ def load(swarm: Swarm) -> Iterator[list[dict[str, dict[str, int]]]]:
         assert client.stdout is not None
         assert client.stdout.readline() == "ready\n"
         yield results
-        results.append(json.loads(client.communicate(timeout=60)[0]))
+        results.append(json.loads(client.communicate(timeout=120)[0]))
     finally:
         client.kill()
         client.wait()
@@ -52,7 +52,7 @@ def create(swarm: Swarm, name: str, *argv: str) -> None:
 
 def all_tasks(swarm: Swarm, service: str) -> list[Task]:
     """Also those that have ended."""
-    tasks = swarm.control().ListTasks(ListTasksRequest(), timeout=10).tasks
+    tasks = swarm.control().ListTasks(ListTasksRequest(), timeout=60).tasks
     return [task for task in tasks if task.service_annotations.name == service]
 
 

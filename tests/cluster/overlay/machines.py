@@ -154,7 +154,7 @@ class Node:
         script = (
             "from dnslib import DNSRecord, RCODE\n"
             f"q = DNSRecord.question({name!r}, {kind!r})\n"
-            f"r = DNSRecord.parse(q.send('127.0.0.11', 53, tcp={tcp}, timeout=5))\n"
+            f"r = DNSRecord.parse(q.send('127.0.0.11', 53, tcp={tcp}, timeout=30))\n"
             "print(RCODE[r.header.rcode], *sorted(str(x.rdata) for x in r.rr))\n"
         )
         code, *data = self.python(where, script).split()
@@ -264,7 +264,7 @@ class Machines:
             "        else: reply.header.rcode = RCODE.NXDOMAIN\n"
             "        return reply\n"
             "for tcp in (False, True): DNSServer(Fixed(), port=53, address='0.0.0.0', tcp=tcp).start_thread()\n"
-            "print('ready'); time.sleep(60)\n"
+            "print('ready'); time.sleep(600)\n"
         )
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ HOLD = """
 import socket, sys
 held = {{}}
 while len(held) < 2:
-    c = socket.create_connection(("{address}", 8080), 3); c.settimeout(30)
+    c = socket.create_connection(("{address}", 8080), 30); c.settimeout(30)
     held[c.recv(99).split()[0].decode()] = c
 print("holding")
 for line in sys.stdin:

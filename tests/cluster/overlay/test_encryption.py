@@ -155,27 +155,31 @@ def test_what_is_not_encrypted_does_not_get_in(machines: Machines) -> None:
         assert any("injected" in line for line in heard) is gets_in
 
 
+# A packet every few milliseconds, and no more on their way than buffers hold while somebody waits for a processor.
 STREAM = """
 import json, socket, sys, threading, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("10.90.1.3", 9000))
 s.settimeout(5)
-sent, got, end = 0, set(), threading.Event()
+sent, got, end, room = 0, set(), threading.Event(), threading.Semaphore(50)
 def listen():
     while not end.is_set() or len(got) < sent:
-        try: got.add(int(s.recv(100)))
+        try: number = int(s.recv(100))
         except TimeoutError: return
+        if number >= 0 and number not in got: got.add(number); room.release()
 while True:
     s.send(b"-1")
     try: s.recv(100); break
     except TimeoutError: pass
+s.settimeout(30)
 listener = threading.Thread(target=listen); listener.start()
 threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
 print("ready", flush=True)
 while not end.is_set():
+    if not room.acquire(timeout=30): break
     s.send(str(sent).encode()); sent += 1
     time.sleep(0.005)
-listener.join()
-print(json.dumps([sent, len(got - {-1})]))
+end.set(); listener.join()
+print(json.dumps([sent, len(got)]))
 """
 
 
@@ -197,22 +201,25 @@ def has_gone_over(node: Node, place: Network, other: Node, generation: int) -> b
 
 
 class Iperf:
-    """iperf3's datagrams from one task to another, 2 Mbit/s for as long as it is not ended."""
+    """iperf3's datagrams from one task to another, 100 a second for as long as it is not ended.
+
+    They do not wait for the other side, so it goes before others: its buffer holds two seconds of them.
+    """
 
     def __init__(self, here: Node, a: Task, there: Node, b: Task, address: str) -> None:
         self._server = self._start(there, b, "-s", "-1", "-J")
         wait_until(lambda: "5201" in there.inside(b, "ss -Htln"), "iperf3 listens")
-        self._client = self._start(here, a, "-c", address, "-u", "-b", "2M", "-l", "1000", "-t", "3600")
+        self._client = self._start(here, a, "-c", address, "-u", "-b", "80k", "-l", "100", "-t", "3600")
 
     @staticmethod
     def _start(node: Node, one: Task, *flags: str) -> subprocess.Popen[str]:
-        command = ["nsenter", f"--net={node.run_directory}/netns/{one.id}", "iperf3", *flags]
+        command = ["nsenter", f"--net={node.run_directory}/netns/{one.id}", "nice", "-n", "-15", "iperf3", *flags]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def end(self) -> tuple[int, int]:
         """(packets that were sent, as far as the server can know; those of them it did not get)."""
         self._client.terminate()
-        told = json.loads(self._server.communicate(timeout=30)[0])["end"]["sum"]
+        told = json.loads(self._server.communicate(timeout=60)[0])["end"]["sum"]
         return told["packets"], told["lost_packets"]
 
     def kill(self) -> None:
@@ -244,19 +251,17 @@ def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
         for step in ((2, 1), (2, 2), (1, 2)):
             for node in machines.nodes:
                 node.call("rotate")
-                wait_until(lambda node=node, step=step: (len(node.keys()), node.sending()) == step, f"step {step}", 30)
+                wait_until(lambda node=node, step=step: (len(node.keys()), node.sending()) == step, f"step {step}")
             told()
             for node, other in ((here, there), (there, here)):
-                wait_until(
-                    lambda node=node, other=other: has_gone_over(node, place, other, 2), "all have gone over", 30
-                )
+                wait_until(lambda node=node, other=other: has_gone_over(node, place, other, 2), "all have gone over")
             # Packets under each of them, and time for those on their way: a minute in earnest.
             time.sleep(1)
         if iperf is not None:
             packets, lost = iperf.end()
             assert packets > 100
             assert lost == 0
-        sent, got = json.loads(stream.communicate("", timeout=60)[0])
+        sent, got = json.loads(stream.communicate("", timeout=90)[0])
     finally:
         if iperf is not None:
             iperf.kill()
@@ -264,7 +269,7 @@ def test_keys_are_replaced_and_no_packet_is_lost(machines: Machines) -> None:
             process.kill()
             process.wait()
     # It has its sockets a moment after its device; they are looked after every five seconds.
-    wait_until(lambda: keeps_what_comes_in(here), "large buffers", 30)
+    wait_until(lambda: keeps_what_comes_in(here), "large buffers")
     assert (here.keys(), there.keys()) != old
     new, before = ({key.public_key for key in keys} for keys in (here.keys(), old[0]))
     assert not new & before
@@ -276,7 +281,7 @@ def test_the_mesh_is_there_as_long_as_an_encrypted_network(machines: Machines) -
     here, there = machines.nodes
     place = crypted(1)
     a, b = two_tasks(machines, place)
-    wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 30)
+    wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 90)
     # A worker that starts again finds it, and can go on with it.
     here.crash()
     here.start()
@@ -289,7 +294,7 @@ def test_the_mesh_is_there_as_long_as_an_encrypted_network(machines: Machines) -
     for file in Path("/var/run/wireguard").glob("fw*.sock"):
         if file.name.removesuffix(".sock") in _devices(here.run_directory):
             file.unlink()
-    wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other again", 60)
+    wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other again", 90)
 
     for node, one in ((here, a), (there, b)):
         node.detach(one)
@@ -323,7 +328,7 @@ def test_as_much_as_an_interface_takes_arrives_in_one_piece(
     try:
         here, there = machines.nodes
         a, b = two_tasks(machines, crypted(1) if encrypted else network(1, "plain"))
-        wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 30)
+        wait_until(lambda: here.pings(a, "10.90.1.3"), "they reach each other", 90)
         echo = there.background(b, ECHO)
         try:
             assert int(here.python(a, LARGEST)) == mtu

@@ -31,7 +31,7 @@ while True:
 ASK = """
 import socket
 for _ in range(COUNT):
-    c = socket.create_connection((ADDRESS, 8080), 10); print(c.recv(99).decode()); c.close()
+    c = socket.create_connection((ADDRESS, 8080), 30); print(c.recv(99).decode()); c.close()
 """
 
 

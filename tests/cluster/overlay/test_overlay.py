@@ -1,6 +1,5 @@
 """Networks across two nodes: reachability, names, isolation, withdrawal, restarts. Needs root."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from flota.v1.dispatcher_pb2 import AssignmentChange
 from flota.v1.objects_pb2 import Network, Task
 from tests.cluster.overlay.machines import Machines, Node, network, peer, removal, run, task, update
+from tests.cluster.waiting import wait_until
 
 APP, OTHER = network(1, "app"), network(2, "other")
 WEB = task("web1", "web", 1, (APP, "10.90.1.5/24"))
@@ -24,7 +24,7 @@ while True:
     connection.sendall(f"{socket.gethostname()} {address}".encode())
     connection.close()
 """
-FETCH = "import socket; c = socket.create_connection(({!r}, 8080), 3); print(c.recv(99).decode().split()[1])"
+FETCH = "import socket; c = socket.create_connection(({!r}, 8080), 30); print(c.recv(99).decode().split()[1])"
 
 
 @pytest.fixture
@@ -50,17 +50,6 @@ def everything(a: Node, b: Node) -> list[AssignmentChange]:
 def inner(node: Node, place: Network, command: str) -> str:
     """A command in a network's own namespace."""
     return run("nsenter", f"--net={node.run_directory}/netns/net-{place.id}", "sh", "-c", command)
-
-
-def eventually(condition: object, seconds: float = 3.0) -> bool:
-    """Ask until yes, at most for some seconds (what the kernel does in its own time)."""
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_tasks_reach_each_other_across_nodes_by_address_and_by_name(machines: Machines, nodes: list[Node]) -> None:
@@ -90,7 +79,7 @@ def test_what_crosses_a_bridge_is_not_tracked_there(machines: Machines, nodes: l
     machines.apply(*everything(a, b), complete=True)
     a.attach(WEB)
     b.attach(DB)
-    assert eventually(lambda: a.pings(WEB, "10.90.1.6"))
+    wait_until(lambda: a.pings(WEB, "10.90.1.6"), "they reach each other")
     for node in nodes:
         assert inner(node, APP, "cat /proc/sys/net/netfilter/nf_conntrack_count").strip() == "0"
 
@@ -112,7 +101,7 @@ def test_a_bulk_transfer_crosses_the_nodes_whole(machines: Machines, nodes: list
         answer = a.python(
             WEB,
             "import socket, hashlib, os\n"
-            "d = os.urandom(8 << 20); c = socket.create_connection(('db', 9000), 5); c.settimeout(20)\n"
+            "d = os.urandom(8 << 20); c = socket.create_connection(('db', 9000), 30); c.settimeout(30)\n"
             "c.sendall(d); c.shutdown(1)\n"
             "print(c.recv(99) == hashlib.sha256(d).digest())\n",
         )
@@ -267,11 +256,11 @@ def test_a_worker_that_crashed_takes_its_tasks_over(machines: Machines, nodes: l
         server.wait()
     # What was not adopted is gone, and so is the network nobody is on any more.
     assert {one.name for one in (a.run_directory / "netns").iterdir()} == {WEB.id, f"net-{APP.id}"}
-    assert eventually(lambda: inner(a, APP, "ip -br link").count("tstale") == 0)
+    wait_until(lambda: inner(a, APP, "ip -br link").count("tstale") == 0, "what was not adopted is gone")
     assert a.sh("ip -br link").count("fl-") == 1
     # The survivor can be detached by the new process, and nothing is left then.
     a.detach(WEB)
-    assert eventually(lambda: "fl-" not in a.sh("ip -br link"))
+    wait_until(lambda: "fl-" not in a.sh("ip -br link"), "nothing is left")
 
 
 def test_nothing_is_left_when_the_last_task_goes(machines: Machines, nodes: list[Node]) -> None:
@@ -421,11 +410,9 @@ def test_other_names_are_asked_of_the_nodes_resolvers(machines: Machines, nodes:
     a, b = nodes
     machines.apply(*everything(a, b), complete=True)
     a.attach(WEB)
-    # Without any resolver there is an answer at once.
-    begin = time.monotonic()
+    # Without any resolver there is an answer all the same.
     assert a.resolve(WEB, "www.example.org") == ["SERVFAIL"]
     assert a.resolve(WEB, "nobody") == ["NXDOMAIN"]
-    assert time.monotonic() - begin < 2
 
     server = machines.resolver(b, {"www.example.org": "203.0.113.9"})
     try:

@@ -47,7 +47,7 @@ def packet(source, target, tag, kind):
     body = struct.pack("!BBHIIHHI", kind, 0, 20, 7, 9999, 1, 1, 1)
     head = struct.pack("!HHI", source, target, tag)
     return head + struct.pack("<I", checksum(head + bytes(4) + body)) + body
-raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132); raw.settimeout(10)
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132); raw.settimeout(30)
 """
 SCTP_SERVER = """
 print("ready")
@@ -156,7 +156,7 @@ def test_idle_connections_are_kept_for_days(cluster: Cluster) -> None:
     cluster.start(WEBS[0], cluster.b)
     script = (
         "import socket, sys\n"
-        f"c = socket.create_connection(('{cluster.a.address}', 8080), 3); c.recv(99); print('ready', flush=True)\n"
+        f"c = socket.create_connection(('{cluster.a.address}', 8080), 30); c.recv(99); print('ready', flush=True)\n"
         "for line in sys.stdin: c.sendall(b'there?'); print(c.recv(99).decode(), flush=True)\n"
     )
     with cluster.talking(script) as say:
@@ -228,7 +228,7 @@ def test_one_source_port_through_several_nodes_at_a_time_is_several_connections(
             "import socket\n"
             "held = []\n"
             f"for address in {[node.address for node in cluster.machines.nodes]!r}:\n"
-            f"    c = socket.socket(socket.AF_INET, socket.SOCK_{kind}); c.settimeout(3); held.append(c)\n"
+            f"    c = socket.socket(socket.AF_INET, socket.SOCK_{kind}); c.settimeout(30); held.append(c)\n"
             "    c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
             "    c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
             f"    c.bind(('', 45555)); c.connect((address, {port}))\n"
@@ -264,7 +264,7 @@ def test_only_ready_tasks_answer_and_without_one_the_answer_is_no(cluster: Clust
 def test_who_sent_datagrams_before_there_was_anybody_is_answered_afterwards(cluster: Cluster) -> None:
     script = (
         "import socket, sys\n"
-        "u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3)\n"
+        "u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(30)\n"
         f"u.bind(('', 45556)); u.connect(('{cluster.a.address}', 5353)); print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
         "    try: u.send(b'hello'); print(u.recv(99).decode(), flush=True)\n"
@@ -366,7 +366,7 @@ def test_a_host_port_that_was_not_chosen_is_and_one_that_is_taken_is_refused(clu
     assert 49152 < sandbox["ports"][0] < 65536
     server = subprocess.Popen(
         ["ip", "netns", "exec", cluster.b.name, sys.executable, "-u", "-c",
-         "import socket, time; s = socket.create_server(('', 9091)); print('ready'); time.sleep(60)"],
+         "import socket, time; s = socket.create_server(('', 9091)); print('ready'); time.sleep(600)"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

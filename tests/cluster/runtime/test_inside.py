@@ -273,12 +273,12 @@ async def test_standard_input(world: World, runtime: Runtime) -> None:
 
 async def test_commands_in_a_container(world: World, runtime: Runtime) -> None:
     container = await running(runtime, world.container("sleep", "1000", user="app", env=["A=1"], dir="/srv"))
-    done = await runtime.execute(container.id, ["/bin/sh", "-c", "id -u; pwd; echo $A; echo err >&2; exit 3"], limit=10)
+    done = await runtime.execute(container.id, ["/bin/sh", "-c", "id -u; pwd; echo $A; echo err >&2; exit 3"], limit=60)
     assert (done.code, done.output.split()) == (3, ["1000", "/srv", "1", "err"])
-    done = await runtime.execute(container.id, ["/bin/nothing"], limit=10)
+    done = await runtime.execute(container.id, ["/bin/nothing"], limit=60)
     assert done.code != 0
     assert "/bin/nothing" in done.output
-    much = await runtime.execute(container.id, ["/bin/dd", "if=/dev/zero", "bs=1k", "count=1000"], limit=10)
+    much = await runtime.execute(container.id, ["/bin/dd", "if=/dev/zero", "bs=1k", "count=1000"], limit=60)
     assert (much.code, len(much.output)) == (0, 64 << 10)
 
 
@@ -297,7 +297,7 @@ async def test_no_command_in_what_has_ended(world: World, runtime: Runtime) -> N
     container = await running(runtime, world.container("true"))
     await runtime.wait(container.id)
     with pytest.raises(ContainerError, match="does not run"):
-        await runtime.execute(container.id, ["true"], limit=10)
+        await runtime.execute(container.id, ["true"], limit=60)
 
 
 async def test_secrets_and_configs(world: World, runtime: Runtime) -> None:

@@ -120,15 +120,21 @@ async def test_a_second_one_of_the_same_name_is_refused_and_the_first_unharmed(w
 
 
 async def test_a_cancelled_creation_leaves_nothing(world: World, runtime: Runtime) -> None:
+    cancelled = 0
     for turns in range(0, 40, 3):
         container = world.container("sleep", "1000")
         creating = asyncio.create_task(runtime.create(container))
         for _ in range(turns):
             await asyncio.sleep(0)
         creating.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        try:
             await creating
+            # This process had to wait for a processor, and what it waited for had not.
+            await runtime.remove(container.id)
+        except asyncio.CancelledError:
+            cancelled += 1
         assert not any(world.left().values()), (turns, world.left())
+    assert cancelled
 
 
 async def test_directories_deeper_than_any_stack(world: World, runtime: Runtime) -> None:
@@ -149,7 +155,7 @@ async def test_a_hundred_come_and_go(world: World, runtime: Runtime) -> None:
     assert ends == [Exit(number % 7) for number in range(100)]
     assert not any(world.left().values()), world.left()
     # The default executor's threads hold none.
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +235,7 @@ async def test_containers_outlive_their_owner_and_are_found_again(world: World, 
     assert await runtime.wait(ended) == Exit(6)
     assert (await runtime.launch(waits)).pid == found[waits].pid
     assert await runtime.wait(waits) == Exit(7)
-    done = await runtime.execute(first, ["/bin/echo", "still here"], limit=10)
+    done = await runtime.execute(first, ["/bin/echo", "still here"], limit=60)
     assert (done.code, done.output) == (0, "still here")
     await runtime.signal(first, signal.SIGKILL)
     assert await runtime.wait(first) == Exit(137)

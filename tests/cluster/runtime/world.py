@@ -50,7 +50,7 @@ def private_mounts() -> Iterator[None]:
             yield
         finally:
             # Refused as long as a thread that shares our working directory has not quite ended.
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while _libc.setns(home, _CLONE_NEWNS) != 0:
                 assert time.monotonic() < deadline, os.strerror(ctypes.get_errno())
                 time.sleep(0.01)
@@ -88,7 +88,7 @@ def make_netns(path: Path) -> None:
     thread.join()
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
     """Ask until yes: for what other processes do in their own time."""
     async with asyncio.timeout(seconds):
         while True:

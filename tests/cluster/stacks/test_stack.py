@@ -37,7 +37,7 @@ services:
     volumes: [shared:/shared:ro]
     tmpfs: /www
     ports: ["8090:80"]
-    healthcheck: {test: wget -qO- http://localhost/, interval: 2s, start_period: 10s, start_interval: 200ms}
+    healthcheck: {test: wget -qO- http://localhost/, interval: 2s, start_period: 120s, start_interval: 200ms}
     networks: {default: {aliases: [site]}}
     deploy: {<<: *deploy, replicas: 1, placement: {constraints: [node.role == manager]}}
   client:
@@ -57,10 +57,13 @@ def swarm(make_lab: Callable[..., Lab]) -> Iterator[Swarm]:
 
 
 def page(swarm: Swarm, node: str) -> list[str]:
-    """What the published port of a node answers."""
+    """What the published port of a node answers; nothing while nobody does."""
     address = swarm.lab.nodes[node].address
-    with urllib.request.urlopen(f"http://{address}:8090/", timeout=5) as answer:
-        lines: list[str] = answer.read().decode().split("\n")
+    try:
+        with urllib.request.urlopen(f"http://{address}:8090/", timeout=30) as answer:
+            lines: list[str] = answer.read().decode().split("\n")
+    except OSError:
+        return []
     return lines
 
 
@@ -68,10 +71,10 @@ def left(swarm: Swarm) -> tuple[int, ...]:
     """How many networks, secrets, configs and tasks there are."""
     control = swarm.control()
     return (
-        len(control.ListNetworks(ListNetworksRequest(), timeout=10).networks),
-        len(control.ListSecrets(ListSecretsRequest(), timeout=10).secrets),
-        len(control.ListConfigs(ListConfigsRequest(), timeout=10).configs),
-        len(control.ListTasks(ListTasksRequest(), timeout=10).tasks),
+        len(control.ListNetworks(ListNetworksRequest(), timeout=60).networks),
+        len(control.ListSecrets(ListSecretsRequest(), timeout=60).secrets),
+        len(control.ListConfigs(ListConfigsRequest(), timeout=60).configs),
+        len(control.ListTasks(ListTasksRequest(), timeout=60).tasks),
     )
 
 
@@ -89,10 +92,12 @@ def test_a_stack_from_its_first_deploy_to_its_end(swarm: Swarm, tmp_path: Path) 
         "Waiting until shop_web is healthy, for shop_client",
         "Creating service shop_client",
     ]
+    first = ["geheim", "ready", "hello from 1"]
     for node in ("m1", "w1"):
-        assert page(swarm, node)[:3] == ["geheim", "ready", "hello from 1"]
-    seen = wait_until(lambda: m1.flota("service", "logs", "--raw", "shop_client").splitlines(), "the client's log")
-    assert "hello from 1" in seen
+        wait_until(lambda node=node: page(swarm, node)[:3] == first, f"the page, on {node}")
+    wait_until(
+        lambda: "hello from 1" in m1.flota("service", "logs", "--raw", "shop_client").splitlines(), "the client's log"
+    )
 
     assert set(m1.flota("stack", "deploy", "-c", str(file), "shop").splitlines()) == {
         "Nothing changed: stack shop is what the files say",

@@ -13,7 +13,7 @@ from tests.unit.dispatcher.swarm import Swarm
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     machine = Machine(tmp_path)
     try:
-        swarm = Swarm(tmp_path, period=0.5, host=machine.gateway)
+        swarm = Swarm(tmp_path, period=5.0, host=machine.gateway)
         async with swarm.serving():
             await swarm.node("w1")
             try:

@@ -63,7 +63,8 @@ async def test_images_go_by_age_but_none_that_a_task_needs(cluster: Cluster, reg
     # The former is older by now, and needed.
     await cluster.swarm.create(ends)
     await cluster.until(ends, COMPLETE)
-    assert await names_of(cluster) == {"busybox:latest", "web:1", "other:1"}
+    # By now it may be gone, or not yet.
+    assert await names_of(cluster) - {"other:1"} == {"busybox:latest", "web:1"}
     await until_images_are(cluster, "busybox:latest", "web:1")
     # Also for the next worker it is needed.
     await cluster.machine.kill()

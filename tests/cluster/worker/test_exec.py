@@ -127,7 +127,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clus
     directory = tmp_path_factory.mktemp("exec")
     machine = Machine(directory)
     try:
-        swarm = Swarm(directory, period=0.5, host=machine.gateway)
+        swarm = Swarm(directory, period=5.0, host=machine.gateway)
         async with swarm.serving():
             await swarm.node("w1")
             cluster = Cluster(swarm, machine)

@@ -38,7 +38,7 @@ async def test_the_images_check_alone_decides_when_a_task_runs_and_that_it_fails
     await cluster.boot()
     await make_image(
         cluster,
-        "HEALTHCHECK --interval=100ms --start-period=1m --start-interval=50ms --retries=2 "
+        "HEALTHCHECK --interval=100ms --start-period=10m --start-interval=50ms --retries=2 "
         "CMD test -e /door/well && echo fine || { echo not well; exit 3; }",
     )
     door = Mount(type=Mount.TYPE_BIND, source=str(tmp_path), target="/door")

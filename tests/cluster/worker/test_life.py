@@ -111,7 +111,7 @@ async def test_health_decides_when_it_runs_and_that_it_fails(cluster: Cluster) -
     await cluster.boot()
     check = HealthConfig(
         test=["CMD-SHELL", "test -e /tmp/well || { echo not well; exit 1; }"],
-        interval=seconds(0.1), retries=2, start_period=seconds(60), start_interval=seconds(0.05),
+        interval=seconds(0.1), retries=2, start_period=seconds(600), start_interval=seconds(0.05),
     )  # fmt: skip
     volume = cluster.machine.directory / "shared"
     volume.mkdir()

@@ -41,7 +41,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     directory = tmp_path_factory.mktemp("options")
     machine = Machine(directory)
     try:
-        swarm = Swarm(directory, period=0.5, host=machine.gateway)
+        swarm = Swarm(directory, period=5.0, host=machine.gateway)
         async with swarm.serving():
             await swarm.node("w1")
             made = Cluster(swarm, machine)
