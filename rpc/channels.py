@@ -21,11 +21,13 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # Despite its name, what one attempt to connect is given: a busy machine needs it for a TLS handshake.
-    ("grpc.min_reconnect_backoff_ms", 3000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# Despite its name, what one attempt to connect is given, in milliseconds: to another machine, which may be gone, enough
+# for a TLS handshake with a busy one; within this one nearly any time, for who listens here lives.
+_ATTEMPT = "grpc.min_reconnect_backoff_ms"
+_FAR, _HERE = (_ATTEMPT, 3_000), (_ATTEMPT, 30_000)
 # A machine that lost power is noticed within about five seconds, and a busy one is not taken for dead. (A process of
 # this machine needs no such thing: the kernel tells of its end.)
 KEEPALIVE: list[tuple[str, int]] = [
@@ -40,7 +42,7 @@ def local_channel(
     host: str = DEFAULT_HOST, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()
 ) -> grpc.aio.Channel:
     """A channel to a daemon or process on this machine: unix:///path."""
-    options = [*_OPTIONS, ("grpc.default_authority", "localhost")]
+    options = [*_OPTIONS, _HERE, ("grpc.default_authority", "localhost")]
     return grpc.aio.insecure_channel(host, options=options, interceptors=interceptors or None)
 
 
@@ -58,5 +60,5 @@ def join_channel(root_pem: bytes, certificate_pem: bytes, key_pem: bytes, addres
 
 def _secure(address: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(
-        address, credentials, options=[*_OPTIONS, *KEEPALIVE, ("grpc.ssl_target_name_override", MANAGER_NAME)]
+        address, credentials, options=[*_OPTIONS, _FAR, *KEEPALIVE, ("grpc.ssl_target_name_override", MANAGER_NAME)]
     )
