@@ -294,7 +294,8 @@ class Lab:
             forming.Member(node.name, node.address, node.host, node.name.startswith("m"))
             for node in self.nodes.values()
         ]
-        with tempfile.TemporaryDirectory(prefix=f"flota-lab-{self.name}-") as folder:
+        # Among the lab's own files, so that it goes with them when this process is killed.
+        with tempfile.TemporaryDirectory(prefix="images-", dir=places.run_directory(self.name)) as folder:
             archive = Path(folder) / f"{busybox.REFERENCE}.tar"
             busybox.write_archive(archive)
             asyncio.run(forming.form(self.name, members, [archive, *load], swarm, heartbeat, say))

@@ -1,6 +1,6 @@
 """Where the things of a lab are, all of it from its name: directories, addresses, the link to this machine.
 
-/run/flota-lab/NAME/          what is gone after a reboot: lab.json, hosts, NODE/run (a link to the node's /run)
+/run/flota-lab/NAME/          what is gone after a reboot: lab.json, hosts, NODE/run (a link to its /run), images
 /var/lib/flota-lab/NAME/NODE  a node's disk: its daemon's state directory and log
 /flota-lab/NAME/NODE          its control group, in every hierarchy
 fl-NAME                       this machine's end of the cable to the lab's switch

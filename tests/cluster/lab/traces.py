@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +39,7 @@ def traces(lab: str) -> list[str]:
     for directory in ("/run/flota-lab", "/var/lib/flota-lab"):
         if (path := Path(directory) / lab).exists():
             found += [str(path), *map(str, path.iterdir())]
+    found += map(str, Path(tempfile.gettempdir()).glob(f"*{lab}*"))
     for directory, _, _ in os.walk("/sys/fs/cgroup"):
         if lab in Path(directory).parts:
             found.append(directory)
