@@ -88,7 +88,11 @@ def ls(quiet: bool) -> None:
     rows = [("LAB", "NODE", "ADDRESS", "ROLE", "STATE")]
     for name in Lab.names():
         alive = machine.find(name)
-        nodes = Lab.find(name).nodes
+        try:
+            nodes = Lab.find(name).nodes
+        except NoSuchLab:
+            # It went just now.
+            continue
         for node in nodes.values():
             rows.append((name, node.name, node.address, _role(node.name), "up" if node.name in alive else "down"))
         if not nodes:
