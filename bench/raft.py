@@ -12,6 +12,9 @@ be:
     restart_s                  a manager that was stopped with a log of 100 MiB: start → ready               3
     join_s                     a new manager joins a store of 50,000 tasks: start → a voter that has them    5
     join_pause_ms              the longest that the leader's event loop is away meanwhile
+    join_mib                   the joiner's memory, at its highest
+    join_leader_mib            what the leader's grew by, at its highest
+    join_snapshot_…            the same four, for one that is sent a snapshot instead of the log
     store_mib                  memory of 100,000 tasks, 5,000 services, 2,000 nodes                       1,024
     store_list_ms              list of a service's tasks in that store                                        1
     store_tx_ms                a transaction of 200 task changes there, made and applied, without the disk   10
@@ -42,7 +45,7 @@ from tests.cluster.manager.processes import ManagerProcess
 
 GOALS = {
     "failover_p50_s": 1.2, "failover_p99_s": 2.5, "commit_p50_ms": 2.0, "commit_p99_ms": 5.0, "load_tx_s": 3000.0,
-    "restart_s": 3.0, "join_s": 5.0, "store_mib": 1024.0, "store_list_ms": 1.0,
+    "restart_s": 3.0, "join_s": 5.0, "join_snapshot_s": 5.0, "store_mib": 1024.0, "store_list_ms": 1.0,
     "store_tx_ms": 10.0, "snapshot_pause_ms": 50.0,
 }  # fmt: skip
 _MORE_IS_BETTER = {"load_tx_s"}
@@ -214,20 +217,34 @@ def lengthen(directory: Path) -> None:
 
 
 async def join(directory: Path, rounds: int) -> dict[str, float]:
-    first, second = QuietProcess(directory, "m1"), QuietProcess(directory, "m2")
+    """One gets the log, another, once the leader keeps a snapshot only, that snapshot."""
+    first, second, third = (QuietProcess(directory, name) for name in ("m1", "m2", "m3"))
     try:
         assert await first.init() == "ready"
         assert await first.ask("fill", tasks=_JOIN_TASKS) == _JOIN_TASKS
-        watching = asyncio.create_task(first.ask("lag", seconds=8))
-        begun = time.perf_counter()
-        said = await second.join(first)
-        assert said == "ready", said
-        taken = time.perf_counter() - begun
-        assert (await second.ask("status"))["tasks"] == _JOIN_TASKS
-        return {"join_s": taken, "join_pause_ms": await watching * 1000}
+        rows = await _joined(first, second, "join")
+        await first.ask("compact")
+        return rows | await _joined(first, third, "join_snapshot")
     finally:
-        await first.end()
-        await second.end()
+        for manager in (first, second, third):
+            await manager.end()
+
+
+async def _joined(first: BenchProcess, other: BenchProcess, row: str) -> dict[str, float]:
+    before = (await first.ask("status"))["rss_mib"]
+    watching = asyncio.create_task(first.ask("lag", seconds=8))
+    begun = time.perf_counter()
+    said = await other.join(first)
+    assert said == "ready", said
+    taken = time.perf_counter() - begun
+    joined = await other.ask("status")
+    assert joined["tasks"] == _JOIN_TASKS
+    return {
+        f"{row}_s": taken,
+        f"{row}_pause_ms": await watching * 1000,
+        f"{row}_mib": joined["rss_mib"],
+        f"{row}_leader_mib": (await first.ask("status"))["rss_mib"] - before,
+    }
 
 
 async def store(directory: Path, rounds: int) -> dict[str, float]:

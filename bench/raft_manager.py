@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ class BenchManager(Manager):
 
             await self.store.update(change)
         return len(self.store.tasks)
+
+    async def _compact(self) -> int:
+        """Take a snapshot, and keep nothing of the log behind it."""
+        assert self.raft is not None
+        self.raft.config = replace(self.raft.config, snapshot_entries=1, keep_entries=0)
+        await self._one()
+        while self.raft.raft.log.first_index < self.raft.applied_index:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        self.raft.config = replace(self.raft.config, snapshot_entries=10_000)
+        return self.raft.applied_index
 
     async def _lag(self, seconds: float) -> float:
         """The longest that the event loop was away, in seconds."""

@@ -5,6 +5,7 @@ import gc
 import json
 import statistics
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import uvloop
@@ -119,7 +120,7 @@ async def snapshot_pause(store: Store) -> float:
     await asyncio.sleep(0.05)
     longest = 0.0
     write = store.snapshot()
-    await asyncio.to_thread(write)
+    await asyncio.to_thread(lambda: deque(write(), maxlen=0))
     await asyncio.sleep(0.02)
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)

@@ -5,6 +5,7 @@ that it joins calls back. Everything that needs the member refuses with "startin
 """
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,8 @@ _GRACE = 0.5
 # A group that elects a leader just now, or whose leader just went, takes a joiner a little later.
 _JOIN_PATIENCE = 15.0
 _JOIN_PAUSE = 0.2
+# Bytes of a backup that are read in one go.
+_PIECE = 1 << 20
 # The first state from the group.
 _STATE_PATIENCE = 30.0
 
@@ -105,8 +108,8 @@ class Manager:
         """
         config = self.config
         if config.restore_file:
-            snapshot = await asyncio.to_thread(Path(config.restore_file).read_bytes)
-            await asyncio.to_thread(self.store.restore, snapshot, config.restore_index)
+            pieces = _pieces_of(Path(config.restore_file))
+            await asyncio.to_thread(self.store.restore, pieces, config.restore_index)
         trust = ClusterTrust(self.store, self._identity.root_pem)
         local = local_server(Path(config.socket), self._router)
         local_pb2_grpc.add_ManagerHereServicer_to_server(self._here, local)
@@ -261,6 +264,11 @@ class Manager:
         if self.raft is None:
             raise Unavailable("this manager is starting: try again in a moment")
         await self.raft.read_barrier()
+
+
+def _pieces_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(lambda: file.read(_PIECE), b"")
 
 
 def raft_config(config: RaftConfig, store: Store) -> RaftConfig:

@@ -29,6 +29,7 @@ def worker_config(node: "Node") -> WorkerConfig:
         config.node_id = node.identity.node_id
         config.identity_directory = str(places.open_identity)
         config.managers.extend(node.manager_addresses())
+        config.join_addresses.extend(node.record.join_addresses)
         config.data_path_address = node.record.data_path_address
         config.data_path_port = node.record.data_path_port
     return config

@@ -101,6 +101,7 @@ async def join(node: Node, request: JoinRequest) -> JoinResponse:
             advertise_interface=await addresses.interface_with(advertise, addresses.machine_interfaces),
         )
         record.managers.extend(Peer(address=address) for address in managers)
+        record.join_addresses.extend(managers)
         issued = await _to_the_end(_enrol(node, request, record))
         async with asyncio.TaskGroup() as group:
             if issued.role == NodeRole.NODE_ROLE_MANAGER:
@@ -167,6 +168,8 @@ async def _begin_anew(node: Node, request: InitRequest) -> InitResponse:
             )
         del record.managers[:]
         record.managers.add(node_id=identity.node_id, address=record.advertise_address)
+        # Those managers are of another cluster from now on.
+        del record.join_addresses[:]
         node.moving = "force-new-cluster"
         node.founding = Founding(request, b"")
         try:

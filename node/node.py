@@ -225,10 +225,11 @@ class Node:
         return list(dict.fromkeys([*own, *known]))
 
     def other_managers(self) -> list[str]:
-        """Addresses of the managers that are not this node."""
+        """Addresses of the managers that are not this node; last come those that it joined through."""
         if self.record is None or self.identity is None:
             return []
-        return [peer.address for peer in self.record.managers if peer.node_id != self.identity.node_id]
+        known = [peer.address for peer in self.record.managers if peer.node_id != self.identity.node_id]
+        return list(dict.fromkeys([*known, *self.record.join_addresses]))
 
     def worker_config(self) -> WorkerConfig:
         """What the worker is told, as of now."""

@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -33,8 +33,11 @@ _LONGEST = _PART_BYTES + 4096
 _NONCE = 12
 
 
-def write_backup(header: BackupHeader, snapshot: bytes, unlock_key: bytes = b"") -> Iterator[bytes]:
-    """The file's bytes, a few at a time; encrypted when there is an unlock key. Fills in the header's own fields."""
+def write_backup(header: BackupHeader, snapshot: Iterable[bytes], unlock_key: bytes = b"") -> Iterator[bytes]:
+    """The file's bytes, a few at a time; encrypted when there is an unlock key. Fills in the header's own fields.
+
+    `snapshot` is the StoreSnapshot in pieces, cut anywhere.
+    """
     header.version = VERSION
     cipher: AESGCM | None = None
     if unlock_key:
@@ -50,16 +53,27 @@ def write_backup(header: BackupHeader, snapshot: bytes, unlock_key: bytes = b"")
     yield _frame(_END, digest.digest())
 
 
-def _pieces(head: bytes, snapshot: bytes, cipher: AESGCM | None) -> Iterator[bytes]:
+def _pieces(head: bytes, snapshot: Iterable[bytes], cipher: AESGCM | None) -> Iterator[bytes]:
     yield _MAGIC
     yield _frame(_HEADER, head)
-    starts = range(0, len(snapshot), _PART_BYTES)
-    for number, start in enumerate(starts):
-        part = snapshot[start : start + _PART_BYTES]
+    for number, (part, last) in enumerate(_parts(snapshot)):
         if cipher is not None:
             nonce = os.urandom(_NONCE)
-            part = nonce + cipher.encrypt(nonce, part, _place(head, number, number == len(starts) - 1))
+            part = nonce + cipher.encrypt(nonce, part, _place(head, number, last))
         yield _frame(_PART, part)
+
+
+def _parts(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """The same bytes in parts of one size, and whether each is the last."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        # What is behind the last part is known only in the end.
+        while len(gathered) > _PART_BYTES:
+            yield bytes(gathered[:_PART_BYTES]), False
+            del gathered[:_PART_BYTES]
+    if gathered:
+        yield bytes(gathered), True
 
 
 def _frame(kind: int, payload: bytes) -> bytes:

@@ -185,7 +185,7 @@ class Worker:
         stack.callback(metrics.follow(tasks.by_state))
         self._membership = Membership(
             identity,
-            Managers(config.managers, SystemRandom()),
+            Managers(config.managers, SystemRandom(), config.join_addresses),
             description,
             (network, payloads, places, tasks),
             reporter,

@@ -113,6 +113,10 @@ def nodes_found(nodes: list[Node]) -> Iterator[Finding]:
     else:
         yield ok("nodes", f"{len(nodes)} ready")
     managers = [each for each in nodes if each.role == NodeRole.NODE_ROLE_MANAGER]
+    for each in managers:
+        if trouble := each.manager_status.trouble:
+            name = each.description.hostname or each.id
+            yield failure("managers", f"{name} takes no part, its disk refuses: {trouble}", "free or replace that disk")
     reached = sum(1 for each in managers if each.manager_status.reachability == reachable)
     spare = reached - (len(managers) // 2 + 1)
     told = f"{reached} of {len(managers)} managers reachable"

@@ -41,7 +41,6 @@ class Backups(ControlBase):
         # Writing it out is left to a thread.
         for word, count in (await asyncio.to_thread(lambda: Counter(map(word_of, things)))).items():
             header.objects[word] = count
-        snapshot = await asyncio.to_thread(write)
-        pieces = write_backup(header, snapshot, cluster.unlock_key)
+        pieces = write_backup(header, write(), cluster.unlock_key)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield CreateBackupMessage(data=piece)

@@ -162,6 +162,7 @@ def with_member(node: Node, members: Iterable[MemberStatus]) -> Node:
         status.leader, status.reachability = False, ManagerStatus.REACHABILITY_UNKNOWN
         return copy
     status.raft_id, status.address, status.leader = member.raft_id, member.address, member.leader
+    status.trouble = member.trouble
     status.reachability = (
         ManagerStatus.REACHABILITY_REACHABLE
         if member.reachable or member.leader

@@ -127,7 +127,7 @@ class GroupChanges:
             voters = [id for id in voters if (known := self._known(id)) is not None and known.node_id == node_id]
             if not voters:
                 raise RaftError(f"{node_id} is not a manager that could lead")
-        best = max(voters, key=lambda id: (self._node.transport.reachable(id), raft.progress[id].match), default=0)
+        best = max(voters, key=lambda id: (self._node.takes_part(id), raft.progress[id].match), default=0)
         if not best:
             raise RaftError("there is no other manager that could lead")
         return best
@@ -176,7 +176,7 @@ class GroupChanges:
         rest = [id for id in node.raft.conf.voters if id != member.raft_id]
         if not rest:
             raise MembershipRefused("the last manager cannot be removed: the swarm would be lost")
-        here = [id for id in rest if id == node.raft_id or node.transport.reachable(id)]
+        here = [id for id in rest if node.takes_part(id)]
         if not has_quorum(ConfState(voters=rest), here):
             names = [known.node_id for id in rest if id not in here and (known := self._known(id)) is not None]
             raise MembershipRefused(

@@ -6,34 +6,30 @@ Messages that rest on nothing (heartbeats above all) do not wait for a slow disk
 What is decided is applied while the disk is at work. That it is decided the followers learn with the next entries, or
 a few milliseconds later if there are none: messages are what a small commit's time goes into.
 When the disk refuses, the loop stops (and with it heartbeats, votes and acknowledgements) and tries again until the
-disk takes the record: others elect another leader, and nothing that was promised is lost.
+disk takes the record (persistence.py): others elect another leader, and nothing that was promised is lost.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 import structlog
 
 from flota.manager.raft import core
+from flota.manager.raft.arrival import Arrival
 from flota.manager.raft.core import Ready, Role
 from flota.manager.raft.interface import LONGEST_LEASE, NotLeader, ProposalDropped, TooMuchInFlight
-from flota.manager.raft.sealing import KeyRing
-from flota.manager.raft.standing import Standing
-from flota.v1.raft_pb2 import Entry, HardState, Member, RaftMessage, SnapshotMeta
+from flota.manager.raft.snapshotting import Snapshotting
+from flota.v1.raft_pb2 import Entry, Member, RaftMessage
 
 _log = structlog.get_logger("raft")
-T = TypeVar("T")
-_DISK_PAUSE = 0.5
 # A sync that takes longer, in seconds, is a disk to give up leadership for.
 _DISK_PATIENCE = 2.0
-_SNAPSHOT_PAUSE = 2.0
 # Seconds that news of the commit index wait for entries to travel with.
 _NEWS_PAUSE = 0.005
 
 
-class Driver(Standing):
+class Driver(Snapshotting):
     """See the module's docstring; node.py starts it."""
 
     async def _tick(self) -> None:
@@ -64,16 +60,16 @@ class Driver(Standing):
         self._send_urgent()
         self._wake.set()
 
-    def receive_snapshot(self, message: RaftMessage, data: bytes) -> None:
-        """Keep the bytes until the core says that it wants them."""
-        self._snapshot_data[message.snapshot.index, message.snapshot.term] = data
-        self.receive([message])
-
     def introduced(self, member: Member) -> None:
         """Somebody who sends to us has said who it is."""
         if self._introduced.get(member.raft_id) != member:
             self._introduced[member.raft_id] = member
             self._set_peers()
+
+    def receive_snapshot(self, message: RaftMessage, arrival: Arrival) -> None:
+        """A snapshot is here as a whole."""
+        self._arrives(message.snapshot, arrival)
+        self.receive([message])
 
     def _set_peers(self) -> None:
         conf = self.raft.conf
@@ -84,11 +80,6 @@ class Driver(Standing):
     def unreachable(self, raft_id: int) -> None:
         """Messages to a member were lost."""
         self.raft.report_unreachable(raft_id)
-
-    def snapshot_sent(self, raft_id: int, ok: bool) -> None:
-        """A snapshot was delivered, or not."""
-        self.raft.report_snapshot(raft_id, ok)
-        self._wake.set()
 
     def was_removed(self, raft_id: int) -> bool:
         """Whether a member was taken out of the group."""
@@ -103,9 +94,6 @@ class Driver(Standing):
 
     # The loop.
 
-    def _on_disk(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        return self._disk.call(call)
-
     async def _loop(self) -> None:
         while True:
             await self._wake.wait()
@@ -116,7 +104,7 @@ class Driver(Standing):
                 self._feed()
                 self._notice()
                 await asyncio.sleep(0)
-            self._snapshot_data.clear()
+            self._discard_unwanted()
             self._notice()
 
     def _feed(self) -> None:
@@ -154,6 +142,7 @@ class Driver(Standing):
         self._send(ready.messages)
         if ready.snapshot is not None:
             await self._install(ready.snapshot)
+            self._set_peers()
         state = ready.hard_state
         promised = state is not None and (
             state.term != self._promised.term or state.voted_for != self._promised.voted_for
@@ -181,45 +170,6 @@ class Driver(Standing):
             self._ready_reads.append((read.index, self._read_rounds.pop(read.context, [])))
         self._answer_reads()
         self._maybe_snapshot()
-
-    _promised = HardState()
-
-    async def _persist(
-        self, state: HardState | None, entries: list[Entry], restored: int, meanwhile: Callable[[], None]
-    ) -> None:
-        while True:
-            start = self._writing_since = time.monotonic()
-            try:
-                written = self._on_disk(lambda: self._storage.persist(state, entries, restored))
-                meanwhile()
-                meanwhile = _nothing
-                await written
-            except OSError as error:
-                await self._disk_refuses(error)
-                continue
-            self._disk_takes()
-            self._metrics.sync_seconds.observe(time.monotonic() - start)
-            if state is not None:
-                self._promised = state
-            return
-
-    async def _disk_refuses(self, error: OSError) -> None:
-        """Say so, fail whoever waits, and let some time pass before the next attempt."""
-        self._writing_since = None
-        self._metrics.sync_failures.inc()
-        if not self._disk_trouble:
-            _log.error("the disk cannot be written: not taking part until it can", reason=str(error))
-        self._disk_trouble = str(error)
-        self._fail_waiting(self._stuck())
-        self._notify()
-        await asyncio.sleep(_DISK_PAUSE)
-
-    def _disk_takes(self) -> None:
-        self._writing_since = None
-        if self._disk_trouble:
-            _log.info("the disk can be written again")
-            self._disk_trouble = ""
-            self._notify()
 
     def _send_urgent(self) -> None:
         """While the disk is at work; one that takes for ever, or refuses, must not keep us in office."""
@@ -272,38 +222,6 @@ class Driver(Standing):
             self._release = None
         held, self._held = self._held, {}
         return list(held.values())
-
-    async def _send_snapshot(self, message: RaftMessage) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            paths = self._storage.snapshots.paths()
-            meta, data = await loop.run_in_executor(self._writer, self._storage.snapshots.load, paths[-1])
-        except (OSError, IndexError) as error:
-            _log.warning("no snapshot to send", reason=str(error))
-            self.snapshot_sent(message.to, ok=False)
-            return
-        message.snapshot.CopyFrom(meta)
-        _log.info("sending a snapshot", to=f"{message.to:x}", index=meta.index, bytes=len(data))
-        self.transport.send_snapshot(message, data)
-
-    async def _install(self, meta: SnapshotMeta) -> None:
-        data = self._snapshot_data.pop((meta.index, meta.term))
-        keep = self.config.max_snapshots
-        while True:
-            self._writing_since = time.monotonic()
-            try:
-                await self._on_disk(lambda: self._storage.save_snapshot(meta, data, keep))
-                break
-            except OSError as error:
-                await self._disk_refuses(error)
-        self._disk_takes()
-        self._writing_since = time.monotonic()
-        # Reading it takes a second for 50,000 tasks, and others wait for our heartbeats.
-        replace = await self._on_disk(lambda: self._state_machine.reader(data, meta.index))
-        replace()
-        self._bytes_since_snapshot = 0
-        self._set_peers()
-        _log.info("restored a snapshot", index=meta.index, bytes=len(data))
 
     def _apply(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -359,94 +277,9 @@ class Driver(Standing):
             if (hopeless or proposed <= since) and not future.done():
                 future.set_exception(self._stuck())
 
-    def _fail_waiting(self, error: Exception) -> None:
-        for future, _ in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
-
-    # Keys and snapshots.
-
-    @property
-    def keys(self) -> KeyRing:
-        """The directory's keys."""
-        return self._storage.keys
-
-    async def renew_keys(self, kek: bytes | None) -> None:
-        """Seal everything anew: what is written from now on at once, what is there by a snapshot that replaces it.
-
-        `kek` stays off the disk (autolock); None: the directory opens without a key from outside. Raises OSError.
-        """
-        await self._on_disk(lambda: self._storage.renew_keys(kek))
-        self._resealing = self.raft.log.last_index
-        self._maybe_snapshot()
-
-    def _maybe_snapshot(self) -> None:
-        log = self.raft.log
-        reseals = self._resealing is not None and log.applied >= self._resealing
-        due = (
-            reseals
-            or log.applied - log.snapshot.index >= self.config.snapshot_entries
-            or self._bytes_since_snapshot >= self.config.snapshot_bytes
-        )
-        # A snapshot from the leader may be on its way in: then the state here is not the log's.
-        whole = log.applied >= log.snapshot.index
-        if due and whole and not self._snapshotting and self._tasks is not None:
-            self._snapshotting = True
-            self._bytes_since_snapshot = 0
-            term = log.term(log.applied)
-            assert term is not None
-            meta = SnapshotMeta(index=log.applied, term=term, conf_state=self.raft.conf)
-            self._tasks.create_task(self._take_snapshot(meta, self._state_machine.snapshot(), reseals))
-
-    async def _take_snapshot(self, meta: SnapshotMeta, write: Callable[[], bytes], reseals: bool) -> None:
-        keep = 1 if reseals else self.config.max_snapshots
-        try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._writer, lambda: self._storage.save_snapshot(meta, write(), keep)
-            )
-        except OSError as error:
-            _log.error("a snapshot cannot be saved", reason=str(error))
-            await asyncio.sleep(_SNAPSHOT_PAUSE)
-            return
-        finally:
-            self._snapshotting = False
-        if reseals:
-            await self._reseal(meta.index)
-            self._maybe_snapshot()
-        if meta.index <= self.raft.log.snapshot.index:
-            return
-        self.raft.log.took_snapshot(meta)
-        behind = meta.index - self.config.keep_entries
-        if behind >= self.raft.log.first_index:
-            self.raft.log.compact(behind)
-            await self._on_disk(lambda: self._storage.release(behind))
-        self._metrics.snapshots.inc()
-
-    async def _reseal(self, index: int) -> None:
-        """Let go of what was sealed with older keys, and of those. Tried again with the next snapshot if it fails."""
-
-        def finish() -> tuple[bool, bool]:
-            self._storage.release(index)
-            return self._storage.forget_old_keys(), self._storage.newest_snapshot_is_current()
-
-        try:
-            finished, current = await self._on_disk(finish)
-        except OSError as error:
-            _log.error("old keys cannot be forgotten yet", reason=str(error))
-            finished, current = False, True
-        if finished:
-            self._resealing = None
-        elif current:
-            # Not again and again: with the next entry.
-            self._resealing = max(index + 1, self._resealing or 0)
-
 
 def _before(committed: list[Entry], entries: list[Entry]) -> int:
     """How many of `committed` stand before `entries` in the log."""
     if not entries or not committed or committed[-1].index < entries[0].index:
         return len(committed)
     return max(entries[0].index - committed[0].index, 0)
-
-
-def _nothing() -> None:
-    pass

@@ -13,16 +13,15 @@ def bootstrap(storage: Storage, member: Member, state_machine: StateMachine, loa
     """Begin a group of one: a snapshot that holds the first configuration, so that joiners start from it too."""
     conf = ConfState(voters=[member.raft_id], members=[member])
     loaded.snapshot = SnapshotMeta(index=first_index, term=1, conf_state=conf)
-    loaded.snapshot_data = state_machine.snapshot()()
     loaded.hard_state = HardState(term=1, commit=first_index)
-    storage.save_snapshot(loaded.snapshot, loaded.snapshot_data)
+    storage.save_snapshot(loaded.snapshot, state_machine.snapshot()())
     storage.persist(loaded.hard_state, [])
 
 
 def force_new_cluster(storage: Storage, member: Member, state_machine: StateMachine, loaded: Loaded) -> None:
     """Make this member the only one, keeping every entry it has: more than was acknowledged, never less."""
     if loaded.snapshot.index:
-        state_machine.restore(loaded.snapshot_data, loaded.snapshot.index)
+        state_machine.restore(storage.state(), loaded.snapshot.index)
     conf = membership.copy_of(loaded.snapshot.conf_state)
     index, term = loaded.snapshot.index, loaded.snapshot.term
     for entry in loaded.entries:
@@ -37,7 +36,6 @@ def force_new_cluster(storage: Storage, member: Member, state_machine: StateMach
     alone = ConfState(voters=[member.raft_id], members=[member], removed=[*conf.removed, *others])
     loaded.hard_state = HardState(term=max(loaded.hard_state.term, term) + 1, commit=index)
     loaded.snapshot = SnapshotMeta(index=index, term=term, conf_state=alone)
-    loaded.snapshot_data = state_machine.snapshot()()
     loaded.entries = []
-    storage.save_snapshot(loaded.snapshot, loaded.snapshot_data)
+    storage.save_snapshot(loaded.snapshot, state_machine.snapshot()())
     storage.persist(loaded.hard_state, [], restored=index)

@@ -14,7 +14,7 @@
     await node.remove_member(node_id); await node.transfer_leadership(); await node.stop()
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,15 +28,15 @@ class StateMachine(Protocol):
         """Apply one committed entry. Deterministic, and quick; what it gives back goes to the proposer."""
         ...
 
-    def snapshot(self) -> Callable[[], bytes]:
-        """Freeze the state now, quickly; the function that comes back writes it out and runs in a thread."""
+    def snapshot(self) -> Callable[[], Iterable[bytes]]:
+        """Freeze the state now, quickly; the function that comes back writes it out in pieces, and runs in a thread."""
         ...
 
-    def restore(self, data: bytes, index: int) -> None:
-        """Replace the state by a snapshot taken at `index`."""
+    def restore(self, pieces: Iterable[bytes], index: int) -> None:
+        """Replace the state by a snapshot taken at `index`, whose bytes may be cut otherwise than they were written."""
         ...
 
-    def reader(self, data: bytes, index: int) -> Callable[[], None]:
+    def reader(self, pieces: Iterable[bytes], index: int) -> Callable[[], None]:
         """The same in two steps: this reads, in a thread; the function that comes back replaces, quickly."""
         ...
 
@@ -119,7 +119,7 @@ class RaftConfig:
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """A member as this manager sees it. `reachable` is the transport's view."""
+    """A member as this manager sees it. `reachable` is the transport's view, of members that take part."""
 
     raft_id: int
     node_id: str
@@ -127,3 +127,5 @@ class MemberStatus:
     voter: bool
     leader: bool
     reachable: bool
+    # Why it takes no part although it answers.
+    trouble: str = ""

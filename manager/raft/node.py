@@ -89,7 +89,9 @@ class RaftNode(Driver):
                 await asyncio.to_thread(founding.force_new_cluster, storage, member, state_machine, loaded)
             log = RaftLog(loaded.snapshot, loaded.entries, loaded.hard_state.commit)
             if loaded.snapshot.index:
-                state_machine.restore(loaded.snapshot_data, loaded.snapshot.index)
+                index = loaded.snapshot.index
+                replace = await asyncio.to_thread(lambda: state_machine.reader(storage.state(), index))
+                replace()
             conf = ConfState()
             conf.CopyFrom(loaded.snapshot.conf_state)
             ticks = max(2, round(config.election / config.tick))
@@ -132,6 +134,7 @@ class RaftNode(Driver):
         self._fail_waiting(ProposalDropped("this manager is stopping"))
         await asyncio.to_thread(self._disk.shutdown)
         await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._carrier.shutdown)
         self._storage.close()
         self._notify()
 

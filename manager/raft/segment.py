@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
 
@@ -62,6 +63,16 @@ def decode_record(data: memoryview, offset: int) -> tuple[int, memoryview, int] 
     if zlib.crc32(payload, zlib.crc32(struct.pack("<IQ", length, number))) != crc:
         return None
     return number, payload, end + -end % _ALIGN
+
+
+def read_record(file: BinaryIO, left: int) -> tuple[int, bytes, int] | None:
+    """Number, payload and length of the valid record where `file` stands, or None; `left` is how much there is yet."""
+    head = file.read(_HEAD.size)
+    length = _HEAD.unpack(head)[1] if len(head) == _HEAD.size else left
+    if _HEAD.size + length > left:
+        return None
+    found = decode_record(memoryview(head + file.read(length + -(_HEAD.size + length) % _ALIGN)), 0)
+    return None if found is None else (found[0], bytes(found[1]), found[2])
 
 
 def key_of(path: Path) -> str:

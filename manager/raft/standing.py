@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from random import SystemRandom
 from typing import TypeVar
@@ -56,7 +55,6 @@ class Standing:
         self._state_machine = state_machine
         self._metrics = metrics
         self._disk = BlockingThread("raft-log")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="raft-snapshot")
         self._ids = itertools.count(SystemRandom().getrandbits(62) << 1)
         self._waiting: dict[int, tuple[asyncio.Future[object], float]] = {}
         self._queue: list[Entry] = []
@@ -69,7 +67,6 @@ class Standing:
         self._held: dict[int, RaftMessage] = {}
         self._held_since = 0.0
         self._release: asyncio.TimerHandle | None = None
-        self._snapshot_data: dict[tuple[int, int], bytes] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._seen: tuple[object, ...] = ()
@@ -81,10 +78,6 @@ class Standing:
         self._hope_until = 0.0
         self._disk_trouble = ""
         self._writing_since: float | None = None
-        self._bytes_since_snapshot = 0
-        self._snapshotting = False
-        # Files up to this index are to be written anew, under the newest keys; None: nothing is.
-        self._resealing: int | None = raft.log.last_index if len(storage.keys.ids) > 1 else None
         self._stopping = False
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -124,10 +117,19 @@ class Standing:
                 address=member.address,
                 voter=membership.may_vote(self.raft.conf, member.raft_id),
                 leader=member.raft_id == self.raft.leader,
-                reachable=member.raft_id == self.raft_id or self.transport.reachable(member.raft_id),
+                reachable=self.takes_part(member.raft_id),
+                trouble=self._trouble_of(member.raft_id),
             )
             for member in self.raft.conf.members
         ]
+
+    def takes_part(self, raft_id: int) -> bool:
+        """Whether there is a way to this member, and its disk takes what it promises."""
+        way = raft_id == self.raft_id or self.transport.reachable(raft_id)
+        return way and not self._trouble_of(raft_id)
+
+    def _trouble_of(self, raft_id: int) -> str:
+        return self._disk_trouble if raft_id == self.raft_id else self.transport.trouble_of(raft_id)
 
     def hears(self, address: str) -> bool:
         """Whether the member at this address was heard of within `silence`."""
@@ -277,7 +279,8 @@ class Standing:
         )
 
     def _words(self, status: MemberStatus) -> str:
-        return f"{self.name_of(status.node_id)} ({status.address})"
+        trouble = f", its disk refuses: {status.trouble}" if status.trouble else ""
+        return f"{self.name_of(status.node_id)} ({status.address}{trouble})"
 
     def _notify(self) -> None:
         self._changed.set()

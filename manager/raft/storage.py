@@ -11,7 +11,7 @@ for it. A commit index alone is never written: it is found again from the leader
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from flota.manager.raft.files import settle, sync_directory, write_durably
 from flota.manager.raft.interface import StorageCorrupt
 from flota.manager.raft.sealing import KeyRing
 from flota.manager.raft.segment import CURE, SegmentEnd, SegmentWriter, key_of, read_segment
-from flota.manager.raft.snapshots import SnapshotFiles
+from flota.manager.raft.snapshots import SnapshotDraft, SnapshotFiles
 from flota.v1.raft_pb2 import Entry, HardState, LogRecord, Member, SnapshotMeta
 
 MEMBER = "member.json"
@@ -30,8 +30,8 @@ class Loaded:
     """What was on disk."""
 
     hard_state: HardState = field(default_factory=HardState)
+    # Its state is read from the disk when it is needed: `Storage.state`.
     snapshot: SnapshotMeta = field(default_factory=SnapshotMeta)
-    snapshot_data: bytes = b""
     entries: list[Entry] = field(default_factory=list)
 
 
@@ -111,7 +111,8 @@ class Storage:
             sync_directory(folder)
         found = self.snapshots.paths()
         if found:
-            loaded.snapshot, loaded.snapshot_data = self.snapshots.load(found[-1])
+            loaded.snapshot, state = self.snapshots.read(found[-1])
+            state.close()
         paths = sorted(self._log_directory.glob("*.log"))
         numbers = [int(path.stem, 16) for path in paths]
         for path in reversed(paths):
@@ -209,10 +210,23 @@ class Storage:
         finally:
             writer.close()
 
-    def save_snapshot(self, meta: SnapshotMeta, data: bytes, keep: int = 1) -> None:
+    def save_snapshot(self, meta: SnapshotMeta, pieces: Iterable[bytes], keep: int = 1) -> None:
         """Save a snapshot and drop older ones. Raises OSError."""
-        self.snapshots.save(meta, data)
+        self.snapshots.save(meta, pieces)
         self.snapshots.prune(keep)
+
+    def keep_snapshot(self, draft: SnapshotDraft, keep: int = 1) -> None:
+        """Take a finished draft for a snapshot, and drop older ones. May be called again after an OSError."""
+        draft.keep()
+        self.snapshots.prune(keep)
+
+    def newest_snapshot(self) -> tuple[SnapshotMeta, Generator[bytes, None, None]]:
+        """What the newest snapshot is of, and its state (see SnapshotFiles.read). Raises OSError, StorageCorrupt."""
+        return self.snapshots.read(self.snapshots.paths()[-1])
+
+    def state(self) -> Iterator[bytes]:
+        """What the newest snapshot holds, some at a time. Raises OSError, StorageCorrupt."""
+        return self.newest_snapshot()[1]
 
     def renew_keys(self, kek: bytes | None) -> None:
         """Other keys from the next record and snapshot on; `kek` None keeps the directory unlocked. Raises OSError."""
@@ -230,7 +244,7 @@ class Storage:
     def forget_old_keys(self) -> bool:
         """Drop the data keys that no file needs any more; True when only the current one is left. Raises OSError."""
         files = [*(segment.path for segment in self._segments), *self.snapshots.paths()]
-        self.keys.forget_all_but({key_of(path) for path in files})
+        self.keys.forget_all_but({*self.snapshots.keys_of_drafts, *map(key_of, files)})
         return len(self.keys.ids) == 1
 
     def release(self, index: int) -> None:

@@ -2,7 +2,8 @@
 
 Sending never blocks and never fails: Raft repeats what is lost. Messages that gather while a batch is being written
 leave together in the next one. A stream with nothing to say carries an empty batch now and then, so that members who
-hear nothing from each other otherwise (two followers) know of each other's end long before TCP does. A broken stream is
+hear nothing from each other otherwise (two followers) know of each other's end long before TCP does. Batches also tell
+when their sender's disk refuses: it answers then, but decides nothing with the others. A broken stream is
 opened again after a jittered, growing pause; what was queued is dropped and the member reported unreachable, so that
 the core probes instead of pushing.
 """
@@ -20,8 +21,9 @@ import grpc
 import grpc.aio
 import structlog
 
+from flota.manager.raft.arrival import Arrival
 from flota.manager.raft.state import sender_of
-from flota.rpc.errors import FailedPrecondition, error_from
+from flota.rpc.errors import FailedPrecondition, Unavailable, error_from
 from flota.v1.raft_pb2 import (
     Member,
     RaftBatch,
@@ -43,7 +45,6 @@ ChannelFor = Callable[[str], grpc.aio.Channel]
 _BATCH_MESSAGES = 512
 _BATCH_BYTES = 8 << 20
 _QUEUE_BYTES = 64 << 20
-_CHUNK = 1 << 20
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 # Seconds between two signs of life on a stream that carries nothing else, at most.
@@ -68,6 +69,11 @@ class Receiver(Protocol):
         """Who we are, with the address that others reach us under."""
         ...
 
+    @property
+    def disk_trouble(self) -> str:
+        """Why we cannot write, and so take no part; empty when we can."""
+        ...
+
     def receive(self, messages: Iterable[RaftMessage]) -> None:
         """Messages arrived."""
         ...
@@ -76,16 +82,16 @@ class Receiver(Protocol):
         """A member that sends to us has said who it is."""
         ...
 
-    def receive_snapshot(self, message: RaftMessage, data: bytes) -> None:
-        """A whole snapshot arrived."""
+    def begin_snapshot(self, message: RaftMessage) -> Arrival:
+        """A snapshot begins to arrive."""
+        ...
+
+    def receive_snapshot(self, message: RaftMessage, arrival: Arrival) -> None:
+        """A whole snapshot arrived, and is on the disk; it is the driver's from now on."""
         ...
 
     def unreachable(self, raft_id: int) -> None:
         """Messages to this member were lost."""
-        ...
-
-    def snapshot_sent(self, raft_id: int, ok: bool) -> None:
-        """A snapshot was delivered, or was not."""
         ...
 
     def was_removed(self, raft_id: int) -> bool:
@@ -173,7 +179,8 @@ class _Peer:
         # Says who we are, so that a removed member is told at once, and anybody else can answer.
         hello = RaftMessage(to=self.member.raft_id)
         setattr(hello, "from", self._transport.own_id)
-        await call.write(RaftBatch(messages=[hello], sender=self._transport.own_member))
+        transport = self._transport
+        await call.write(RaftBatch(messages=[hello], sender=transport.own_member, trouble=transport.own_trouble))
         loop = asyncio.get_running_loop()
         while True:
             if not self._queue:
@@ -191,7 +198,7 @@ class _Peer:
             batch.append(message)
             size += message.ByteSize()
         self._queued_bytes = max(0, self._queued_bytes - size)
-        return RaftBatch(messages=batch)
+        return RaftBatch(messages=batch, trouble=self._transport.own_trouble)
 
     async def _read(self, call: Any) -> None:
         while (reply := await call.read()) is not grpc.aio.EOF:
@@ -250,8 +257,12 @@ class RaftTransport:
         return peer is not None and peer.connected
 
     def last_heard(self, raft_id: int) -> float:
-        """When (time.monotonic) something came from this member; minus infinity for never."""
+        """When (time.monotonic) something came from this member while it took part; minus infinity for never."""
         return self.servicer.heard.get(raft_id, float("-inf"))
+
+    def trouble_of(self, raft_id: int) -> str:
+        """Why this member, although it answers, takes no part; empty when it does."""
+        return self.servicer.troubles.get(raft_id, "")
 
     def send(self, message: RaftMessage) -> None:
         """Queue a message; it is dropped when its member cannot be reached."""
@@ -259,25 +270,31 @@ class RaftTransport:
         if peer is not None:
             peer.send(message)
 
-    def send_snapshot(self, message: RaftMessage, data: bytes) -> None:
-        """Send a snapshot on a call of its own; the receiver hears `snapshot_sent` in the end."""
+    async def deliver_snapshot(self, message: RaftMessage, pieces: AsyncIterator[bytes]) -> None:
+        """Send a snapshot on a call of its own, no faster than its receiver writes it. Raises a FlotaError."""
         peer = self._peers.get(message.to)
-        if peer is None or self._tasks is None:
-            self.snapshot_sent(message.to, ok=False)
-            return
-        self._tasks.create_task(self._deliver_snapshot(peer.member.address, message, data))
-
-    async def _deliver_snapshot(self, address: str, message: RaftMessage, data: bytes) -> None:
-        ok = False
-        channel = self.channel_for(address)
+        if peer is None:
+            raise Unavailable("it is no member")
+        channel = self.channel_for(peer.member.address)
         try:
             async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
-                await RaftTransportStub(channel).SendSnapshot(_chunks(message, data))
-            ok = True
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
-            _log.warning("a snapshot was not delivered", to=address, reason=str(error))
+                call = RaftTransportStub(channel).SendSnapshot()
+                try:
+                    async for chunk in _chunks(message, pieces):
+                        await call.write(chunk)
+                    await call.done_writing()
+                    await call
+                except asyncio.InvalidStateError:
+                    # It ended before all was written: why, its status says.
+                    await call
+                    raise
+                finally:
+                    call.cancel()
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from None
+        except (TimeoutError, asyncio.InvalidStateError) as error:
+            raise Unavailable(f"it took too long, or its receiver did not take all of it ({error})") from None
         finally:
-            self.snapshot_sent(message.to, ok)
             await channel.close()
 
     # From peers to the driver.
@@ -292,15 +309,15 @@ class RaftTransport:
         """Who we are; None before there is a driver."""
         return self._receiver.member if self._receiver is not None else None
 
+    @property
+    def own_trouble(self) -> str:
+        """Why we take no part."""
+        return self._receiver.disk_trouble if self._receiver is not None else ""
+
     def lost(self, raft_id: int) -> None:
         """Tell the driver that messages to this member were lost."""
         if self._receiver is not None:
             self._receiver.unreachable(raft_id)
-
-    def snapshot_sent(self, raft_id: int, ok: bool) -> None:
-        """Tell the driver how a snapshot fared."""
-        if self._receiver is not None:
-            self._receiver.snapshot_sent(raft_id, ok)
 
     def told(self, reason: str) -> None:
         """Tell the driver that it was removed."""
@@ -346,18 +363,14 @@ class RaftTransport:
             await channel.close()
 
 
-async def _chunks(message: RaftMessage, data: bytes) -> AsyncIterator[SnapshotChunk]:
-    crc, at = 0, 0
-    while True:
-        part = data[at : at + _CHUNK]
-        crc = zlib.crc32(part, crc)
-        chunk = SnapshotChunk(data=part, checksum=crc, last=at + _CHUNK >= len(data))
-        if at == 0:
-            chunk.message.CopyFrom(message)
-        yield chunk
-        at += _CHUNK
-        if chunk.last:
-            return
+async def _chunks(message: RaftMessage, pieces: AsyncIterator[bytes]) -> AsyncIterator[SnapshotChunk]:
+    """The message is in the first, and the last is empty: whoever reads pieces does not know which one is last."""
+    crc = 0
+    yield SnapshotChunk(message=message)
+    async for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+        yield SnapshotChunk(data=piece, checksum=crc)
+    yield SnapshotChunk(checksum=crc, last=True)
 
 
 class TransportServicer(RaftTransportServicer):
@@ -366,48 +379,72 @@ class TransportServicer(RaftTransportServicer):
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
         self.receiver: Receiver | None = None
-        # When something came from each member.
+        # When something came from each member that took part at that time, and why others do not.
         self.heard: dict[int, float] = {}
+        self.troubles: dict[int, str] = {}
 
     async def Stream(self, request_iterator: Any, context: Any) -> AsyncIterator[RaftStreamReply]:
         """Take batches until the other side goes."""
         sender = 0
-        async for batch in request_iterator:
-            receiver = self.receiver
-            if receiver is None:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
-                return
-            if batch.messages:
-                sender = sender_of(batch.messages[0])
+        try:
+            async for batch in request_iterator:
+                receiver = self.receiver
+                if receiver is None:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
+                    return
+                if batch.messages:
+                    sender = sender_of(batch.messages[0])
+                self._note(sender, batch.trouble)
+                if receiver.was_removed(sender):
+                    yield RaftStreamReply(error=f"member {sender:x} was removed from the swarm's managers")
+                    return
+                if batch.HasField("sender"):
+                    receiver.introduced(batch.sender)
+                if batch.messages:
+                    own = receiver.raft_id
+                    receiver.receive([message for message in batch.messages if message.to == own])
+        finally:
+            self.troubles.pop(sender, None)
+
+    def _note(self, sender: int, trouble: str) -> None:
+        if trouble:
+            self.troubles[sender] = trouble
+        else:
             self.heard[sender] = time.monotonic()
-            if receiver.was_removed(sender):
-                yield RaftStreamReply(error=f"member {sender:x} was removed from the swarm's managers")
-                return
-            if batch.HasField("sender"):
-                receiver.introduced(batch.sender)
-            if batch.messages:
-                own = receiver.raft_id
-                receiver.receive([message for message in batch.messages if message.to == own])
+            self.troubles.pop(sender, None)
 
     async def SendSnapshot(self, request_iterator: Any, context: Any) -> SnapshotReply:
         """Take one snapshot."""
-        message: RaftMessage | None = None
-        parts: list[bytes] = []
+        receiver, arrival = self.receiver, None
         crc, complete = 0, False
-        async for chunk in request_iterator:
-            if chunk.HasField("message"):
-                message = chunk.message
-            crc = zlib.crc32(chunk.data, crc)
-            if crc != chunk.checksum:
-                await context.abort(grpc.StatusCode.DATA_LOSS, f"chunk {len(parts)}: wrong checksum")
-            parts.append(chunk.data)
-            complete = chunk.last
-        if message is None or not complete:
-            await context.abort(grpc.StatusCode.DATA_LOSS, "the snapshot is not complete")
-        elif self.receiver is None or message.to != self.receiver.raft_id:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
-        else:
-            self.receiver.receive_snapshot(message, b"".join(parts))
+        message = RaftMessage()
+        try:
+            async for chunk in request_iterator:
+                if receiver is None or self.receiver is not receiver:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "this manager is starting or stopping")
+                    return SnapshotReply()
+                if chunk.HasField("message"):
+                    message = chunk.message
+                if message.to != receiver.raft_id:
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the snapshot is for another member")
+                crc = zlib.crc32(chunk.data, crc)
+                if crc != chunk.checksum:
+                    await context.abort(grpc.StatusCode.DATA_LOSS, "a chunk has a wrong checksum")
+                arrival = arrival or receiver.begin_snapshot(message)
+                await arrival.write(chunk.data)
+                complete = chunk.last
+            if arrival is None or not complete:
+                await context.abort(grpc.StatusCode.DATA_LOSS, "the snapshot is not complete")
+            elif receiver is not None:
+                await arrival.finish()
+                if self.receiver is receiver:
+                    receiver.receive_snapshot(message, arrival)
+                    arrival = None
+        except OSError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the snapshot cannot be written: {error}")
+        finally:
+            if arrival is not None:
+                arrival.discard()
         return SnapshotReply()
 
     async def Check(self, request: RaftCheckRequest, context: Any) -> RaftCheckResponse:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from flota.manager.clock import Clock, SystemClock
+from flota.manager.store.fields import whole_fields
 from flota.manager.store.memory import Memory
 from flota.manager.store.schema import KINDS, StoreObject, unwrap, word_of, wrap
 from flota.manager.store.tables import Table
@@ -229,23 +230,33 @@ class Store:
         """All objects as they are now."""
         return [thing for table in self._tables.values() for thing in table]
 
-    def snapshot(self) -> Callable[[], bytes]:
-        """Freeze the store now; the function that comes back writes it out, and may run in another thread."""
+    def snapshot(self) -> Callable[[], Iterator[bytes]]:
+        """Freeze the store now; the function that comes back writes it out in pieces, and may run in any thread."""
         frozen, told = self.everything(), self._memory.freeze()
-        return lambda: b"".join([*_written(frozen), StoreSnapshot(events=told()).SerializeToString()])
 
-    def restore(self, data: bytes, index: int = 0) -> None:
-        """Replace everything by a snapshot taken at `index`. Open watches end with WatchClosed."""
-        self.reader(data, index)()
+        def written() -> Iterator[bytes]:
+            yield from _written(frozen)
+            yield StoreSnapshot(events=told()).SerializeToString()
 
-    def reader(self, data: bytes, index: int) -> Callable[[], None]:
-        """Read a snapshot, in any thread; the function that comes back puts it in place, quickly."""
+        return written
+
+    def restore(self, pieces: Iterable[bytes], index: int = 0) -> None:
+        """Replace everything by a snapshot taken at `index`. Open watches end with WatchClosed. Raises DecodeError."""
+        self.reader(pieces, index)()
+
+    def reader(self, pieces: Iterable[bytes], index: int) -> Callable[[], None]:
+        """Read a snapshot, in any thread; the function that comes back puts it in place, quickly.
+
+        Its bytes may be cut anywhere; of the bytes no more than some pieces are in memory. Raises DecodeError.
+        """
         tables = _new_tables()
-        snapshot = StoreSnapshot.FromString(data)
-        for envelope in snapshot.objects:
-            thing = _detached(unwrap(envelope))
-            tables[word_of(thing)].put(thing)
-        told = [_detached(event) for event in snapshot.events]
+        told: list[SwarmEvent] = []
+        for part in whole_fields(pieces):
+            snapshot = StoreSnapshot.FromString(part)
+            for envelope in snapshot.objects:
+                thing = _detached(unwrap(envelope))
+                tables[word_of(thing)].put(thing)
+            told += map(_detached, snapshot.events)
 
         def replace() -> None:
             self._use_tables(tables)

@@ -2,7 +2,9 @@
 
 Every session message brings the list of managers. One that failed goes to the end of the line; a session that came
 about ends the waiting. Waits grow and are random, so that a cluster's workers do not come back all at once. The address
-that worked last is kept whatever managers say: theirs may be ones that this node cannot reach.
+that worked last is kept whatever managers say: theirs may be ones that this node cannot reach. When all of them have
+failed, the addresses that the node joined through have their turn: it may have been told of one manager only, which
+went before it told of the others.
 """
 
 from collections.abc import Iterable
@@ -21,13 +23,16 @@ _LONGEST_PATIENCE = 8.0
 class Managers:
     """The managers of the cluster, as last heard of."""
 
-    def __init__(self, addresses: Iterable[str], rng: Random) -> None:
-        """`addresses` (host:port) are what there is to begin with."""
+    def __init__(self, addresses: Iterable[str], rng: Random, last_resort: Iterable[str] = ()) -> None:
+        """`addresses` (host:port) are what there is to begin with, `last_resort` what is never forgotten."""
         self._rng = rng
         self._line = list(dict.fromkeys(addresses))
         rng.shuffle(self._line)
         self._wait = _FIRST_WAIT
         self._good = ""
+        self._last_resort = list(dict.fromkeys(last_resort))
+        # Since the last success, or since all had failed.
+        self._failed: set[str] = set()
 
     def heard(self, peers: Iterable[Peer]) -> None:
         """A manager told who the managers are. An empty list is no news: somebody must have told it."""
@@ -40,13 +45,17 @@ class Managers:
 
     def pick(self) -> str:
         """The one to try now; empty when none is known."""
-        return self._line[0] if self._line else ""
+        everybody = [*self._line, *self._last_resort]
+        if self._failed.issuperset(everybody):
+            self._failed.clear()
+        return next((address for address in everybody if address not in self._failed), "")
 
     def failed(self, address: str) -> float:
         """It could not be reached, or knows no leader. Seconds to wait before the next try."""
         if address in self._line:
             self._line.remove(address)
             self._line.append(address)
+        self._failed.add(address)
         wait = self._wait
         self._wait = min(_LONGEST_WAIT, wait * _GROWTH)
         return wait * self._rng.uniform(0.5, 1.0)
@@ -55,6 +64,7 @@ class Managers:
         """A session came about."""
         self._wait = _FIRST_WAIT
         self._good = address
+        self._failed.clear()
 
 
 class Patience:

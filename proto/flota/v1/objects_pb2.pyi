@@ -276,6 +276,7 @@ class ManagerStatus(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     REACHABILITY_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
     raft_id: _builtins.int
     address: _builtins.str
     """host:port"""
@@ -283,6 +284,8 @@ class ManagerStatus(_message.Message):
     """Filled in by the leader when it answers; never stored."""
     reachability: Global___ManagerStatus.Reachability.ValueType
     """Likewise."""
+    trouble: _builtins.str
+    """Likewise: why it answers and takes no part all the same (its disk refuses); it counts as unreachable then."""
     def __init__(
         self,
         *,
@@ -290,10 +293,11 @@ class ManagerStatus(_message.Message):
         address: _builtins.str = ...,
         leader: _builtins.bool = ...,
         reachability: Global___ManagerStatus.Reachability.ValueType = ...,
+        trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "leader", b"leader", "raft_id", b"raft_id", "reachability", b"reachability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "leader", b"leader", "raft_id", b"raft_id", "reachability", b"reachability", "trouble", b"trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -175,6 +175,7 @@ class WorkerConfig(_message.Message):
     IMAGE_MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     IMAGE_DISK_HIGH_FIELD_NUMBER: _builtins.int
     IMAGE_DISK_LOW_FIELD_NUMBER: _builtins.int
+    JOIN_ADDRESSES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     hostname: _builtins.str
     identity_directory: _builtins.str
@@ -207,6 +208,10 @@ class WorkerConfig(_message.Message):
     def insecure_registries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Registries, host[:port], that may speak plain HTTP or show any certificate. Those on this machine always may."""
 
+    @_builtins.property
+    def join_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """host:port the node joined through, also by name: for when none of the managers it was told of answers."""
+
     def __init__(
         self,
         *,
@@ -227,10 +232,11 @@ class WorkerConfig(_message.Message):
         image_max_age_seconds: _builtins.int = ...,
         image_disk_high: _builtins.int = ...,
         image_disk_low: _builtins.int = ...,
+        join_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_parent", b"cgroup_parent", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "engine_labels", b"engine_labels", "generic_resources", b"generic_resources", "hostname", b"hostname", "identity_directory", b"identity_directory", "image_disk_high", b"image_disk_high", "image_disk_low", b"image_disk_low", "image_max_age_seconds", b"image_max_age_seconds", "insecure_registries", b"insecure_registries", "managers", b"managers", "metrics_address", b"metrics_address", "node_id", b"node_id", "run_directory", b"run_directory", "socket", b"socket", "state_directory", b"state_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_parent", b"cgroup_parent", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "engine_labels", b"engine_labels", "generic_resources", b"generic_resources", "hostname", b"hostname", "identity_directory", b"identity_directory", "image_disk_high", b"image_disk_high", "image_disk_low", b"image_disk_low", "image_max_age_seconds", b"image_max_age_seconds", "insecure_registries", b"insecure_registries", "join_addresses", b"join_addresses", "managers", b"managers", "metrics_address", b"metrics_address", "node_id", b"node_id", "run_directory", b"run_directory", "socket", b"socket", "state_directory", b"state_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +256,7 @@ class NodeRecord(_message.Message):
     DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
     MANAGERS_FIELD_NUMBER: _builtins.int
     ADVERTISE_INTERFACE_FIELD_NUMBER: _builtins.int
+    JOIN_ADDRESSES_FIELD_NUMBER: _builtins.int
     listen_address: _builtins.str
     """host:port"""
     advertise_address: _builtins.str
@@ -261,6 +268,10 @@ class NodeRecord(_message.Message):
     def managers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Peer]:
         """The cluster's managers, as last heard of."""
 
+    @_builtins.property
+    def join_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """host:port it joined through, as they were given: names are resolved anew each time."""
+
     def __init__(
         self,
         *,
@@ -270,10 +281,11 @@ class NodeRecord(_message.Message):
         data_path_port: _builtins.int = ...,
         managers: _abc.Iterable[_types_pb2.Peer] | None = ...,
         advertise_interface: _builtins.str = ...,
+        join_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "advertise_interface", b"advertise_interface", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "listen_address", b"listen_address", "managers", b"managers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "advertise_interface", b"advertise_interface", "data_path_address", b"data_path_address", "data_path_port", b"data_path_port", "join_addresses", b"join_addresses", "listen_address", b"listen_address", "managers", b"managers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

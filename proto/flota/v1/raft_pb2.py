@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from flota.v1 import auth_pb2 as flota_dot_v1_dot_auth__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x66lota/v1/raft.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\"\x9a\x01\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.flota.v1.Entry.Type\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x13\n\x0bproposal_id\x18\x05 \x01(\x04\"-\n\x04Type\x12\x0f\n\x0bTYPE_NORMAL\x10\x00\x12\x14\n\x10TYPE_CONF_CHANGE\x10\x01\";\n\x06Member\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\xfb\x01\n\nConfChange\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.flota.v1.ConfChange.Change\x12\x16\n\x0e\x65xplicit_leave\x18\x02 \x01(\x08\x1aS\n\x06\x43hange\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.flota.v1.ConfChange.Type\x12 \n\x06member\x18\x02 \x01(\x0b\x32\x10.flota.v1.Member\"R\n\x04Type\x12\x12\n\x0eTYPE_ADD_VOTER\x10\x00\x12\x14\n\x10TYPE_ADD_LEARNER\x10\x01\x12\x0f\n\x0bTYPE_REMOVE\x10\x02\x12\x0f\n\x0bTYPE_UPDATE\x10\x03\"\xa5\x01\n\tConfState\x12\x0e\n\x06voters\x18\x01 \x03(\x04\x12\x10\n\x08learners\x18\x02 \x03(\x04\x12\x17\n\x0fvoters_outgoing\x18\x03 \x03(\x04\x12\x15\n\rlearners_next\x18\x04 \x03(\x04\x12\x12\n\nauto_leave\x18\x05 \x01(\x08\x12!\n\x07members\x18\x06 \x03(\x0b\x32\x10.flota.v1.Member\x12\x0f\n\x07removed\x18\x07 \x03(\x04\"<\n\tHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tvoted_for\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\"T\n\x0cSnapshotMeta\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\'\n\nconf_state\x18\x03 \x01(\x0b\x32\x13.flota.v1.ConfState\"\x9b\x05\n\x0bRaftMessage\x12(\n\x04type\x18\x01 \x01(\x0e\x32\x1a.flota.v1.RaftMessage.Type\x12\n\n\x02to\x18\x02 \x01(\x04\x12\x0c\n\x04\x66rom\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\x04\x12 \n\x07\x65ntries\x18\x07 \x03(\x0b\x32\x0f.flota.v1.Entry\x12\x0e\n\x06\x63ommit\x18\x08 \x01(\x04\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x13\n\x0breject_hint\x18\n \x01(\x04\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\x0c\x12(\n\x08snapshot\x18\x0c \x01(\x0b\x32\x16.flota.v1.SnapshotMeta\"\x86\x03\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTYPE_APPEND\x10\x01\x12\x18\n\x14TYPE_APPEND_RESPONSE\x10\x02\x12\x12\n\x0eTYPE_HEARTBEAT\x10\x03\x12\x1b\n\x17TYPE_HEARTBEAT_RESPONSE\x10\x04\x12\x11\n\rTYPE_PRE_VOTE\x10\x05\x12\x1a\n\x16TYPE_PRE_VOTE_RESPONSE\x10\x06\x12\r\n\tTYPE_VOTE\x10\x07\x12\x16\n\x12TYPE_VOTE_RESPONSE\x10\x08\x12\x11\n\rTYPE_SNAPSHOT\x10\t\x12\x18\n\x14TYPE_SNAPSHOT_STATUS\x10\n\x12\x14\n\x10TYPE_TIMEOUT_NOW\x10\x0b\x12\x10\n\x0cTYPE_PROPOSE\x10\x0c\x12\x13\n\x0fTYPE_READ_INDEX\x10\r\x12\x1c\n\x18TYPE_READ_INDEX_RESPONSE\x10\x0e\x12\x14\n\x10TYPE_UNREACHABLE\x10\x0f\x12\x18\n\x14TYPE_TRANSFER_LEADER\x10\x10\"V\n\tRaftBatch\x12\'\n\x08messages\x18\x01 \x03(\x0b\x32\x15.flota.v1.RaftMessage\x12 \n\x06sender\x18\x02 \x01(\x0b\x32\x10.flota.v1.Member\"e\n\rSnapshotChunk\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.flota.v1.RaftMessage\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\r\x12\x0c\n\x04last\x18\x04 \x01(\x08\" \n\x0fRaftStreamReply\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\x0f\n\rSnapshotReply\"\x12\n\x10RaftCheckRequest\"$\n\x11RaftCheckResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"3\n\x0fRaftJoinRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07raft_id\x18\x02 \x01(\x04\"F\n\x10RaftJoinResponse\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12!\n\x07members\x18\x02 \x03(\x0b\x32\x10.flota.v1.Member\"#\n\x10RaftLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x13\n\x11RaftLeaveResponse\"0\n\rLogFileHeader\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"h\n\tLogRecord\x12\'\n\nhard_state\x18\x01 \x01(\x0b\x32\x13.flota.v1.HardState\x12 \n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x0f.flota.v1.Entry\x12\x10\n\x08restored\x18\x03 \x01(\x04\x32\xee\x01\n\rRaftTransport\x12\x45\n\x06Stream\x12\x13.flota.v1.RaftBatch\x1a\x19.flota.v1.RaftStreamReply\"\x07\x8a\xc9\x18\x03\n\x01\x01(\x01\x30\x01\x12K\n\x0cSendSnapshot\x12\x17.flota.v1.SnapshotChunk\x1a\x17.flota.v1.SnapshotReply\"\x07\x8a\xc9\x18\x03\n\x01\x01(\x01\x12I\n\x05\x43heck\x12\x1a.flota.v1.RaftCheckRequest\x1a\x1b.flota.v1.RaftCheckResponse\"\x07\x8a\xc9\x18\x03\n\x01\x01\x32\xa7\x01\n\x0eRaftMembership\x12H\n\x04Join\x12\x19.flota.v1.RaftJoinRequest\x1a\x1a.flota.v1.RaftJoinResponse\"\t\x8a\xc9\x18\x05\n\x01\x01\x10\x01\x12K\n\x05Leave\x12\x1a.flota.v1.RaftLeaveRequest\x1a\x1b.flota.v1.RaftLeaveResponse\"\t\x8a\xc9\x18\x05\n\x01\x01\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x66lota/v1/raft.proto\x12\x08\x66lota.v1\x1a\x13\x66lota/v1/auth.proto\"\x9a\x01\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.flota.v1.Entry.Type\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x13\n\x0bproposal_id\x18\x05 \x01(\x04\"-\n\x04Type\x12\x0f\n\x0bTYPE_NORMAL\x10\x00\x12\x14\n\x10TYPE_CONF_CHANGE\x10\x01\";\n\x06Member\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\xfb\x01\n\nConfChange\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.flota.v1.ConfChange.Change\x12\x16\n\x0e\x65xplicit_leave\x18\x02 \x01(\x08\x1aS\n\x06\x43hange\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.flota.v1.ConfChange.Type\x12 \n\x06member\x18\x02 \x01(\x0b\x32\x10.flota.v1.Member\"R\n\x04Type\x12\x12\n\x0eTYPE_ADD_VOTER\x10\x00\x12\x14\n\x10TYPE_ADD_LEARNER\x10\x01\x12\x0f\n\x0bTYPE_REMOVE\x10\x02\x12\x0f\n\x0bTYPE_UPDATE\x10\x03\"\xa5\x01\n\tConfState\x12\x0e\n\x06voters\x18\x01 \x03(\x04\x12\x10\n\x08learners\x18\x02 \x03(\x04\x12\x17\n\x0fvoters_outgoing\x18\x03 \x03(\x04\x12\x15\n\rlearners_next\x18\x04 \x03(\x04\x12\x12\n\nauto_leave\x18\x05 \x01(\x08\x12!\n\x07members\x18\x06 \x03(\x0b\x32\x10.flota.v1.Member\x12\x0f\n\x07removed\x18\x07 \x03(\x04\"<\n\tHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tvoted_for\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\"T\n\x0cSnapshotMeta\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\'\n\nconf_state\x18\x03 \x01(\x0b\x32\x13.flota.v1.ConfState\"\x9b\x05\n\x0bRaftMessage\x12(\n\x04type\x18\x01 \x01(\x0e\x32\x1a.flota.v1.RaftMessage.Type\x12\n\n\x02to\x18\x02 \x01(\x04\x12\x0c\n\x04\x66rom\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\x04\x12 \n\x07\x65ntries\x18\x07 \x03(\x0b\x32\x0f.flota.v1.Entry\x12\x0e\n\x06\x63ommit\x18\x08 \x01(\x04\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x13\n\x0breject_hint\x18\n \x01(\x04\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\x0c\x12(\n\x08snapshot\x18\x0c \x01(\x0b\x32\x16.flota.v1.SnapshotMeta\"\x86\x03\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTYPE_APPEND\x10\x01\x12\x18\n\x14TYPE_APPEND_RESPONSE\x10\x02\x12\x12\n\x0eTYPE_HEARTBEAT\x10\x03\x12\x1b\n\x17TYPE_HEARTBEAT_RESPONSE\x10\x04\x12\x11\n\rTYPE_PRE_VOTE\x10\x05\x12\x1a\n\x16TYPE_PRE_VOTE_RESPONSE\x10\x06\x12\r\n\tTYPE_VOTE\x10\x07\x12\x16\n\x12TYPE_VOTE_RESPONSE\x10\x08\x12\x11\n\rTYPE_SNAPSHOT\x10\t\x12\x18\n\x14TYPE_SNAPSHOT_STATUS\x10\n\x12\x14\n\x10TYPE_TIMEOUT_NOW\x10\x0b\x12\x10\n\x0cTYPE_PROPOSE\x10\x0c\x12\x13\n\x0fTYPE_READ_INDEX\x10\r\x12\x1c\n\x18TYPE_READ_INDEX_RESPONSE\x10\x0e\x12\x14\n\x10TYPE_UNREACHABLE\x10\x0f\x12\x18\n\x14TYPE_TRANSFER_LEADER\x10\x10\"g\n\tRaftBatch\x12\'\n\x08messages\x18\x01 \x03(\x0b\x32\x15.flota.v1.RaftMessage\x12 \n\x06sender\x18\x02 \x01(\x0b\x32\x10.flota.v1.Member\x12\x0f\n\x07trouble\x18\x03 \x01(\t\"e\n\rSnapshotChunk\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.flota.v1.RaftMessage\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\r\x12\x0c\n\x04last\x18\x04 \x01(\x08\" \n\x0fRaftStreamReply\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\x0f\n\rSnapshotReply\"\x12\n\x10RaftCheckRequest\"$\n\x11RaftCheckResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"3\n\x0fRaftJoinRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07raft_id\x18\x02 \x01(\x04\"F\n\x10RaftJoinResponse\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12!\n\x07members\x18\x02 \x03(\x0b\x32\x10.flota.v1.Member\"#\n\x10RaftLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x13\n\x11RaftLeaveResponse\"0\n\rLogFileHeader\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"h\n\tLogRecord\x12\'\n\nhard_state\x18\x01 \x01(\x0b\x32\x13.flota.v1.HardState\x12 \n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x0f.flota.v1.Entry\x12\x10\n\x08restored\x18\x03 \x01(\x04\x32\xee\x01\n\rRaftTransport\x12\x45\n\x06Stream\x12\x13.flota.v1.RaftBatch\x1a\x19.flota.v1.RaftStreamReply\"\x07\x8a\xc9\x18\x03\n\x01\x01(\x01\x30\x01\x12K\n\x0cSendSnapshot\x12\x17.flota.v1.SnapshotChunk\x1a\x17.flota.v1.SnapshotReply\"\x07\x8a\xc9\x18\x03\n\x01\x01(\x01\x12I\n\x05\x43heck\x12\x1a.flota.v1.RaftCheckRequest\x1a\x1b.flota.v1.RaftCheckResponse\"\x07\x8a\xc9\x18\x03\n\x01\x01\x32\xa7\x01\n\x0eRaftMembership\x12H\n\x04Join\x12\x19.flota.v1.RaftJoinRequest\x1a\x1a.flota.v1.RaftJoinResponse\"\t\x8a\xc9\x18\x05\n\x01\x01\x10\x01\x12K\n\x05Leave\x12\x1a.flota.v1.RaftLeaveRequest\x1a\x1b.flota.v1.RaftLeaveResponse\"\t\x8a\xc9\x18\x05\n\x01\x01\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,31 +65,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTMESSAGE_TYPE']._serialized_start=1120
   _globals['_RAFTMESSAGE_TYPE']._serialized_end=1510
   _globals['_RAFTBATCH']._serialized_start=1512
-  _globals['_RAFTBATCH']._serialized_end=1598
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1600
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1701
-  _globals['_RAFTSTREAMREPLY']._serialized_start=1703
-  _globals['_RAFTSTREAMREPLY']._serialized_end=1735
-  _globals['_SNAPSHOTREPLY']._serialized_start=1737
-  _globals['_SNAPSHOTREPLY']._serialized_end=1752
-  _globals['_RAFTCHECKREQUEST']._serialized_start=1754
-  _globals['_RAFTCHECKREQUEST']._serialized_end=1772
-  _globals['_RAFTCHECKRESPONSE']._serialized_start=1774
-  _globals['_RAFTCHECKRESPONSE']._serialized_end=1810
-  _globals['_RAFTJOINREQUEST']._serialized_start=1812
-  _globals['_RAFTJOINREQUEST']._serialized_end=1863
-  _globals['_RAFTJOINRESPONSE']._serialized_start=1865
-  _globals['_RAFTJOINRESPONSE']._serialized_end=1935
-  _globals['_RAFTLEAVEREQUEST']._serialized_start=1937
-  _globals['_RAFTLEAVEREQUEST']._serialized_end=1972
-  _globals['_RAFTLEAVERESPONSE']._serialized_start=1974
-  _globals['_RAFTLEAVERESPONSE']._serialized_end=1993
-  _globals['_LOGFILEHEADER']._serialized_start=1995
-  _globals['_LOGFILEHEADER']._serialized_end=2043
-  _globals['_LOGRECORD']._serialized_start=2045
-  _globals['_LOGRECORD']._serialized_end=2149
-  _globals['_RAFTTRANSPORT']._serialized_start=2152
-  _globals['_RAFTTRANSPORT']._serialized_end=2390
-  _globals['_RAFTMEMBERSHIP']._serialized_start=2393
-  _globals['_RAFTMEMBERSHIP']._serialized_end=2560
+  _globals['_RAFTBATCH']._serialized_end=1615
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1617
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1718
+  _globals['_RAFTSTREAMREPLY']._serialized_start=1720
+  _globals['_RAFTSTREAMREPLY']._serialized_end=1752
+  _globals['_SNAPSHOTREPLY']._serialized_start=1754
+  _globals['_SNAPSHOTREPLY']._serialized_end=1769
+  _globals['_RAFTCHECKREQUEST']._serialized_start=1771
+  _globals['_RAFTCHECKREQUEST']._serialized_end=1789
+  _globals['_RAFTCHECKRESPONSE']._serialized_start=1791
+  _globals['_RAFTCHECKRESPONSE']._serialized_end=1827
+  _globals['_RAFTJOINREQUEST']._serialized_start=1829
+  _globals['_RAFTJOINREQUEST']._serialized_end=1880
+  _globals['_RAFTJOINRESPONSE']._serialized_start=1882
+  _globals['_RAFTJOINRESPONSE']._serialized_end=1952
+  _globals['_RAFTLEAVEREQUEST']._serialized_start=1954
+  _globals['_RAFTLEAVEREQUEST']._serialized_end=1989
+  _globals['_RAFTLEAVERESPONSE']._serialized_start=1991
+  _globals['_RAFTLEAVERESPONSE']._serialized_end=2010
+  _globals['_LOGFILEHEADER']._serialized_start=2012
+  _globals['_LOGFILEHEADER']._serialized_end=2060
+  _globals['_LOGRECORD']._serialized_start=2062
+  _globals['_LOGRECORD']._serialized_end=2166
+  _globals['_RAFTTRANSPORT']._serialized_start=2169
+  _globals['_RAFTTRANSPORT']._serialized_end=2407
+  _globals['_RAFTMEMBERSHIP']._serialized_start=2410
+  _globals['_RAFTMEMBERSHIP']._serialized_end=2577
 # @@protoc_insertion_point(module_scope)

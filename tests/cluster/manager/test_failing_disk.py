@@ -85,6 +85,11 @@ async def test_a_leader_whose_syncs_fail_steps_down_and_comes_back_with_everythi
     assert "No space left on device" in await trouble(first, there=True)
     assert "the disk cannot be written: not taking part until it can" in (first.directory / "log").read_text()
     assert await names(third) == acknowledged
+    # The others know why it does not take part.
+    async with asyncio.timeout(PATIENCE):
+        while not (told := {node.manager_status.trouble for node in await second.nodes()} - {""}):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert "No space left on device" in told.pop()
     # One more failure, and there is no quorum: nothing is claimed by the one that cannot write.
     await third.kill()
     with pytest.raises(grpc.aio.AioRpcError) as refused:

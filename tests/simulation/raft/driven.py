@@ -22,12 +22,12 @@ from prometheus_client import CollectorRegistry
 from flota.manager.raft.interface import RaftConfig
 from flota.manager.raft.metrics import RaftMetrics
 from flota.manager.raft.transport import Receiver
-from flota.rpc.errors import FlotaError
+from flota.rpc.errors import FlotaError, Unavailable
 from flota.v1.raft_pb2 import RaftMessage
 from tests.simulation.raft.clients import Clients
 from tests.simulation.raft.history import check
 from tests.simulation.raft.invariants import Invariants
-from tests.simulation.raft.members import State, Watched, Wire
+from tests.simulation.raft.members import PIECE, State, Watched, Wire
 from tests.simulation.raft.power import Disks
 from tests.simulation.raft.storm import Storm
 from tests.simulation.raft.threads import Loop
@@ -78,7 +78,7 @@ class DrivenWorld:
         if target is not None and wire.receiver is not None and (wire.name, name) not in self.cut and name in self._up:
             target.heard[wire.receiver.raft_id] = asyncio.get_running_loop().time()
 
-    def carry(self, wire: Wire, sender: Receiver, name: str, data: bytes, snapshot: bytes | None) -> None:
+    def carry(self, wire: Wire, sender: Receiver, name: str, data: bytes) -> None:
         message = RaftMessage.FromString(data)
         lost = self.random.random() < self.loss
 
@@ -87,8 +87,6 @@ class DrivenWorld:
             receiver = target.receiver if target is not None else None
             gone = lost or receiver is None or (wire.name, name) in self.cut or receiver.raft_id != message.to
             alive = wire.receiver is sender
-            if snapshot is not None and alive:
-                sender.snapshot_sent(message.to, not gone)
             if gone:
                 if alive and message.type == RaftMessage.TYPE_APPEND:
                     sender.unreachable(message.to)
@@ -101,12 +99,20 @@ class DrivenWorld:
             assert target is not None
             target.heard[sender.raft_id] = asyncio.get_running_loop().time()
             receiver.introduced(sender.member)
-            if snapshot is not None:
-                receiver.receive_snapshot(message, snapshot)
-            else:
-                receiver.receive([message])
+            receiver.receive([message])
 
         asyncio.get_running_loop().call_later(self.random.uniform(*self.delay), arrive)
+
+    async def on_the_way(self, wire: Wire, sender: Receiver, name: str, receiver: Receiver | None) -> None:
+        """A piece of a snapshot takes its time, and arrives, or the call is broken. Raises Unavailable."""
+        lost = self.random.random() < self.loss / 4
+        await asyncio.sleep(self.random.uniform(*self.delay) / 4)
+        target = self.wires[name]
+        if lost or receiver is None or target.receiver is not receiver or wire.receiver is not sender:
+            raise Unavailable("the call was broken")
+        if (wire.name, name) in self.cut or receiver.was_removed(sender.raft_id):
+            raise Unavailable("no way there")
+        target.heard[sender.raft_id] = asyncio.get_running_loop().time()
 
     # Life.
 
@@ -149,7 +155,7 @@ class DrivenWorld:
         self._up.discard(name)
         node, loop = self.nodes.pop(name), asyncio.get_running_loop()
         assert isinstance(loop, Loop)
-        for executor in (node._disk, node._writer):
+        for executor in (node._disk, node._writer, node._carrier):
             call = loop.interrupt(executor)
             if call is not None and self.random.random() < 0.7:
                 self.disks.run_into(call)
@@ -222,7 +228,8 @@ def live(world: DrivenWorld, story: Callable[[], Coroutine[Any, Any, None]], pat
     with asyncio.Runner(loop_factory=Loop) as runner:
         loop = runner.get_loop()
         clock = SimpleNamespace(monotonic=loop.time, clock_gettime=lambda _: loop.time(), CLOCK_BOOTTIME=0)
-        for module in ("driver", "node", "standing"):
+        patch.setattr("flota.manager.raft.snapshots.CHUNK", PIECE)
+        for module in ("driver", "node", "persistence", "snapshotting", "standing"):
             patch.setattr(f"flota.manager.raft.{module}.time", clock)
         for module in ("changes", "standing"):
             patch.setattr(f"flota.manager.raft.{module}.SystemRandom", lambda: world.random)

@@ -73,7 +73,7 @@ class Machine:
         """Make the disk of a founding member."""
         conf = ConfState(voters=voters, members=[Member(raft_id=id) for id in voters])
         storage, _ = Storage.open(self.directory)
-        storage.save_snapshot(SnapshotMeta(index=1, term=1, conf_state=conf), Registers().dump())
+        storage.save_snapshot(SnapshotMeta(index=1, term=1, conf_state=conf), [Registers().dump()])
         storage.persist(HardState(term=1, commit=1), [])
         storage.close()
 
@@ -95,7 +95,7 @@ class Machine:
         make = self.world.core_class
         self.core: Raft = make(self.id, conf, log, loaded.hard_state, self.world.random_for(self.id), config)
         self.registers = Registers()
-        self.registers.load(loaded.snapshot_data)
+        self.registers.load(b"".join(self.storage.state()) if loaded.snapshot.index else b"")
         self.snapshot_data: dict[tuple[int, int], bytes] = {}
         self.waiting: dict[int, Callable[[Any], None]] = {}
         self.reads: dict[bytes, Callable[[dict[str, int]], None]] = {}
@@ -213,7 +213,7 @@ class Machine:
             meta = ready.snapshot
             data = self.snapshot_data.pop((meta.index, meta.term))
             self._write(
-                lambda: self.storage.save_snapshot(meta, data, KEEP_SNAPSHOTS), lambda: self._installed(ready, data)
+                lambda: self.storage.save_snapshot(meta, [data], KEEP_SNAPSHOTS), lambda: self._installed(ready, data)
             )
         else:
             self._persist(ready)
@@ -295,7 +295,7 @@ class Machine:
     def _save_snapshot(self, meta: SnapshotMeta, data: bytes) -> None:
         log = self.core.log
         self.snapshotting = False
-        self.storage.save_snapshot(meta, data, KEEP_SNAPSHOTS)
+        self.storage.save_snapshot(meta, [data], KEEP_SNAPSHOTS)
         # It is synced by itself, whatever else is being written.
         newest = self.storage.snapshots.paths()[-1]
         self.synced[newest] = newest.stat().st_size
@@ -350,7 +350,8 @@ class Machine:
         for message in messages:
             data = None
             if message.type == RaftMessage.TYPE_SNAPSHOT:
-                meta, data = self.storage.snapshots.load(self.storage.snapshots.paths()[-1])
+                meta, pieces = self.storage.newest_snapshot()
+                data = b"".join(pieces)
                 message.snapshot.CopyFrom(meta)
             self.world.invariants.note_promise(self, message)
             self.world.send(self, message, data)

@@ -1,9 +1,10 @@
 """A member of a driven group: the real node, looked at after each of its steps, over a transport without a network."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flota.manager.raft.arrival import Arrival
 from flota.manager.raft.core import Raft, Ready
 from flota.manager.raft.node import RaftNode
 from flota.manager.raft.storage import Storage
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PULSE = 0.2
+# Bytes of a state that are written, sent and read in one go.
+PIECE = 8
 
 
 class State(Registers):
@@ -25,14 +28,15 @@ class State(Registers):
     def apply(self, index: int, data: bytes) -> Any:  # type: ignore[override]
         return super().apply(data)
 
-    def snapshot(self) -> Callable[[], bytes]:
+    def snapshot(self) -> Callable[[], Iterable[bytes]]:
         data = self.dump()
-        return lambda: data
+        return lambda: (data[at : at + PIECE] for at in range(0, len(data), PIECE))
 
-    def restore(self, data: bytes, index: int) -> None:
-        self.load(data)
+    def restore(self, pieces: Iterable[bytes], index: int) -> None:
+        self.load(b"".join(pieces))
 
-    def reader(self, data: bytes, index: int) -> Callable[[], None]:
+    def reader(self, pieces: Iterable[bytes], index: int) -> Callable[[], None]:
+        data = b"".join(pieces)
         return lambda: self.load(data)
 
 
@@ -133,17 +137,40 @@ class Wire:
     def last_heard(self, raft_id: int) -> float:
         return self.heard.get(raft_id, float("-inf"))
 
+    def trouble_of(self, raft_id: int) -> str:
+        return ""
+
+    async def deliver_snapshot(self, message: RaftMessage, pieces: AsyncIterator[bytes]) -> None:
+        """Between any two pieces everything can happen that happens to messages, or to either machine."""
+        name, sender = self._peers.get(message.to), self.receiver
+        if name is None or sender is None:
+            raise Unavailable("it is no member")
+        receiver = self.world.wires[name].receiver
+        arrival: Arrival | None = None
+        try:
+            async for piece in pieces:
+                await self.world.on_the_way(self, sender, name, receiver)
+                assert receiver is not None
+                arrival = arrival or receiver.begin_snapshot(message)
+                await arrival.write(piece)
+            assert arrival is not None
+            await arrival.finish()
+            await self.world.on_the_way(self, sender, name, receiver)
+            assert receiver is not None
+            receiver.introduced(sender.member)
+            receiver.receive_snapshot(RaftMessage.FromString(message.SerializeToString()), arrival)
+            arrival = None
+        except OSError as error:
+            raise Unavailable(str(error)) from None
+        finally:
+            if arrival is not None:
+                arrival.discard()
+
     def send(self, message: RaftMessage) -> None:
-        self._send(message, None)
-
-    def send_snapshot(self, message: RaftMessage, data: bytes) -> None:
-        self._send(message, data)
-
-    def _send(self, message: RaftMessage, data: bytes | None) -> None:
         name, sender = self._peers.get(message.to), self.receiver
         assert sender is not None
         if name is not None:
-            self.world.carry(self, sender, name, message.SerializeToString(), data)
+            self.world.carry(self, sender, name, message.SerializeToString())
 
     async def check(self, address: str) -> str:
         await asyncio.sleep(0.002)

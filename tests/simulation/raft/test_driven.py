@@ -25,9 +25,12 @@ SOAK = int(os.environ.get("FLOTA_SEEDS", "2000")) // 5
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(0, SEEDS, 6))
 def test_no_seed_breaks_the_driver(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = 0
     for seed in range(first, first + 6):
         world = run_driven(seed, tmp_path / str(seed), monkeypatch)
-        assert sum(one.result is not None for one in world.clients.history) > 20
+        answered += sum(one.result is not None for one in world.clients.history)
+    # Were nobody answered, nothing would have been checked.
+    assert answered > 6 * 20
 
 
 def test_the_same_seed_gives_the_same_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,11 +88,11 @@ def test_what_is_decided_is_told_with_the_next_entries_and_soon_when_there_are_n
     world = DrivenWorld(0, tmp_path)
     appends: list[RaftMessage] = []
 
-    def carry(wire: Wire, sender: Receiver, name: str, data: bytes, snapshot: bytes | None) -> None:
+    def carry(wire: Wire, sender: Receiver, name: str, data: bytes) -> None:
         message = RaftMessage.FromString(data)
         if message.type == RaftMessage.TYPE_APPEND:
             appends.append(message)
-        DrivenWorld.carry(world, wire, sender, name, data, snapshot)
+        DrivenWorld.carry(world, wire, sender, name, data)
 
     async def story() -> None:
         await world.found()

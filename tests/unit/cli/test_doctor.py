@@ -116,10 +116,13 @@ def test_a_certificate_that_is_not_renewed(tmp_path: Path) -> None:
     assert list(swarm.certificate(tmp_path / "nowhere", end)) == []
 
 
-def manager(name: str, reachable: bool = True, state: "NodeState.ValueType" = NodeState.NODE_STATE_READY) -> Node:
+def manager(
+    name: str, reachable: bool = True, state: "NodeState.ValueType" = NodeState.NODE_STATE_READY, trouble: str = ""
+) -> Node:
     made = Node(id=name, role=NodeRole.NODE_ROLE_MANAGER)
     made.description.hostname = name
     made.status.state = state
+    made.manager_status.trouble = trouble
     made.manager_status.reachability = (
         ManagerStatus.REACHABILITY_REACHABLE if reachable else ManagerStatus.REACHABILITY_UNREACHABLE
     )
@@ -135,6 +138,9 @@ def manager(name: str, reachable: bool = True, state: "NodeState.ValueType" = No
          [("warning", "managers", "4 of 4 managers reachable; an even number is no safer than one less")]),
         ([manager("a"), manager("b"), manager("c", False, NodeState.NODE_STATE_DOWN)],
          [("warning", "nodes", "not ready: c"),
+          ("failure", "managers", "2 of 3 managers reachable: none may be lost")]),
+        ([manager("a"), manager("b"), manager("c", False, trouble="Input/output error")],
+         [("failure", "managers", "c takes no part, its disk refuses: Input/output error"),
           ("failure", "managers", "2 of 3 managers reachable: none may be lost")]),
     ],
 )  # fmt: skip

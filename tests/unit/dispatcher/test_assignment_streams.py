@@ -28,7 +28,7 @@ def config(id: str) -> Config:
 async def test_a_store_that_is_replaced_is_told_anew(swarm: Swarm) -> None:
     await swarm.create(task("t1", "w1"))
     agent = await (await swarm.node("w1")).join()
-    snapshot = swarm.store.snapshot()()
+    snapshot = list(swarm.store.snapshot()())
     await swarm.create(task("t2", "w1"))
     await agent.until(lambda: agent.held.ids("task") == {"t1", "t2"})
     swarm.store.restore(snapshot, swarm.store.index)

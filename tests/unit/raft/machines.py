@@ -1,7 +1,7 @@
 """Managers with real certificates, servers on loopback and directories on disk, for tests and benchmarks of Raft."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -36,16 +36,20 @@ class Register:
     def values(self) -> list[bytes]:
         return [data for _, data in self.applied]
 
-    def snapshot(self) -> Callable[[], bytes]:
+    def snapshot(self) -> Callable[[], Iterable[bytes]]:
         frozen = list(self.applied)
-        return lambda: b"\n".join(b"%d %s" % (index, data.hex().encode()) for index, data in frozen)
+        return lambda: (b"%d %s\n" % (index, data.hex().encode()) for index, data in frozen)
 
-    def restore(self, data: bytes, index: int) -> None:
-        lines = (line.split(b" ") for line in data.split(b"\n") if line)
-        self.applied = [(int(at), bytes.fromhex(value.decode())) for at, value in lines]
+    def restore(self, pieces: Iterable[bytes], index: int) -> None:
+        self.reader(pieces, index)()
 
-    def reader(self, data: bytes, index: int) -> Callable[[], None]:
-        return lambda: self.restore(data, index)
+    def reader(self, pieces: Iterable[bytes], index: int) -> Callable[[], None]:
+        lines = [line.split(b" ") for line in b"".join(pieces).splitlines()]
+
+        def replace() -> None:
+            self.applied = [(int(at), bytes.fromhex(value.decode())) for at, value in lines]
+
+        return replace
 
 
 class Machine:

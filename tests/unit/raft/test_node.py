@@ -85,8 +85,9 @@ async def test_a_manager_that_was_away_for_long_gets_a_snapshot(machines: Machin
     assert third.node.raft.log.snapshot.index >= 50
 
 
+@pytest.mark.parametrize("where", ["SnapshotFiles.draft", "SnapshotDraft.finish", "SnapshotDraft.keep"])
 async def test_a_snapshot_that_the_disk_refuses_is_told_and_taken_when_it_can_be(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     first, _, third = await machines.up(3)
     await machines.crash(third)
@@ -98,11 +99,30 @@ async def test_a_snapshot_that_the_disk_refuses_is_told_and_taken_when_it_can_be
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("flota.manager.raft.storage.SnapshotFiles.save", is_full)
+        patch.setattr(f"flota.manager.raft.snapshots.{where}", is_full)
         await machines.start(third)
         await eventually(lambda: "No space left" in third.node.disk_trouble)
     await eventually(lambda: third.state.applied == first.state.applied)
-    assert third.node.disk_trouble == ""
+    await eventually(lambda: third.node.disk_trouble == "")
+    # Of the attempts nothing is left.
+    snapshots = third.directory / "snapshots"
+    await eventually(lambda: [path.suffix for path in snapshots.iterdir()] == [".snap"])
+
+
+async def test_a_snapshot_that_cannot_be_read_is_replaced_by_another_one(machines: Machines) -> None:
+    first, _, third = await machines.up(3)
+    await machines.crash(third)
+    for number in range(200):
+        await first.node.propose(b"%d" % number)
+    await eventually(lambda: first.node.raft.log.first_index > 100)
+    damaged = max((first.directory / "snapshots").glob("*.snap"))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    await machines.start(third)
+    await eventually(lambda: third.state.applied == first.state.applied)
+    await machines.crash(first)
+    await machines.start(first)
 
 
 async def test_without_a_quorum_a_write_fails_in_a_second_and_names_who_is_missing(

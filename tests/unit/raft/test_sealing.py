@@ -1,6 +1,7 @@
 """Keys of a Raft directory: what opens it, how they change while records are written, what is forgotten."""
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from flota.manager.raft import sealing
 from flota.manager.raft.interface import StorageCorrupt, StorageLocked
 from flota.manager.raft.sealing import KeyRing
+from flota.manager.raft.snapshots import CHUNK
 from flota.manager.raft.storage import Storage
 from flota.v1.raft_pb2 import ConfState, Entry, HardState, SnapshotMeta
 
@@ -25,7 +27,7 @@ def meta(index: int) -> SnapshotMeta:
 
 def begun(directory: Path) -> Storage:
     storage, _ = Storage.open(directory)
-    storage.save_snapshot(meta(1), b"state")
+    storage.save_snapshot(meta(1), [b"state"])
     storage.persist(HardState(term=1, commit=1), [])
     storage.persist(HardState(term=1, commit=2), entries(2, 3))
     return storage
@@ -56,7 +58,7 @@ def test_after_a_snapshot_nothing_is_left_that_an_old_key_opens(tmp_path: Path) 
     storage.renew_keys(FIRST)
     assert len(storage.keys.ids) == 2
     assert not storage.forget_old_keys()
-    storage.save_snapshot(meta(3), b"newer state")
+    storage.save_snapshot(meta(3), [b"newer state"])
     storage.release(3)
     assert storage.forget_old_keys()
     storage.persist(None, entries(4))
@@ -65,6 +67,44 @@ def test_after_a_snapshot_nothing_is_left_that_an_old_key_opens(tmp_path: Path) 
     (tmp_path / "keys.json").write_text(old)
     with pytest.raises(StorageCorrupt, match="is not known here"):
         Storage.open(tmp_path)
+
+
+def test_a_snapshot_that_arrives_while_keys_are_changed_can_be_read_afterwards(tmp_path: Path) -> None:
+    storage = begun(tmp_path)
+    draft = storage.snapshots.draft(meta(9))
+    draft.write(b"first ")
+    storage.renew_keys(FIRST)
+    storage.save_snapshot(meta(3), [b"newer state"])
+    storage.release(3)
+    assert not storage.forget_old_keys()
+    draft.write(b"second")
+    draft.finish()
+    storage.keep_snapshot(draft)
+    storage.close()
+    storage, loaded = Storage.open(tmp_path, (FIRST,))
+    assert (loaded.snapshot.index, b"".join(storage.state())) == (9, b"first second")
+    storage.save_snapshot(meta(10), [b"newest state"])
+    storage.persist(None, [], restored=10)
+    storage.release(9)
+    assert not (storage.snapshots.keys_of_drafts)
+    storage.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+def test_a_snapshot_is_read_as_it_was_written_and_no_end_of_it_is_missed(tmp_path: Path, size: int) -> None:
+    storage, _ = Storage.open(tmp_path)
+    state = bytes(size)
+    storage.save_snapshot(meta(1), (state[at : at + 300_007] for at in range(0, size, 300_007)))
+    found, pieces = storage.newest_snapshot()
+    assert (found, b"".join(pieces)) == (meta(1), state)
+    path = storage.snapshots.paths()[0]
+    whole = path.read_bytes()
+    # Cut in the middle, and between any two records.
+    for length in (len(whole) // 2, *(found.start() for found in re.finditer(b"FLRG", whole))):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StorageCorrupt, match="the snapshot"):
+            b"".join(storage.newest_snapshot()[1])
+    storage.close()
 
 
 def test_keys_that_cannot_be_saved_have_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

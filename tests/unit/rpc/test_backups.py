@@ -15,7 +15,9 @@ SNAPSHOT = bytes(range(256)) * 9000
 
 
 def made(snapshot: bytes = SNAPSHOT, key: bytes = b"") -> bytes:
-    return b"".join(write_backup(BackupHeader(cluster_id="c", index=7, objects={"service": 2}), snapshot, key))
+    # In pieces that fit no part.
+    pieces = (snapshot[at : at + 70_001] for at in range(0, len(snapshot), 70_001))
+    return b"".join(write_backup(BackupHeader(cluster_id="c", index=7, objects={"service": 2}), pieces, key))
 
 
 def read(data: bytes) -> Backup:

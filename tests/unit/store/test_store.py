@@ -228,7 +228,7 @@ async def test_replicas_that_apply_the_same_entries_are_equal(store: Store) -> N
     replica = Store()
     for index, entry in enumerate(entries, 1):
         replica.apply(index, entry)
-    assert replica.snapshot()() == store.snapshot()()
+    assert b"".join(replica.snapshot()()) == b"".join(store.snapshot()())
 
 
 async def test_a_batch_splits_and_an_oversized_transaction_is_refused(store: Store) -> None:

@@ -175,6 +175,22 @@ def test_the_list_of_managers_is_the_clusters_and_the_one_that_works() -> None:
     assert managers.pick() == "b"
 
 
+def test_where_the_node_joined_has_its_turn_when_all_others_failed_and_is_never_forgotten() -> None:
+    managers = Managers(["a"], Random(1), last_resort=["a", "by.name"])
+    managers.succeeded("a")
+    managers.heard([Peer(address="b")])
+    seen = []
+    for _ in range(6):
+        seen.append(managers.pick())
+        managers.failed(seen[-1])
+    # "a" worked last; what it told of and the name it was found under follow, again and again.
+    assert set(seen[:2]) == {"a", "b"}
+    assert seen[2] == "by.name"
+    assert sorted(seen[3:]) == ["a", "b", "by.name"]
+    managers.succeeded("b")
+    assert managers.pick() != "by.name"
+
+
 def test_waits_grow_to_two_seconds_and_begin_anew_after_a_session() -> None:
     managers = Managers(["a"], Random(1))
     waits = [managers.failed("a") for _ in range(20)]

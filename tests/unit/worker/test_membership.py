@@ -73,13 +73,18 @@ class Member:
     """One node's membership, running."""
 
     def __init__(
-        self, identity: Identity, *addresses: str, before: Sequence[Taker] = (), companions: Sequence[Companion] = ()
+        self,
+        identity: Identity,
+        *addresses: str,
+        before: Sequence[Taker] = (),
+        companions: Sequence[Companion] = (),
+        last_resort: Sequence[str] = (),
     ) -> None:
         self.taken = Taken()
         self.words = Words()
         self.reporter = Reporter()
         self.membership = Membership(
-            identity, Managers(addresses, Random(2)), Description(lambda: NodeDescription(hostname="one")),
+            identity, Managers(addresses, Random(2), last_resort), Description(lambda: NodeDescription(hostname="one")),
             [*before, self.taken], self.reporter, self.words, companions,
         )  # fmt: skip
         self.running = asyncio.create_task(self.membership.run())
@@ -139,6 +144,16 @@ async def test_what_managers_say_reaches_whoever_listens(swarm: Swarm) -> None:
 async def test_a_dead_manager_is_passed_over(swarm: Swarm) -> None:
     async with member(swarm, "127.0.0.1:1", swarm.address, "127.0.0.1:2") as one:
         await one.taken.until(lambda: one.taken.completes > 0)
+
+
+async def test_who_knows_of_a_dead_manager_only_goes_back_to_where_it_joined(swarm: Swarm) -> None:
+    await swarm.node("w1")
+    by_name = swarm.address.replace("127.0.0.1", "localhost")
+    one = Member(Identity(swarm._directory / "w1"), "127.0.0.1:1", last_resort=[by_name])
+    try:
+        await one.taken.until(lambda: one.taken.completes > 0)
+    finally:
+        await one.close()
 
 
 async def test_a_new_leader_gets_a_session_and_what_was_not_told(swarm: Swarm) -> None:
