@@ -23,7 +23,7 @@ class Progress:
         self._bar = False
 
     def show(self, line: str, current: int = 0, total: int = 0) -> None:
-        """What has happened; bytes that have come, and how many there will be."""
+        """What has happened; bytes that have come or gone out, and how many there will be."""
         if not (self._terminal and total):
             self.clear()
             click.echo(line)
@@ -93,8 +93,13 @@ async def push(session: Session, image: str, quiet: bool) -> None:
     from flota.v1.local_pb2 import PushImageRequest
 
     request = PushImageRequest(reference=image, registry_auth=credentials_for(image))
-    async for message in session.agent.PushImage(request):
-        if message.digest:
-            click.echo(f"{image}@{message.digest}")
-        elif not quiet:
-            click.echo(message.line)
+    progress = Progress()
+    try:
+        async for message in session.agent.PushImage(request):
+            if message.digest:
+                progress.clear()
+                click.echo(f"{image}@{message.digest}")
+            elif not quiet:
+                progress.show(message.line, message.current_bytes, message.total_bytes)
+    finally:
+        progress.clear()

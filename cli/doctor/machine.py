@@ -28,7 +28,6 @@ _PROGRAMS = (
     ("crun", "crun --version", (1, 5)),
     ("conmon", "conmon --version", (2, 1)),
     ("nft", "nft --version", (1, 0)),
-    ("skopeo", "skopeo --version", (1, 2)),
 )
 _CONTROLLERS = ("cpu", "memory", "pids")
 # What the answer of adjtimex(2) means: the kernel's clock is not being kept right.

@@ -136,7 +136,7 @@ async def push(call: Call) -> web.StreamResponse:
                     name = reference.rpartition(":")[2] if ":" in reference.rpartition("/")[2] else "latest"
                     await out.line({"progressDetail": {}, "aux": {"Tag": name, "Digest": told.digest, "Size": 0}})
                 else:
-                    await out.line(shapes.progress(told.line))
+                    await out.line(shapes.progress(told.line, told.current_bytes, told.total_bytes, "Pushing"))
         return out.response
     finally:
         going.cancel()

@@ -99,9 +99,9 @@ def matches(image: Image, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
-def progress(line: str, current: int = 0, total: int = 0) -> Json:
-    """A line about a pull, the layer's name apart or with how much has come, as Docker's clients draw it."""
+def progress(line: str, current: int = 0, total: int = 0, doing: str = "Downloading") -> Json:
+    """A line about a pull or push, the layer's name apart or with how much has come, as Docker's clients draw it."""
     if total > 0:
-        return {"status": "Downloading", "progressDetail": {"current": current, "total": total}, "id": "layers"}
+        return {"status": doing, "progressDetail": {"current": current, "total": total}, "id": "layers"}
     layer = _LAYER.fullmatch(line)
     return {"status": layer[2], "progressDetail": {}, "id": layer[1]} if layer else {"status": line}

@@ -76,7 +76,7 @@ class ImageCalls:
         push = self.image_store.push(request.reference, request.registry_auth, words.put_nowait)
         async with _meanwhile(push, words) as pushing:
             while (word := await words.get()) is not None:
-                yield PushImageMessage(line=word.line)
+                yield PushImageMessage(line=word.line, current_bytes=word.current, total_bytes=word.total)
             digest = await pushing
         yield PushImageMessage(digest=digest)
 

@@ -1,5 +1,4 @@
-"""A person's credentials for a registry, as Docker's API carries them (X-Registry-Auth), and as skopeo reads them
-(containers-auth.json(5)). Pure."""
+"""A person's credentials for a registry, as Docker's API carries them (X-Registry-Auth). Pure."""
 
 import base64
 import binascii
@@ -10,8 +9,6 @@ from typing import Any
 from flota.rpc.errors import InvalidArgument
 
 _FORM = "base64 of a JSON object with username and password, or identitytoken, is needed"
-# Who has a token needs no name, but the file needs one.
-_NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def credentials(registry_auth: str) -> Credentials | None:
     given = _parse(registry_auth)
     token, user, password = (_text(given, key) for key in ("identitytoken", "username", "password"))
     if token:
-        return Credentials(user or _NOBODY, "", token)
+        return Credentials(user, "", token)
     if user:
         return Credentials(user, password)
     if coded := _text(given, "auth"):
@@ -43,16 +40,6 @@ def credentials(registry_auth: str) -> Credentials | None:
     if given.get("registrytoken"):
         raise InvalidArgument(f"invalid registry_auth: registrytoken is not supported; {_FORM}")
     return None
-
-
-def auth_file(host: str, registry_auth: str) -> bytes:
-    """skopeo's file for the registry `host`; `registry_auth` may be empty. Raises InvalidArgument."""
-    entries = {}
-    if (known := credentials(registry_auth)) is not None:
-        entries[host] = {"auth": known.basic}
-        if known.identity_token:
-            entries[host]["identitytoken"] = known.identity_token
-    return json.dumps({"auths": entries}).encode()
 
 
 def name_and_password(registry_auth: str) -> tuple[str, str]:

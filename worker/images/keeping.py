@@ -90,6 +90,10 @@ class Keeping:
             raise Internal(f"the configuration of image {image_id} is damaged on this node: pull or load it anew")
         return data
 
+    def manifest(self, digest: str) -> bytes:
+        """As it came; empty if it is damaged. Blocks."""
+        return self._blobs.get(digest) or b""
+
     def open(self) -> None:
         """Read what there is. Blocks. Raises OSError, ValueError (the index is damaged: no layer is touched then)."""
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,4 @@
-"""Images as others take them: a tar that is an OCI layout and what `docker save` writes at once, or just the layout in
-a directory.
+"""Images as others take them: a tar that is an OCI layout and what `docker save` writes at once.
 
 Layers are made again as they came (recipe.py) and checked while they are written. All of it blocks, in a thread.
 """
@@ -13,7 +12,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from flota.rpc.errors import FailedPrecondition
 from flota.v1.image_references import ImageReference
@@ -23,7 +22,7 @@ from flota.worker.images.index import LayerRecord
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
-_CONFIG = "application/vnd.oci.image.config.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _PART = 1 << 20
 _PARTS_AHEAD = 4
@@ -44,17 +43,10 @@ class SavedImage:
     @property
     def manifest(self) -> bytes:
         """Of its layers as they are plain."""
-        config = {"mediaType": _CONFIG, "digest": self.id, "size": len(self.configuration)}
+        config = {"mediaType": CONFIG, "digest": self.id, "size": len(self.configuration)}
         layers = [{"mediaType": _LAYER, "digest": one.diff_id, "size": one.tar_size} for one in self.layers]
         document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
         return json.dumps(document).encode()
-
-
-class Target(Protocol):
-    """Where files go."""
-
-    def put(self, name: str, data: bytes) -> None: ...
-    def make(self, name: str, size: int, fill: Callable[[Write], None]) -> None: ...
 
 
 class Images:
@@ -80,12 +72,11 @@ class Images:
         self._write(images, _Tar(write))
         write(b"\0" * 2 * _BLOCK)
 
-    def layout(self, image: SavedImage, directory: Path) -> None:
-        """One as an OCI layout in a directory. Raises FailedPrecondition, OSError."""
-        self.check([image])
-        self._write([image], _Directory(directory))
+    def layer(self, layer: LayerRecord, write: Write) -> None:
+        """The plain tar of one layer. Raises FailedPrecondition, OSError, and what `write` raises."""
+        recipe.replay(self._recipes / layer.directory, self._layers / layer.directory, layer.diff_id, write)
 
-    def _write(self, images: Sequence[SavedImage], target: Target) -> None:
+    def _write(self, images: Sequence[SavedImage], target: "_Tar") -> None:
         target.put("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
         target.put("index.json", _index(images))
         target.put("manifest.json", _docker_manifest(images))
@@ -98,10 +89,7 @@ class Images:
             for layer in image.layers:
                 if layer.diff_id not in written:
                     written.add(layer.diff_id)
-                    target.make(_blob(layer.diff_id), layer.tar_size, lambda write, one=layer: self._fill(one, write))  # type: ignore[misc]
-
-    def _fill(self, layer: LayerRecord, write: Write) -> None:
-        recipe.replay(self._recipes / layer.directory, self._layers / layer.directory, layer.diff_id, write)
+                    target.make(_blob(layer.diff_id), layer.tar_size, lambda write, one=layer: self.layer(one, write))  # type: ignore[misc]
 
 
 class _Tar:
@@ -117,24 +105,6 @@ class _Tar:
         self._write(entry.tobuf(tarfile.PAX_FORMAT))
         fill(self._write)
         self._write(b"\0" * (-size % _BLOCK))
-
-
-class _Directory:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def put(self, name: str, data: bytes) -> None:
-        self.make(name, len(data), lambda write: write(data))
-
-    def make(self, name: str, size: int, fill: Callable[[Write], None]) -> None:
-        path = self._directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-
-            def write(data: bytes) -> None:
-                file.write(data)
-
-            fill(write)
 
 
 def _index(images: Sequence[SavedImage]) -> bytes:

@@ -23,7 +23,7 @@ from flota.v1.local_pb2 import (
     RemoveImageResponse,
     ResolveImageResponse,
 )
-from flota.worker.images import archives, saving
+from flota.worker.images import archives, push, saving
 from flota.worker.images.archives import FoundImage
 from flota.worker.images.catalogue import StoredImage
 from flota.worker.images.collection import Rules
@@ -38,12 +38,12 @@ from flota.worker.images.layers import Layers
 from flota.worker.images.needs import Needs
 from flota.worker.images.platforms import MachinePlatform
 from flota.worker.images.pull import Puller, Say, Word
+from flota.worker.images.push import Pushed, Pusher
 from flota.worker.images.receiving import make_plain, receive
 from flota.worker.images.registry.arriving import KEPT, Arrivals
 from flota.worker.images.registry.client import Registries
 from flota.worker.images.resolving import resolve
 from flota.worker.images.saving import SavedImage
-from flota.worker.images.skopeo import Skopeo
 from flota.worker.runtime.processes import to_the_end
 
 _THREADS = 4
@@ -90,10 +90,10 @@ class ImageStore:
         self._needs = Needs(self._directory, self._kept, self._layers, self._arrivals)
         self._platform = MachinePlatform.here()
         self._registries = Registries(insecure_registries, pull_limit, self._fetching)
-        self._skopeo = Skopeo(insecure_registries, pull_limit)
         self._rules = rules
         self._saving = saving.Images(self._layers.directory, self._layers.recipes)
         self._puller = Puller(self._registries, self._layers, self._platform, self._arrivals, self._pulled)
+        self._pusher = Pusher(self._registries, self._saving, self._layers.incoming, self._threads)
         self._collecting: asyncio.Task[None] | None = None
 
     @property
@@ -283,7 +283,7 @@ class ImageStore:
             async for part in saving.parts(lambda write: self._saving.archive(images, write), self._threads):
                 yield part
 
-    async def push(self, reference: str, auth: str, say: Say = _nobody) -> str:
+    async def push(self, reference: str, auth: str = "", say: Say = _nobody) -> str:
         """Give an image to the registry that its name leads to; the digest it has there.
 
         Raises ImageNotFound, FailedPrecondition, InvalidArgument, PullRefused, RegistryUnavailable, ResourceExhausted.
@@ -294,23 +294,38 @@ class ImageStore:
         name = replace(found.name, digest="")
         (image,) = self._saved([str(name)])
         with self._layers.pinned(self._kept.catalogue.index.images[image.id].layers), said_in_words():
-            async with self._skopeo.repository(name, auth, self._layers.incoming) as repository:
-                say(Word(f"Pushing to {name.familiar_name}"))
-                layout = repository.place / "pushed"
-                await to_the_end(self._in_thread(self._saving.layout, image, layout))
-                digest = await repository.push(layout, name.tag, name)
-                say(Word(f"{name.tag}: digest: {digest}"))
+            index = self._kept.catalogue.index
+            known = await self._in_thread(push.origins, index, self._kept.manifest, image)
+            pushed = await self._pusher.push(image, name, auth, known, say)
+            await self._remember(image.id, name, pushed)
+        return pushed.digest
+
+    async def _remember(self, image_id: str, name: ImageReference, pushed: Pushed) -> None:
+        """What it is called at the registry it was pushed to."""
         async with self._kept.changing:
             index = self._kept.catalogue.index
-            if image.id in index.images:
-                known = replace(index.images[image.id], digests=frozenset({f"{name.name}@{digest}"}), pulled=True)
-                await self._kept.change(index.with_image(image.id, known, {}))
-        return digest
+            record = index.images.get(image_id)
+            if record is None:
+                return
+            known = replace(record, digests=frozenset({f"{name.name}@{pushed.digest}"}), pulled=True)
+            if record.pulled and record.manifest:
+                await self._kept.change(index.with_image(image_id, known, {}))
+                return
+            # The next push need not make its layers to know what they are called.
+            known = replace(known, manifest=pushed.digest)
+            image = FoundImage(
+                self._kept.configuration(image_id),
+                self._kept.configs[image_id],
+                (),
+                digests=(pushed.digest,),
+                manifest=pushed.manifest,
+            )
+            await self._kept.change(index.with_image(image_id, known, {}), image)
 
     async def check(self, registry: str, auth: str) -> None:
         """Whether a registry takes these credentials. Raises PullRefused, InvalidArgument, RegistryUnavailable."""
         with said_in_words():
-            await self._skopeo.check(registry, auth, self._layers.incoming)
+            await self._registries.check(registry, auth)
 
     def _saved(self, references: Sequence[str]) -> list[SavedImage]:
         """What is to be written of them; each image once, under all the names that were asked for."""

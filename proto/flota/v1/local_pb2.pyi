@@ -937,17 +937,24 @@ class PushImageMessage(_message.Message):
 
     LINE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    CURRENT_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     line: _builtins.str
     digest: _builtins.str
+    current_bytes: _builtins.int
+    """Bytes that have gone out, and how many there will be as far as it is known; together with a line that says the same."""
+    total_bytes: _builtins.int
     def __init__(
         self,
         *,
         line: _builtins.str = ...,
         digest: _builtins.str = ...,
+        current_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "line", b"line"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_bytes", b"current_bytes", "digest", b"digest", "line", b"line", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,7 @@ class Registry:
         found = []
         for line in self.log().splitlines():
             _, quote, rest = line.partition('"')
-            if quote and rest.startswith(("GET ", "HEAD ")):
+            if quote and rest.startswith(("GET ", "HEAD ", "POST ", "PATCH ", "PUT ")):
                 found.append(rest.partition(" HTTP")[0])
         return found
 

@@ -20,6 +20,7 @@ from tests.unit.images.making import MadeImage, docker_save, parts, tar
 
 HOST = "registry.test"
 ONE = MadeImage([tar([("x", b"x")])])
+TWO = MadeImage([tar([("y", b"y")])])
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,11 @@ async def test_a_certificate_nobody_vouches_for(store: ImageStore, registry: Reg
     host = named_address(registry)
     with pytest.raises(RegistryUnavailable, match=rf"certificate.*certs.d/{host}/ca.crt\?"):
         await store.pull(f"{host}/one:1", registry_auth())
+    await store.load(parts(docker_save([(TWO, [f"{host}/two:1"])])))
+    with pytest.raises(RegistryUnavailable, match=rf"pushing {host}/two:1 to .*certificate.*certs.d/{host}/ca.crt\?"):
+        await store.push(f"{host}/two:1", registry_auth())
+    with pytest.raises(RegistryUnavailable, match=rf"showing credentials to registry {host} failed: its certificate"):
+        await store.check(host, registry_auth())
 
 
 async def test_a_registrys_own_authority(store: ImageStore, registry: Registry, named: Path) -> None:
@@ -67,6 +73,9 @@ async def test_a_registrys_own_authority(store: ImageStore, registry: Registry, 
         assert (await store.pull(f"{host}/one:1", registry_auth())).id == ONE.id
         with pytest.raises(PullRefused, match="refuses"):
             await store.pull(f"{host}/one:1", registry_auth(password="wrong"))
+        await store.load(parts(docker_save([(TWO, [f"{host}/two:1"])])))
+        digest = await store.push(f"{host}/two:1", registry_auth())
+        assert (await store.resolve(f"{host}/two:1", registry_auth())).digest == digest
         await store.check(host, registry_auth())
         with pytest.raises(PullRefused, match=f"registry {host} does not take these credentials"):
             await store.check(host, registry_auth(password="wrong"))
@@ -176,6 +185,9 @@ async def test_tokens(store: ImageStore, tmp_path: Path) -> None:
             await store.load(parts(docker_save([(ONE, [name])])))
             with pytest.raises(PullRefused, match="refuses"):
                 await store.push(name, registry_auth(password="wrong"))
+            await store.check(registry.address, registry_auth())
+            with pytest.raises(PullRefused, match="does not take these credentials"):
+                await store.check(registry.address, registry_auth(password="wrong"))
             digest = await store.push(name, registry_auth())
             await store.remove(name, force=True)
             for auth in ("", registry_auth(password="wrong")):

@@ -19,7 +19,7 @@ from flota.v1.types_pb2 import NodeRole, NodeState
 from tests.unit.cli.conftest import Flota, on_terminal
 from tests.unit.cli.daemon import Daemon
 
-VERSIONS = {"crun": "crun version 1.8.1", "conmon": "conmon version 2.1.6", "nft": "nftables v1.0.6", "skopeo": "1.9"}
+VERSIONS = {"crun": "crun version 1.8.1", "conmon": "conmon version 2.1.6", "nft": "nftables v1.0.6"}
 TCP = "  sl  local_address rem_address   st\n   0: 00000000:0949 00000000:0000 0A 0\n"
 
 

@@ -17,6 +17,10 @@ from flota.worker.images.platforms import MachinePlatform
 HERE = MachinePlatform.here()
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+_KINDS = {"": LAYER, "gzip": f"{LAYER}+gzip", "zstd": f"{LAYER}+zstd"}
+
 _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
     "": bytes,
     # The same every time.
@@ -101,8 +105,11 @@ class MadeImage:
             {
                 "schemaVersion": 2,
                 "mediaType": MANIFEST,
-                "config": {"digest": self.id, "size": len(self.configuration)},
-                "layers": [{"digest": sha256(layer), "size": len(layer)} for layer in self.stored],
+                "config": {"mediaType": CONFIG, "digest": self.id, "size": len(self.configuration)},
+                "layers": [
+                    {"mediaType": _KINDS[self.compression], "digest": sha256(layer), "size": len(layer)}
+                    for layer in self.stored
+                ],
             }
         ).encode()
 

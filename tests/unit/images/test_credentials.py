@@ -1,4 +1,4 @@
-"""Credentials for a registry, from Docker's API to skopeo's file."""
+"""Credentials for a registry, as Docker's API carries them."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flota.rpc.errors import InvalidArgument
-from flota.worker.images.credentials import auth_file
+from flota.worker.images.credentials import Credentials, credentials
 
 
 def given(**values: Any) -> bytes:
@@ -19,29 +19,29 @@ def basic(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("values", "entry"),
+    ("values", "known"),
     [
-        ({"username": "u", "password": "p:q", "serveraddress": "https://r"}, {"auth": basic("u:p:q")}),
-        ({"username": "ü", "password": ""}, {"auth": basic("ü:")}),
-        ({"auth": basic("u:p")}, {"auth": basic("u:p")}),
-        (
-            {"identitytoken": "token"},
-            {"auth": basic("00000000-0000-0000-0000-000000000000:"), "identitytoken": "token"},
-        ),
+        ({"username": "u", "password": "p:q", "serveraddress": "https://r"}, Credentials("u", "p:q")),
+        ({"username": "ü", "password": ""}, Credentials("ü", "")),
+        ({"auth": basic("u:p")}, Credentials("u", "p")),
+        ({"identitytoken": "token"}, Credentials("", "", "token")),
     ],
 )
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("padded", [True, False])
-def test_what_docker_sends(values: dict[str, str], entry: dict[str, str], encode: Any, padded: bool) -> None:
+def test_what_docker_sends(values: dict[str, str], known: Credentials, encode: Any, padded: bool) -> None:
     text = encode(given(**values)).decode()
-    text = text if padded else text.rstrip("=")
-    assert json.loads(auth_file("r:5000", text)) == {"auths": {"r:5000": entry}}
+    assert credentials(text if padded else text.rstrip("=")) == known
+
+
+def test_what_is_sent() -> None:
+    assert Credentials("u", "p:q").basic == basic("u:p:q")
 
 
 @pytest.mark.parametrize("text", ["", base64.b64encode(given()).decode(), base64.b64encode(given(email="x")).decode()])
 def test_none(text: str) -> None:
-    # An empty file: root's own credentials are not for everybody.
-    assert json.loads(auth_file("r", text)) == {"auths": {}}
+    # Root's own credentials are not for everybody.
+    assert credentials(text) is None
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_none(text: str) -> None:
 )
 def test_what_is_refused_is_not_repeated(text: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message) as caught:
-        auth_file("r", text)
+        credentials(text)
     assert text not in str(caught.value)

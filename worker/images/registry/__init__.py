@@ -1,4 +1,4 @@
-"""Talking to registries: OCI's distribution specification, as a client that pulls.
+"""Talking to registries: OCI's distribution specification, as a client that pulls and pushes.
 
 `Registries` (client.py) is what others use. From a name to a layer on the disk:
 
@@ -8,9 +8,8 @@
     transport       one request: redirects, refusals ──► failures: what went wrong, in words
     connections     urllib3: pools, proxies, TLS; in threads that wait for what comes
     fetching        a blob, over as many connections as it takes ──► arriving: its file, and how much of it is here
+    pushing         a blob the other way: is it there, can it be mounted, else it is sent; and manifests
 
 urllib3, not an HTTP client of our own: that took 0.47 s of processor time for 300 MB, urllib3 0.52 s (0.52 and 0.54 s
 for four times 75 MB), and 1.9 MiB of memory less; so urllib3 is loaded when this node first asks a registry.
-
-Pushing and trying credentials is skopeo's (../skopeo.py).
 """

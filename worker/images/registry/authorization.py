@@ -22,10 +22,14 @@ Ask = Callable[[str, Mapping[str, str], Mapping[str, str], bool], Awaitable[tupl
 
 
 class Authorization:
-    """For one repository. `ask` raises RegistryUnavailable."""
+    """For one repository. `scopes` are what is to be done, from the first token on; without them it is what the
+    registry asks for, request by request. `ask` raises RegistryUnavailable."""
 
-    def __init__(self, path: str, credentials: Credentials | None, failures: Failures, ask: Ask) -> None:
-        self._scope = f"repository:{path}:pull"
+    def __init__(
+        self, path: str, credentials: Credentials | None, failures: Failures, ask: Ask, scopes: Sequence[str] = ()
+    ) -> None:
+        self._usual = f"repository:{path}:pull" if path else ""
+        self._scopes = tuple(scopes)
         self._credentials = credentials
         self._failures = failures
         self._ask = ask
@@ -61,7 +65,8 @@ class Authorization:
 
     async def _get_token(self, challenge: Challenge) -> None:
         known, asked = self._credentials, challenge.parameters
-        parameters = {"scope": asked.get("scope") or self._scope}
+        scope = " ".join(self._scopes) or asked.get("scope") or self._usual
+        parameters = {"scope": scope} if scope else {}
         if asked.get("service"):
             parameters["service"] = asked["service"]
         headers: dict[str, str] = {}

@@ -14,6 +14,8 @@ _NOT_THERE = {"manifest_unknown", "name_unknown", "name_invalid", "not_found"}
 # "Later", or a server between us and the registry that has trouble.
 _PASSING = {408, 429, 500, 502, 503, 504}
 _LONGEST = 300
+# What registries of distribution say of all that went wrong with their own files, and of one thing that stays wrong.
+_NOTHING_SAID, _FULL = "unknown error", "no space left on device"
 # How OpenSSL calls an answer that is no TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 
@@ -33,13 +35,14 @@ class Interrupted(RegistryUnavailable):
 
 
 class Failures:
-    """Of what is asked of `host` about an image; `limit` are seconds without a byte after which it is given up."""
+    """Of what is asked of `host` about an image; `limit` are seconds without a byte after which it is given up, `doing`
+    is what fails then (pulling IMAGE from, if it is not said)."""
 
-    def __init__(self, image: str, host: str, limit: float, *, pushing: bool = False) -> None:
+    def __init__(self, image: str, host: str, limit: float, doing: str = "") -> None:
         self._image = image
         self._host = host
         self._limit = limit
-        self._failing = f"pushing {image} to" if pushing else f"pulling {image} from"
+        self._doing = doing or f"pulling {image} from"
 
     def refusal(self, said: str) -> PullRefused:
         """It does not give the image to us."""
@@ -63,7 +66,7 @@ class Failures:
             return self.refusal(said)
         if manifest and (status == 404 or code in _NOT_THERE):
             return ImageNotFound(f"no such image: {self._image} (registry {self._host} has none of that name)")
-        if status in _PASSING:
+        if status in _PASSING and _FULL not in said:
             return Interrupted(self._failed(said), wait=wait)
         return self.other(said)
 
@@ -92,7 +95,7 @@ class Failures:
         return f"its certificate is not trusted: {said} (is its authority in /etc/docker/certs.d/{self._host}/ca.crt?)"
 
     def _failed(self, said: str) -> str:
-        return f"{self._failing} registry {self._host} failed: {said}"
+        return f"{self._doing} registry {self._host} failed: {said}"
 
 
 def _said(status: int, body: bytes) -> tuple[str, str]:
@@ -103,6 +106,8 @@ def _said(status: int, body: bytes) -> tuple[str, str]:
         code = str(first.get("code") or "").lower()
         keys = ("message", "details", "error_description", "error", "detail")
         message = next((one for key in keys if isinstance(one := first.get(key), str) and one), "")
+        if message == _NOTHING_SAID and isinstance(detail := first.get("detail"), str) and detail:
+            message = detail
         if code or message:
             return code, ": ".join(one for one in (code, message[:_LONGEST]) if one)
     words = {401: "unauthorized", 403: "forbidden", 404: "not found", 429: "too many requests"}

@@ -21,6 +21,8 @@ _SOMETHING = 64 << 10
 # Seconds before the next try: twice as long each time, and a part of that by chance.
 FIRST_WAIT = 0.2
 _LONGEST_WAIT = 10.0
+# Documents are small: who asks again gets all of it. Seconds to wait, unless the registry says how many.
+WAITS = (0.3, 1.0, 2.0)
 # Seconds between words about how far it is.
 _TELL_EVERY = 0.1
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")

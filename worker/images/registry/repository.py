@@ -12,7 +12,7 @@ from flota.worker.images.credentials import Credentials
 from flota.worker.images.registry.arriving import Arrivals
 from flota.worker.images.registry.configuration import Endpoint
 from flota.worker.images.registry.failures import Failures, Interrupted
-from flota.worker.images.registry.fetching import Note, fetch
+from flota.worker.images.registry.fetching import WAITS, Note, fetch
 from flota.worker.images.registry.transport import Transport
 
 _LARGEST_DOCUMENT = 16 << 20
@@ -24,8 +24,6 @@ _MANIFESTS = ", ".join(
         "application/vnd.docker.distribution.manifest.list.v2+json",
     )
 )
-# Documents are small: who asks again gets all of it. Seconds to wait, unless the registry says how many.
-_WAITS = (0.3, 1.0, 2.0)
 
 T = TypeVar("T")
 
@@ -100,7 +98,7 @@ class Repository:
 
 
 async def _document(transport: Transport, path: str, headers: dict[str, str]) -> bytes:
-    for wait in (*_WAITS, None):
+    for wait in (*WAITS, None):
         try:
             async with transport.get(path, headers) as answer:
                 return await answer.document(_LARGEST_DOCUMENT)

@@ -5,7 +5,7 @@ What it wants to be shown is for it alone: whoever it sends us to (blobs are oft
 
 import asyncio
 import http.client
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
@@ -86,6 +86,7 @@ class Transport:
         failures: Failures,
         limit: float,
         threads: Executor,
+        scopes: Sequence[str] = (),
     ) -> None:
         self.failures = failures
         self._endpoint = endpoint
@@ -94,7 +95,7 @@ class Transport:
         self._base = ""
         self._opening = asyncio.Lock()
         self._connections: Connections
-        self._authorization = Authorization(endpoint.path, credentials, failures, self._ask_for_token)
+        self._authorization = Authorization(endpoint.path, credentials, failures, self._ask_for_token, scopes)
 
     async def __aenter__(self) -> "Transport":
         """Raises RegistryUnavailable (certificates that cannot be read)."""
@@ -124,6 +125,7 @@ class Transport:
         """
         base = await self._opened()
         url = path if "://" in path else f"{base}/v2/{self._endpoint.path}/{path}"
+        said = b""
         for _ in range(_MOST_ANSWERS):
             used = await self._authorization.value()
             async with self._following(method, url, headers, body, used, _origin(urlsplit(base))) as (
@@ -144,7 +146,12 @@ class Transport:
                     raise self.failures.answer(answer.status, said, wait=wait, manifest=manifest)
                 yield answer
                 return
-        raise self.failures.refusal("it asks for other credentials again and again")
+        raise self.failures.answer(401, said)
+
+    async def check(self) -> None:
+        """Whether it lets us in at all. Raises PullRefused, RegistryUnavailable."""
+        async with self.request("GET", f"{await self._opened()}/v2/", {}) as answer:
+            await self._refusal(answer)
 
     async def _opened(self) -> str:
         """Where it is: with the scheme it speaks."""
@@ -220,11 +227,13 @@ class Transport:
     async def _ask_for_token(
         self, realm: str, parameters: Mapping[str, str], headers: Mapping[str, str], posted: bool
     ) -> tuple[int, bytes]:
-        asked = urlencode(parameters)
         if posted:
             more = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
-            asking = self._request("POST", realm, more, asked.encode())
+            asking = self._request("POST", realm, more, urlencode(parameters).encode())
         else:
+            # One parameter for each scope.
+            scopes = parameters.get("scope", "").split()
+            asked = urlencode([("scope", one) for one in scopes] + [p for p in parameters.items() if p[0] != "scope"])
             asking = self._request("GET", f"{realm}{'&' if '?' in realm else '?'}{asked}", headers)
         async with asking as answer:
             return answer.status, await answer.document(_LARGEST_TOKEN)

@@ -59,6 +59,23 @@ async def test_a_token_for_a_token_is_posted() -> None:
     )
 
 
+async def test_what_is_to_be_done_is_said_from_the_first_token_on() -> None:
+    server = Server()
+    scopes = ["repository:shop/web:pull,push", "repository:shop/base:pull"]
+    failures = Failures("r.io/shop/web:1", "r.io", 1)
+    shown = Authorization("shop/web", None, failures, server, scopes)
+    asked = Challenge("bearer", {**BEARER.parameters, "scope": "repository:shop/web:pull"})
+    assert await shown.answer([asked], "")
+    assert server.asked[0][1]["scope"] == " ".join(scopes)
+
+
+async def test_who_only_shows_credentials_asks_for_nothing() -> None:
+    server = Server()
+    shown = Authorization("", Credentials("me", "secret"), Failures("", "r.io", 1), server)
+    assert await shown.answer([BEARER], "")
+    assert "scope" not in server.asked[0][1]
+
+
 async def test_one_renews_it_for_all() -> None:
     server = Server()
     shown = authorization(server)
