@@ -34,7 +34,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 async def test_plain_http_only_where_it_is_allowed(tmp_path: Path, registry: Registry, allowed: bool) -> None:
     registry.push(ONE, "plain:1")
     host = f"registry.test:{registry.address.rpartition(':')[2]}"
-    store = ImageStore(tmp_path / "images", insecure_registries=[host] if allowed else [], pull_limit=20)
+    store = ImageStore(tmp_path / "images", insecure_registries=[host] if allowed else [], pull_limit=60)
     await store.start()
     try:
         if allowed:

@@ -201,7 +201,7 @@ async def test_no_space_at_the_registry(store: ImageStore, small_disk: Path) -> 
 
 
 async def test_no_space_on_this_node(small_disk: Path, registry: Registry) -> None:
-    store = ImageStore(small_disk / "node", pull_limit=20)
+    store = ImageStore(small_disk / "node", pull_limit=60)
     await store.start()
     try:
         name = f"{registry.address}/node/full:1"
