@@ -48,7 +48,7 @@ def on_terminal(daemon: Daemon, *argv: str, **env: str) -> tuple[int, str, str]:
         pass  # The other side is closed.
     finally:
         os.close(ours)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     return process.returncode, shown.decode(), err
 
 

@@ -145,7 +145,7 @@ def test_ctrl_c_ends_it_without_a_word(swarm: Daemon, following: "subprocess.Pop
     assert following.stdout.readline() == "hello\n"
     assert swarm.logs.subscribed.wait(30)
     following.send_signal(signal.SIGINT)
-    out, err = following.communicate(timeout=30)
+    out, err = following.communicate(timeout=120)
     assert (following.returncode, out, err) == (130, "", "")
 
 
@@ -162,7 +162,7 @@ def test_a_reader_that_has_enough_is_no_error(swarm: Daemon, tasks: list[Task]) 
     os.close(writing)
     assert os.read(reading, 6) == b"hello\n"
     os.close(reading)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
 
 

@@ -253,7 +253,7 @@ def test_ctrl_c_ends_the_wait_and_not_the_work(working: Daemon) -> None:
     while not process.stdout.readline().startswith("verify: Waiting"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     service = working.cluster.service("web")
     assert out.endswith(
         f"Operation continuing in background.\nUse `flota service ps {service.id}` to check progress.\n"

@@ -261,7 +261,7 @@ def test_ctrl_c_while_a_dependency_is_waited_for_says_what_is_missing(swarm: Dae
     while not process.stdout.readline().startswith("shop_db: overall progress: 0 out of 1"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "Interrupted: shop_web is not deployed.\n")
     assert names_of(swarm, "services") == {"shop_db"}
 

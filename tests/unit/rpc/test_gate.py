@@ -151,7 +151,7 @@ async def test_a_rotated_token_and_a_strangers_certificate_are_refused(cluster: 
     cluster.worker_token = JoinToken.make(cluster.root_pem)
     cluster.trust = cluster.make_trust()
     async with join_channel(cluster.root_pem, *joiner_certificate(old), address) as channel:
-        call = ca_pb2_grpc.NodeCaStub(channel).IssueNodeCertificate(ca_pb2.IssueNodeCertificateRequest(), timeout=5)
+        call = ca_pb2_grpc.NodeCaStub(channel).IssueNodeCertificate(ca_pb2.IssueNodeCertificateRequest(), timeout=60)
         assert (await status_of(call))[0] == grpc.StatusCode.UNAVAILABLE
     async with join_channel(cluster.root_pem, *joiner_certificate(cluster.worker_token), address) as channel:
         await ca_pb2_grpc.NodeCaStub(channel).IssueNodeCertificate(ca_pb2.IssueNodeCertificateRequest())
@@ -174,7 +174,7 @@ async def test_a_worker_cannot_be_mistaken_for_a_manager_by_clients(cluster: Clu
     add_all(server)
     await server.start()
     async with node_channel(cluster.identity("w1", WORKER), address) as channel:
-        call = dispatcher_pb2_grpc.DispatcherStub(channel).Heartbeat(dispatcher_pb2.HeartbeatRequest(), timeout=5)
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Heartbeat(dispatcher_pb2.HeartbeatRequest(), timeout=60)
         assert (await status_of(call))[0] == grpc.StatusCode.UNAVAILABLE
     await server.stop(0)
 
