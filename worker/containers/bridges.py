@@ -265,6 +265,16 @@ class Bridges:
             given.append(known)
         return known
 
+    def rename(self, task: Task) -> None:
+        """Names on networks of this node lead to a task under the name that it has now, and under no other.
+
+        (On networks of the swarm from its next start on.)
+        """
+        name = task_name(task)
+        if self._there.get(task.id, name) != name:
+            self._there[task.id] = name
+            self._tell(task, self._given.get(task.id, []))
+
     async def close(self, task_id: str) -> None:
         """As the overlay does."""
         await self._overlay.close(task_id)

@@ -51,6 +51,8 @@ class Containers:
             record.task.node_id = self._node_id
             parts.images.hold(record.task.id, record.image_id)
             life = self._add(record)
+            # The overlay remembers what it was called when it was attached.
+            self.bridges.rename(life.record.task)
             life.resume(found.get(life.id))
 
     async def stop(self) -> None:
@@ -138,6 +140,7 @@ class Containers:
         self._require_free(name)
         life.record.task.service_annotations.name = name
         self._records.save(life.id, life.record)
+        self.bridges.rename(life.record.task)
         self._told("rename", life.record)
 
     def _require_free(self, name: str) -> None:

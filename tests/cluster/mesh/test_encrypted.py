@@ -13,6 +13,8 @@ from flota.v1.types_pb2 import TASK_STATE_RUNNING
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 def swarm(make_lab: Callable[..., object]) -> Iterator[Swarm]:

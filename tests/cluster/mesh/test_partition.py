@@ -18,6 +18,8 @@ from flota.v1.types_pb2 import NODE_STATE_DOWN, TASK_STATE_RUNNING
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 # Asks names of a task's DNS server; one line of JSON: name → addresses, or the code of the answer.
 ASK = """
 import json, sys

@@ -18,6 +18,9 @@ from flota.node.lab import Lab, LabError
 from tests.cluster.swarm import Swarm
 from tests.cluster.waiting import wait_until
 
+# A lab, and then an update with a limit of its own.
+pytestmark = pytest.mark.timeout(300)
+
 # Says who it is, which version, and whom it sees.
 SERVER = (
     "mkdir -p /www/cgi-bin; cd /www/cgi-bin;"
@@ -83,10 +86,10 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
         swarm, "--replicas", "1", "--hostname", "{{.Task.Slot}}", "--constraint", "node.role==worker",
         "-p", "8080:80", "-p", "80", "-p", "mode=host,target=80",
     )  # fmt: skip
-    wait_until(lambda: swarm.running("web").total() == 1, "web runs")
+    wait_until(lambda: swarm.running("web").total() == 1, "web runs", 90)
     client, client_ipv6 = own_address(nodes["m1"].address), own_address(nodes["m1"].ipv6_address)
     for name, node in nodes.items():
-        wait_until(lambda node=node: answers(node.address), f"{name} answers")
+        wait_until(lambda node=node: answers(node.address), f"{name} answers", 90)
         assert ask(node.address) == ("1", client), name
         assert ask(node.ipv6_address) == ("1", client_ipv6), f"{name} by IPv6"
     # A port that nobody chose answers everywhere, too.
@@ -107,9 +110,9 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
 
     # It moves, and the mesh follows.
     nodes["m1"].flota("node", "update", "--availability", "drain", its_node)
-    wait_until(lambda: its_node not in swarm.running("web") and swarm.running("web").total() == 1, "web has moved")
+    wait_until(lambda: its_node not in swarm.running("web") and swarm.running("web").total() == 1, "web has moved", 90)
     for name, node in nodes.items():
-        wait_until(lambda node=node: answers(node.address), f"{name} answers, a drained node too")
+        wait_until(lambda node=node: answers(node.address), f"{name} answers, a drained node too", 90)
 
     # Its node dies without a word, and so do the ways through it.
     nodes["m1"].flota("node", "update", "--availability", "active", its_node)
@@ -117,7 +120,7 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
     swarm.lab.kill(dead)
     wait_until(lambda: swarm.running("web") == {its_node: 1}, f"web runs on {its_node} again", 60)
     for name in ("m1", its_node):
-        wait_until(lambda name=name: answers(nodes[name].address), f"{name} answers")
+        wait_until(lambda name=name: answers(nodes[name].address), f"{name} answers", 90)
         for _ in range(4):
             assert ask(nodes[name].address) == ("1", client), "every time"
     swarm.lab.start(dead)
@@ -125,7 +128,7 @@ def test_every_node_answers_and_the_task_sees_the_client(swarm: Swarm) -> None:
 
     nodes["m1"].flota("service", "rm", "web")
     for name in nodes:
-        wait_until(lambda name=name: "elements" not in nft(swarm, name), f"no port is left on {name}")
+        wait_until(lambda name=name: "elements" not in nft(swarm, name), f"no port is left on {name}", 90)
 
 
 def test_the_ingress_network_is_replaced(swarm: Swarm) -> None:
@@ -136,7 +139,7 @@ def test_the_ingress_network_is_replaced(swarm: Swarm) -> None:
     publish = ("--replicas", "1", "--hostname", "{{.Task.Slot}}", "-p", "8080:80")
     create(swarm, *publish)
     for name, node in nodes.items():
-        wait_until(lambda node=node: answers(node.address), f"{name} answers")
+        wait_until(lambda node=node: answers(node.address), f"{name} answers", 90)
     with pytest.raises(docker.errors.APIError, match="network ingress is in use by service web"):
         client.networks.get("ingress").remove()
     m1.flota("service", "rm", "web")
@@ -149,18 +152,18 @@ def test_the_ingress_network_is_replaced(swarm: Swarm) -> None:
     made = client.networks.create("mesh", driver="overlay", ingress=True, ipam=pool)
     create(swarm, *publish)
     for name, node in nodes.items():
-        wait_until(lambda node=node: answers(node.address), f"{name} answers again")
+        wait_until(lambda node=node: answers(node.address), f"{name} answers again", 90)
         assert ask(node.address) == ("1", own_address(node.address)), "and keeps the client's address"
     [task] = swarm.tasks("web")
     assert [on.addresses[0].rpartition(".")[0] for on in task.networks if on.network_id == made.id] == ["10.77.0"]
     client.close()
     m1.flota("service", "rm", "web")
     remove = ["flota", "network", "rm", "--force", "mesh"]
-    wait_until(lambda: not m1.exec(remove, check=False).returncode, "its tasks have stopped")
+    wait_until(lambda: not m1.exec(remove, check=False).returncode, "its tasks have stopped", 90)
     m1.flota("network", "create", "--ingress", "--ipv6", "ingress")
     create(swarm, *publish)
     for name, node in nodes.items():
-        wait_until(lambda node=node: answers(node.ipv6_address), f"{name} answers, by IPv6 too")
+        wait_until(lambda node=node: answers(node.ipv6_address), f"{name} answers, by IPv6 too", 90)
 
 
 def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
@@ -173,9 +176,9 @@ def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
     m1.flota("service", "create", "--detach", "--name", "asker", "--network", "back", "busybox:latest", "sleep", "9999")
     create(swarm, "--replicas", "4", "--hostname", "v1", "--network", "back", "-p", "8080:80",
            "--update-monitor", "100ms", *MOUNTS, program=STRICT)  # fmt: skip
-    wait_until(lambda: swarm.running("web").total() == 4 and swarm.running("asker").total() == 1, "all run")
+    wait_until(lambda: swarm.running("web").total() == 4 and swarm.running("asker").total() == 1, "all run", 90)
     for node in swarm.lab.nodes.values():
-        wait_until(lambda node=node: answers(node.address), "all nodes answer")
+        wait_until(lambda node=node: answers(node.address), "all nodes answer", 90)
 
     [asker], [place] = swarm.tasks("asker"), swarm.running("asker")
     inside = ["nsenter", f"--net=/run/flota/netns/{asker.id}"]

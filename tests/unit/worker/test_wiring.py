@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flota.overlay import KernelRefused, NotAttached, Sandbox
+from flota.overlay.model import Model
 from flota.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.dispatcher_pb2 import AssignmentChange, AttachNetworkRequest
@@ -25,6 +26,7 @@ class Overlay:
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.events: list[str] = []
+        self.model = Model()
         self.refuses = False
         # Somebody waits until it may go on with a change.
         self.gate = asyncio.Event()
@@ -35,6 +37,8 @@ class Overlay:
         """They are looked at in no test."""
 
     def apply(self, changes: Iterable[AssignmentChange], complete: bool) -> None:
+        changes = list(changes)
+        self.model.apply(changes, complete)
         removed = AssignmentChange.ACTION_REMOVE
         for change in changes:
             self.events.append(f"{'withdrawn' if change.action == removed else 'told'} {change.peer.network_id[:4]}")
@@ -245,3 +249,27 @@ def test_lines_that_people_wrote_stay() -> None:
     text = "127.0.0.1 localhost\n\n# 1.2.3.4 box\n1.2.3.4 box\n9.9.9.9 box mine\n"
     kept = "127.0.0.1 localhost\n\n# 1.2.3.4 box\n9.9.9.9 box mine\n"
     assert own_lines(text, "box", {"1.2.3.4"}, ["5.6.7.8"]) == kept
+
+
+async def test_a_new_name_leads_to_a_container_that_runs_and_the_old_one_does_not(tmp_path: Path) -> None:
+    """Also after the worker has started again: the overlay remembers the name with which it was attached."""
+    node = Node(tmp_path)
+    await node.start("left")
+
+    def found(name: str) -> int | None:
+        names = node.overlay.model.names(node.ids["left"])
+        addresses = names.lookup(name) if names is not None else None
+        return None if addresses is None else len(addresses)
+
+    assert (found("al"), found("bert")) == (1, None)
+    node.record.task.service_annotations.name = "bert"
+    node.bridges.rename(node.record.task)
+    assert (found("al"), found("bert")) == (None, 1)
+
+    node.bridges = Bridges(tmp_path, node.overlay, Places(_no_managers, lambda task_id, status: None), "n1")
+    node.bridges.start()
+    node.bridges.adopted()
+    node.bridges.rename(node.record.task)
+    assert (found("al"), found("bert")) == (None, 1)
+    with pytest.raises(FailedPrecondition, match='name:"bert"'):
+        node.bridges.remove(node.ids["left"])
