@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
@@ -27,6 +29,7 @@ class Backend:
 
     def __init__(self, host: str) -> None:
         self.channel: grpc.aio.Channel = local_channel(host)
+        self._kept: set[asyncio.Task[None]] = set()
 
     @cached_property
     def control(self) -> ControlAsyncStub:
@@ -58,6 +61,15 @@ class Backend:
         """This machine's worker."""
         return AgentStub(self.channel)
 
+    def keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work that goes on after the answer that began it, at most until `close`."""
+        task = asyncio.create_task(work, name=name)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
     async def close(self) -> None:
-        """Close the channel."""
+        """End what goes on, close the channel."""
+        for task in self._kept:
+            task.cancel()
+        await asyncio.gather(*self._kept, return_exceptions=True)
         await self.channel.close()

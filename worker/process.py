@@ -118,10 +118,12 @@ class Worker:
         server = local_server(Path(self.config.socket))
         agent = Agent(self, self._images, self._runtime.volumes)
         add_AgentServicer_to_server(agent, server)
-        people = TaskServicer(self._runtime, lambda: self._tasks, lambda: self.config.node_id)
+        people = TaskServicer(
+            self._runtime, lambda: self._tasks, lambda: self.config.node_id, self._history.told_of_task
+        )
         add_TasksServicer_to_server(people, server)
         everything = self._everything
-        here = TaskServicer(self._runtime, lambda: everything, lambda: self.config.node_id)
+        here = TaskServicer(self._runtime, lambda: everything, lambda: self.config.node_id, self._history.told_of_task)
         changes = Changes()
         await changes.start()
         stack.push_async_callback(changes.stop)

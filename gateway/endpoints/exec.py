@@ -86,7 +86,8 @@ async def create(call: Call) -> web.StreamResponse:
     now = time.monotonic()
     for old in [one.id for one in _execs.values() if one.ended_at and now - one.ended_at > _REMEMBERED]:
         del _execs[old]
-    made = Exec(secrets.token_hex(32), container.container_id(task), start)
+    start.id = secrets.token_hex(32)
+    made = Exec(start.id, container.container_id(task), start)
     _execs[made.id] = made
     return answer({"Id": made.id}, 201)
 
@@ -127,10 +128,7 @@ async def start(call: Call) -> web.StreamResponse:
     found.start.tty = found.start.tty or given.flag("Tty")
     if given.flag("Detach"):
         found.start.detach, found.start.stdin = True, False
-        async for told in call.backend.containers.ExecIn(_requests(found.requests, ExecRequest(start=found.start))):
-            if told.WhichOneof("part") == "exit" and told.exit.error:
-                raise HttpFailure(400, told.exit.error)
-        found.ended_at, found.exit_code = time.monotonic(), 0
+        await _start_detached(call, found)
         return nothing()
     found.running = True
     conversation = call.backend.containers.ExecIn(_requests(found.requests, ExecRequest(start=found.start)))
@@ -148,6 +146,30 @@ async def start(call: Call) -> web.StreamResponse:
     finally:
         found.running, found.ended_at = False, time.monotonic()
         conversation.cancel()
+
+
+async def _start_detached(call: Call, found: Exec) -> None:
+    """Let it run, and remember its end for who asks; without us it goes on. Raises HttpFailure: it cannot be run."""
+    conversation = call.backend.containers.ExecIn(_requests(found.requests, ExecRequest(start=found.start)))
+    first = await _first(conversation)
+    if first is None or first.WhichOneof("part") != "started":
+        found.ended_at, found.exit_code = time.monotonic(), first.exit.code if first is not None else 126
+        raise HttpFailure(400, first.exit.error if first is not None else "it could not be started")
+    found.running, found.pid = True, first.started.pid
+
+    async def follow() -> None:
+        try:
+            async for told in conversation:
+                if told.WhichOneof("part") == "exit":
+                    found.exit_code = told.exit.code
+        except grpc.aio.AioRpcError:
+            # The worker has gone: nobody will know.
+            pass
+        finally:
+            found.running, found.ended_at = False, time.monotonic()
+            conversation.cancel()
+
+    call.backend.keep(follow(), "exec: until its end")
 
 
 async def _first(conversation: Any) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flota.gateway.translation.container import Local, container_id, endpoints, health, mounts, network_mode, status
+from flota.gateway.translation.container import Local, container_id, endpoints, health, mounts, status
 from flota.gateway.translation.events import container_labels
+from flota.gateway.translation.host_config import config_as_asked, host_config, port_map
 from flota.gateway.translation.shown_spec import healthcheck
-from flota.gateway.translation.words import NEVER, time_of, word
-from flota.v1.containers_pb2 import PlainContainer
+from flota.gateway.translation.words import NEVER, time_of
+from flota.v1.network_options import BRIDGE
 from flota.v1.objects_pb2 import Network, Task
 from flota.v1.task_states import task_name
-from flota.v1.types_pb2 import Mount, PortConfig, RestartPolicy
 
 Json = dict[str, Any]
 
@@ -21,10 +21,10 @@ def inspected(local: Local, networks: Mapping[str, Network], image: Json, places
     """GET /containers/{id}/json. `image` is what its image's configuration says of the process, `places` are volumes'
     directories on this machine."""
     task, plain = local.task, local.plain
-    spec, state = task.spec.container, status(local)
-    config = _config(task, image)
+    state = status(local)
+    config = _config(task, image) | config_as_asked(plain)
     words = [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]
-    limits = task.spec.resources.limits
+    on = endpoints(task, networks)
     return {
         "Id": container_id(task),
         "Created": time_of(task.meta, "created_at"),
@@ -44,22 +44,7 @@ def inspected(local: Local, networks: Mapping[str, Network], image: Json, places
         "ResolvConfPath": "",
         "HostnamePath": "",
         "HostsPath": "",
-        "HostConfig": {
-            "NetworkMode": network_mode(task),
-            "Binds": _binds(task) or None,
-            "PortBindings": _port_map(task.endpoint.ports, "") if plain is not None else {},
-            "RestartPolicy": _restart_policy(plain),
-            "AutoRemove": plain is not None and plain.auto_remove,
-            "Privileged": False,
-            "ReadonlyRootfs": spec.read_only,
-            "NanoCpus": limits.nano_cpus,
-            "Memory": limits.memory_bytes,
-            "MemorySwap": task.spec.resources.memory_swap_bytes or 2 * limits.memory_bytes,
-            "MemoryReservation": task.spec.resources.reservations.memory_bytes,
-            "PidsLimit": task.spec.resources.pids_limit or None,
-            "LogConfig": {"Type": "json-file", "Config": {}},
-            "Runtime": "crun",
-        },
+        "HostConfig": host_config(task, plain),
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": mounts(task, places),
         "Config": config,
@@ -67,10 +52,18 @@ def inspected(local: Local, networks: Mapping[str, Network], image: Json, places
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": "",
-            "Ports": _port_map(task.status.ports.ports, "0.0.0.0"),
-            "Networks": endpoints(task, networks),
+            "Ports": port_map(task.status.ports.ports, "0.0.0.0"),
+            "Networks": on,
+            **_on_bridge(on.get(BRIDGE)),
         },
     }
+
+
+def _on_bridge(endpoint: Json | None) -> Json:
+    """Where it is on the network `bridge`, as the API had it before there were others; scripts still read it."""
+    empty = {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": "", "EndpointID": ""}
+    empty |= {"IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0}
+    return {name: endpoint[name] if endpoint is not None else value for name, value in empty.items()}
 
 
 def _state(local: Local, state: str) -> Json:
@@ -149,29 +142,3 @@ def _environment(image: Iterable[str], spec: Iterable[str]) -> list[str]:
     own = list(spec)
     names = {entry.partition("=")[0] for entry in own}
     return [entry for entry in image if entry.partition("=")[0] not in names] + own
-
-
-def _port_map(given: Iterable[PortConfig], address: str) -> Json:
-    found: Json = {}
-    for port in given:
-        key = f"{port.target_port}/{word(PortConfig.Protocol.Name(port.protocol), 'PROTOCOL_')}"
-        number = str(port.published_port) if port.published_port else ""
-        found.setdefault(key, []).append({"HostIp": port.host_address or address, "HostPort": number})
-    return found
-
-
-def _binds(task: Task) -> list[str]:
-    mounts = task.spec.container.mounts if not task.service_id else ()
-    return [
-        f"{each.source}:{each.target}{':ro' if each.read_only else ''}"
-        for each in mounts
-        if each.source and each.type != Mount.TYPE_TMPFS
-    ]
-
-
-def _restart_policy(plain: PlainContainer | None) -> Json:
-    policy = plain.task.spec.restart if plain is not None else RestartPolicy(condition=RestartPolicy.CONDITION_NONE)
-    name = {RestartPolicy.CONDITION_NONE: "no", RestartPolicy.CONDITION_ON_FAILURE: "on-failure"}.get(
-        policy.condition, "unless-stopped" if plain is not None and plain.unless_stopped else "always"
-    )
-    return {"Name": name, "MaximumRetryCount": policy.max_attempts}

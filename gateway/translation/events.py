@@ -112,6 +112,7 @@ def event_of(told: ContainerEvent) -> Event:
         about = {"container": container_id(task.id), "name": spec.annotations.name, "type": spec.driver.name}
         return Event("network", told.action, told.network.id, about, "local")
     attributes = container_labels(task) | {"image": task.spec.container.image, "name": task_name(task)}
+    attributes |= dict(told.attributes)
     if told.action == "die":
         attributes["exitCode"] = str(task.status.container.exit_code)
     return Event("container", told.action, container_id(task.id), attributes, "local")

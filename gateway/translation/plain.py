@@ -12,6 +12,7 @@ from typing import Any
 
 from flota.gateway.translation.containers import health_config, mount
 from flota.gateway.translation.fields import INT32, Fields
+from flota.gateway.translation.host_config import asked_to_remember
 from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.containers_pb2 import PlainContainer, UpdateContainerRequest
 from flota.v1.network_options import BRIDGE
@@ -20,6 +21,8 @@ from flota.v1.types_pb2 import Device, Driver, Mount, NetworkAttachmentConfig, P
 
 _SECOND = 1_000_000_000
 _CPU_PERIOD = 100_000
+# What the kernel takes.
+_SHARES = range(1 << 18 | 1)
 # NAME of HostConfig → values that mean what is so anyway.
 _USUAL: Mapping[str, tuple[Any, ...]] = {
     "Privileged": (False,),
@@ -34,16 +37,9 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "VolumeDriver": ("", "local"),
     "DeviceRequests": ([],),
     "CgroupParent": ("",),
-    "CpusetCpus": ("",),
-    "CpusetMems": ("",),
     "StorageOpt": ({},),
-    "CpuShares": (0,),
     "BlkioWeight": (0,),
     "OomKillDisable": (False,),
-}
-# Of an update, where 0 and nothing say that it stays.
-_NOT_UPDATED: Mapping[str, tuple[Any, ...]] = {
-    name: _USUAL[name] for name in ("CpuShares", "BlkioWeight", "CpusetCpus", "CpusetMems")
 }
 _SHM = "/dev/shm"
 
@@ -52,7 +48,7 @@ def plain_container(name: str, given: Fields, image: Mapping[str, Any]) -> Plain
     """`image` is the config of the image's configuration. Raises InvalidArgument, Unsupported."""
     host = given.part("HostConfig")
     _refuse(host)
-    made = PlainContainer(auto_remove=host.flag("AutoRemove"))
+    made = PlainContainer(auto_remove=host.flag("AutoRemove"), asked=asked_to_remember(given, host))
     task = made.task
     task.service_annotations.name = name.removeprefix("/")
     task.spec.CopyFrom(_task_spec(given, host, image))
@@ -69,9 +65,8 @@ def plain_container(name: str, given: Fields, image: Mapping[str, Any]) -> Plain
 
 def update_of(plain: PlainContainer, given: Fields) -> UpdateContainerRequest:
     """POST /containers/{id}/update, for this container: what is 0 or not there stays. Raises InvalidArgument."""
-    for name, usual in _NOT_UPDATED.items():
-        if given.raw(name) not in (None, *usual):
-            raise Unsupported(f"invalid {given.at(name)} {given.raw(name)!r}: that is not supported")
+    if given.number("BlkioWeight"):
+        raise Unsupported(f"invalid {given.at('BlkioWeight')} {given.number('BlkioWeight')}: that is not supported")
     request = UpdateContainerRequest(id=plain.task.id)
     resources = request.resources
     resources.CopyFrom(plain.task.spec.resources)
@@ -79,6 +74,9 @@ def update_of(plain: PlainContainer, given: Fields) -> UpdateContainerRequest:
     resources.limits.nano_cpus = given.number("NanoCpus") or _quota(given) or resources.limits.nano_cpus
     resources.reservations.memory_bytes = given.number("MemoryReservation") or resources.reservations.memory_bytes
     resources.memory_swap_bytes = given.number("MemorySwap") or resources.memory_swap_bytes
+    resources.cpu_shares = given.number("CpuShares", _SHARES) or resources.cpu_shares
+    resources.cpuset_cpus = given.text("CpusetCpus") or resources.cpuset_cpus
+    resources.cpuset_mems = given.text("CpusetMems") or resources.cpuset_mems
     if given.number("PidsLimit"):
         resources.pids_limit = max(0, given.number("PidsLimit"))
     policy = given.part("RestartPolicy")
@@ -104,6 +102,8 @@ def _task_spec(given: Fields, host: Fields, image: Mapping[str, Any]) -> TaskSpe
     spec.resources.reservations.memory_bytes = host.number("MemoryReservation")
     spec.resources.pids_limit = max(0, host.number("PidsLimit"))
     spec.resources.memory_swap_bytes = host.number("MemorySwap")
+    spec.resources.cpu_shares = host.number("CpuShares", _SHARES)
+    spec.resources.cpuset_cpus, spec.resources.cpuset_mems = host.text("CpusetCpus"), host.text("CpusetMems")
     if host.number("MemorySwappiness") not in (-1, 0):
         spec.resources.memory_swappiness = host.number("MemorySwappiness")
     return spec

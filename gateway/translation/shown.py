@@ -327,6 +327,9 @@ def cluster(cluster: objects.Cluster) -> Json:
                 "SnapshotInterval": spec.raft.snapshot_interval,
                 "KeepOldSnapshots": spec.raft.keep_old_snapshots,
                 "LogEntriesForSlowFollowers": spec.raft.log_entries_for_slow_followers,
+                # They are not to be changed, in Docker neither: these are its own.
+                "ElectionTick": 10,
+                "HeartbeatTick": 1,
             }
             | some(ReadLease=nanoseconds_of(spec.raft.read_lease) or None),
             "Dispatcher": {"HeartbeatPeriod": nanoseconds_of(spec.dispatcher.heartbeat_period)},

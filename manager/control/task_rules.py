@@ -64,6 +64,8 @@ def check_resources(resources: ResourceRequirements) -> None:
         )
     if resources.pids_limit < 0:
         raise InvalidArgument.of("process limit", resources.pids_limit, "0 (no limit) or more is allowed")
+    if resources.cpu_shares or resources.cpuset_cpus or resources.cpuset_mems:
+        raise InvalidArgument("cpu shares and sets of processors are for containers without a service only")
     swap = resources.memory_swap_bytes
     if swap < -1:
         raise InvalidArgument.of("memory and swap limit", swap, "allowed are bytes, 0 (default) and -1 (no limit)")

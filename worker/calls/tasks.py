@@ -1,7 +1,8 @@
 """The Tasks service for the tasks of this node (proto/flota/v1/tasks.proto): exec, attach, signals, top, stats."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
@@ -48,8 +49,15 @@ class KnownTasks(Protocol):
 class TaskServicer(tasks_pb2_grpc.TasksServicer):
     """`stop` it with the worker: what was left to run by itself is no longer followed."""
 
-    def __init__(self, runtime: Runtime, tasks: Callable[[], KnownTasks | None], node_id: Callable[[], str]) -> None:
-        """`tasks` gives None while the machine is in no cluster."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        tasks: Callable[[], KnownTasks | None],
+        node_id: Callable[[], str],
+        told: Callable[[str, Task, Mapping[str, str]], None],
+    ) -> None:
+        """`tasks` gives None while the machine is in no cluster; `told` hears what happens in which container."""
+        self._told = told
         self._runtime = runtime
         self._tasks = tasks
         self._node_id = node_id
@@ -83,15 +91,25 @@ class TaskServicer(tasks_pb2_grpc.TasksServicer):
                 raise FailedPrecondition(str(error)) from None
             session = _ExecSession(command)
             here.callback(lambda: self._leave(command, stack, detached=session.detached or start.detach))
+            stack.push_async_callback(self._tell_end, task, self._tell_start(task, start), command)
             yield ExecResponse(started=ExecStarted(task_id=task.id, node_id=self._node_id(), pid=command.pid))
-            if start.detach:
-                return
             listening = asyncio.create_task(session.listen(requests), name="exec: input")
             here.push_async_callback(_cancelled, listening)
             async for kind, data in command.output():
-                yield ExecResponse(stderr=data) if kind == STDERR else ExecResponse(stdout=data)
+                if not start.detach:
+                    yield ExecResponse(stderr=data) if kind == STDERR else ExecResponse(stdout=data)
             if not session.detached:
                 yield ExecResponse(exit=ExecExit(code=await command.wait()))
+
+    def _tell_start(self, task: Task, start: ExecStart) -> dict[str, str]:
+        """In Docker's words, which has it made and started in two steps; gives what is said of it."""
+        about = {"execID": start.id or secrets.token_hex(32)}
+        for action in ("exec_create", "exec_start"):
+            self._told(f"{action}: {' '.join(start.command)}", task, about)
+        return about
+
+    async def _tell_end(self, task: Task, about: dict[str, str], command: Command) -> None:
+        self._told("exec_die", task, about | {"exitCode": str(await command.wait())})
 
     def _leave(self, command: Command, stack: AsyncExitStack, *, detached: bool) -> None:
         """Nobody speaks with the command any more: end it, or see to it that it can go on."""

@@ -3,7 +3,7 @@ remembered, and who listens hears what comes."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,20 +25,26 @@ class History:
         # Of tasks, how each was last seen.
         self._seen: dict[str, TaskStatus] = {}
 
-    def told(self, action: str, container: PlainContainer, network: Network | None = None) -> None:
+    def told(
+        self,
+        action: str,
+        container: PlainContainer,
+        network: Network | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
         """Something has happened to a container without a service; to its place on `network`, if that is said."""
-        event = ContainerEvent(action=action, container=container, network=network)
+        event = ContainerEvent(action=action, container=container, network=network, attributes=attributes)
         event.container.task.spec.container.registry_auth = ""
         event.at.GetCurrentTime()
         self._past.append(event)
         for queue in self._listeners:
             queue.put_nowait(event)
 
-    def told_of_task(self, action: str, task: Task) -> None:
-        """Something has happened to a task's container. The status is that of the last `observed`."""
+    def told_of_task(self, action: str, task: Task, attributes: Mapping[str, str] | None = None) -> None:
+        """Something has happened to a task's container, or in any. The status is that of the last `observed`."""
         container = PlainContainer(task=task)
         container.task.status.CopyFrom(self._seen.get(task.id, task.status))
-        self.told(action, container)
+        self.told(action, container, attributes=attributes)
 
     def known(self, task_id: str, status: TaskStatus) -> None:
         """An earlier worker has told how far the task is."""

@@ -148,11 +148,7 @@ def configuration(
         everything.append(HostMount(INIT, "bind", machine.init, ("bind", "ro", "nosuid", "nodev")))
     everything += mounts
     try:
-        resources = limits.resources(
-            container.task.spec.resources,
-            swap_accounting=machine.swap_accounting,
-            swappiness=not machine.unified_cgroups,
-        )
+        resources = limits.resources(container.task.spec.resources, machine.ability)
     except ValueError as error:
         raise BadContainer(str(error)) from None
     resources["devices"] += [one.rule for one in found]

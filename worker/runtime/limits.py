@@ -4,12 +4,17 @@ Docker's rules: a quota per 100 ms for cpu, memory with as much swap again unles
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flota.v1.types_pb2 import ResourceRequirements, Ulimit
 
 _CPU_PERIOD_US = 100_000
 _MIN_CPU_QUOTA_US = 1000
+# Docker raises what is less to the kernel's least, too.
+_MIN_CPU_SHARES = 2
+# The kernel's CONFIG_NR_CPUS at its largest.
+_MOST_CPUS = 8192
 MIN_MEMORY_BYTES = 4 << 20
 RLIMITS = frozenset(
     [
@@ -35,19 +40,24 @@ _NOFILE_SOFT, _NOFILE_HARD = 1024, 524288
 _UNLIMITED = (1 << 64) - 1
 
 
-def resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness: bool) -> dict[str, Any]:
-    """linux.resources, without what the kernel cannot do: count swap, swap some more than others (cgroup v1 alone can).
+@dataclass(frozen=True)
+class Ability:
+    """What a machine can do: count swap, swap some more than others (cgroup v1 alone can), and which processors and
+    memory nodes it has, as the kernel lists them."""
 
-    Docker drops these, too. Raises ValueError naming the field.
-    """
+    swap_accounting: bool = True
+    swappiness: bool = True
+    cpus: str = "0"
+    memory_nodes: str = "0"
+
+
+def resources(wanted: ResourceRequirements, machine: Ability) -> dict[str, Any]:
+    """linux.resources, without what the machine cannot do, as Docker has it. Raises ValueError naming the field."""
     result: dict[str, Any] = {"devices": [{"allow": False, "access": "rwm"}]}
-    if wanted.limits.nano_cpus:
-        quota = wanted.limits.nano_cpus * _CPU_PERIOD_US // 10**9
-        if quota < _MIN_CPU_QUOTA_US:
-            raise ValueError(f"invalid cpu limit {wanted.limits.nano_cpus / 1e9:g}: at least 0.01")
-        result["cpu"] = {"quota": quota, "period": _CPU_PERIOD_US}
-    memory = _memory(wanted, swap_accounting)
-    if swappiness and wanted.HasField("memory_swappiness"):
+    if cpu := _cpu(wanted, machine):
+        result["cpu"] = cpu
+    memory = _memory(wanted, machine.swap_accounting)
+    if machine.swappiness and wanted.HasField("memory_swappiness"):
         memory["swappiness"] = wanted.memory_swappiness
     if memory:
         result["memory"] = memory
@@ -56,14 +66,47 @@ def resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness
     return result
 
 
-def changed_resources(wanted: ResourceRequirements, *, swap_accounting: bool, swappiness: bool) -> dict[str, Any]:
+def changed_resources(wanted: ResourceRequirements, machine: Ability) -> dict[str, Any]:
     """linux.resources for a container that is there already: its devices stay as they are. Raises ValueError.
 
     That processes are not limited any longer crun cannot be told: see Cgroups.allow_processes.
     """
-    result = resources(wanted, swap_accounting=swap_accounting, swappiness=swappiness)
+    result = resources(wanted, machine)
     del result["devices"]
     return result
+
+
+def _cpu(wanted: ResourceRequirements, machine: Ability) -> dict[str, int | str]:
+    cpu: dict[str, int | str] = {}
+    if wanted.limits.nano_cpus:
+        quota = wanted.limits.nano_cpus * _CPU_PERIOD_US // 10**9
+        if quota < _MIN_CPU_QUOTA_US:
+            raise ValueError(f"invalid cpu limit {wanted.limits.nano_cpus / 1e9:g}: at least 0.01")
+        cpu |= {"quota": quota, "period": _CPU_PERIOD_US}
+    if wanted.cpu_shares:
+        cpu["shares"] = max(_MIN_CPU_SHARES, wanted.cpu_shares)
+    for key, said, what, known in (
+        ("cpus", wanted.cpuset_cpus, "CPUs", machine.cpus),
+        ("mems", wanted.cpuset_mems, "memory nodes", machine.memory_nodes),
+    ):
+        if said:
+            if not numbers(said) <= numbers(known):
+                raise ValueError(f"Requested {what} are not available - requested {said}, available: {known}")
+            cpu[key] = said
+    return cpu
+
+
+def numbers(text: str) -> set[int]:
+    """The numbers of a list in the kernel's form, such as 0-2,5. Raises ValueError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isascii() and first.isdigit() and (not last or (last.isascii() and last.isdigit()))):
+            raise ValueError(f"invalid list of processors or memory nodes {text!r}: such as 0-2,5 is needed")
+        if max(int(first), int(last or first)) > _MOST_CPUS or int(last or first) < int(first):
+            raise ValueError(f"invalid list of processors or memory nodes {text!r}: {part} is not possible")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def _memory(wanted: ResourceRequirements, swap_accounting: bool) -> dict[str, int]:

@@ -13,6 +13,7 @@ from flota.worker.runtime import capabilities, limits
 
 CGROUPS = Path("/sys/fs/cgroup")
 _SECCOMP = Path("/proc/sys/kernel/seccomp")
+_SYSTEM = Path("/sys/devices/system")
 _SYS_RESOURCE = "CAP_SYS_RESOURCE"
 
 
@@ -34,6 +35,14 @@ class Machine:
     ceilings: Mapping[str, int]
     # Whether the kernel filters system calls.
     seccomp: bool
+    # As the kernel lists those that are there.
+    cpus: str = "0"
+    memory_nodes: str = "0"
+
+    @property
+    def ability(self) -> limits.Ability:
+        """What can be limited here."""
+        return limits.Ability(self.swap_accounting, not self.unified_cgroups, self.cpus, self.memory_nodes)
 
 
 def look(cgroup_parent: str, init: str) -> Machine:
@@ -51,7 +60,14 @@ def look(cgroup_parent: str, init: str) -> Machine:
         capabilities=available,
         ceilings={} if _SYS_RESOURCE in available else _hard_limits(),
         seccomp=_SECCOMP.exists(),
+        cpus=_online("cpu"),
+        memory_nodes=_online("node"),
     )
+
+
+def _online(kind: str) -> str:
+    there = _SYSTEM / kind / "online"
+    return there.read_text().strip() if there.exists() else "0"
 
 
 def hybrid_cgroups() -> bool:

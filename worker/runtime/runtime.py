@@ -210,11 +210,7 @@ class Runtime:
     async def update(self, container_id: str, wanted: ResourceRequirements) -> None:
         """Give one that runs other limits, else just see. Raises BadContainer (they make no sense), ContainerError."""
         try:
-            resources = limits.changed_resources(
-                wanted,
-                swap_accounting=self._machine.swap_accounting,
-                swappiness=not self._machine.unified_cgroups,
-            )
+            resources = limits.changed_resources(wanted, self._machine.ability)
         except ValueError as error:
             raise BadContainer(str(error)) from None
         if not self.runs(container_id):

@@ -71,6 +71,7 @@ class PlainContainer(_message.Message):
     HEALTH_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     GATEWAY_PRIORITIES_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """sha256:… of the image's configuration when the container was made."""
     auto_remove: _builtins.bool
@@ -87,6 +88,8 @@ class PlainContainer(_message.Message):
     """The file that keeps what it says. Only in answers."""
     paused: _builtins.bool
     """Its processes are frozen. Only in answers."""
+    asked: _builtins.bytes
+    """What was asked for in the words of Docker's API (Config and HostConfig, JSON), to be shown as it was asked."""
     @_builtins.property
     def task(self) -> _objects_pb2.Task:
         """What it is, and how it was last observed. spec.restart is its restart policy, spec.networks where it is to be,
@@ -126,10 +129,11 @@ class PlainContainer(_message.Message):
         health: _types_pb2.ContainerHealth | None = ...,
         paused: _builtins.bool = ...,
         gateway_priorities: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        asked: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "health", b"health", "prepared", b"prepared", "started_at", b"started_at", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "finished_at", b"finished_at", "gateway_priorities", b"gateway_priorities", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "paused", b"paused", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "auto_remove", b"auto_remove", "finished_at", b"finished_at", "gateway_priorities", b"gateway_priorities", "health", b"health", "image_id", b"image_id", "log_path", b"log_path", "paused", b"paused", "prepared", b"prepared", "restarting", b"restarting", "restarts", b"restarts", "started_at", b"started_at", "stopped", b"stopped", "task", b"task", "unless_stopped", b"unless_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1025,10 +1029,31 @@ class ContainerEvent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ACTION_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """Empty once nothing can be missed any longer."""
     @_builtins.property
@@ -1041,6 +1066,10 @@ class ContainerEvent(_message.Message):
     def network(self) -> _objects_pb2.Network:
         """Its id, name and driver."""
 
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What else there is to say of it: of a command in the container its id (execID), of its end the exitCode."""
+
     def __init__(
         self,
         *,
@@ -1048,10 +1077,11 @@ class ContainerEvent(_message.Message):
         container: Global___PlainContainer | None = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         network: _objects_pb2.Network | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "container", b"container", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "container", b"container", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attributes", b"attributes", "container", b"container", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,6 +67,7 @@ class ExecStart(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
     PRIVILEGED_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     user: _builtins.str
     """user[:group], names or numbers; empty = the container's."""
@@ -77,9 +78,11 @@ class ExecStart(_message.Message):
     stdin: _builtins.bool
     """The caller will send input. Without it the command reads the end at once."""
     detach: _builtins.bool
-    """Answer `started` and end: the command goes on in the container, its output is dropped."""
+    """The command goes on in the container when the caller has gone, its output is dropped: `started`, later `exit`."""
     privileged: _builtins.bool
     """All capabilities this machine can give."""
+    id: _builtins.str
+    """What events call it; the node gives it one if it is empty."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv; never empty."""
@@ -105,10 +108,11 @@ class ExecStart(_message.Message):
         size: Global___TerminalSize | None = ...,
         detach: _builtins.bool = ...,
         privileged: _builtins.bool = ...,
+        id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "detach", b"detach", "dir", b"dir", "env", b"env", "privileged", b"privileged", "size", b"size", "stdin", b"stdin", "task", b"task", "tty", b"tty", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "detach", b"detach", "dir", b"dir", "env", b"env", "id", b"id", "privileged", b"privileged", "size", b"size", "stdin", b"stdin", "task", b"task", "tty", b"tty", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -415,12 +415,20 @@ class ResourceRequirements(_message.Message):
     RESERVATIONS_FIELD_NUMBER: _builtins.int
     MEMORY_SWAP_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_SWAPPINESS_FIELD_NUMBER: _builtins.int
+    CPU_SHARES_FIELD_NUMBER: _builtins.int
+    CPUSET_CPUS_FIELD_NUMBER: _builtins.int
+    CPUSET_MEMS_FIELD_NUMBER: _builtins.int
     pids_limit: _builtins.int
     """Processes and threads; 0 = no limit."""
     memory_swap_bytes: _builtins.int
     """Memory and swap together in bytes; -1 = unlimited swap, 0 = twice the memory limit, as Docker has it."""
     memory_swappiness: _builtins.int
     """0…100, unset = the kernel's default."""
+    cpu_shares: _builtins.int
+    """Of containers without a service only. Weight against other containers when processors are short, 0 = 1024."""
+    cpuset_cpus: _builtins.str
+    """Of containers without a service only. Processors and memory nodes it may use, such as 0-2,5; empty = all."""
+    cpuset_mems: _builtins.str
     @_builtins.property
     def limits(self) -> Global___Resources:
         """The container cannot use more."""
@@ -437,10 +445,13 @@ class ResourceRequirements(_message.Message):
         reservations: Global___Resources | None = ...,
         memory_swap_bytes: _builtins.int = ...,
         memory_swappiness: _builtins.int | None = ...,
+        cpu_shares: _builtins.int = ...,
+        cpuset_cpus: _builtins.str = ...,
+        cpuset_mems: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_swappiness", b"_memory_swappiness", "limits", b"limits", "memory_swappiness", b"memory_swappiness", "reservations", b"reservations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_swappiness", b"_memory_swappiness", "limits", b"limits", "memory_swap_bytes", b"memory_swap_bytes", "memory_swappiness", b"memory_swappiness", "pids_limit", b"pids_limit", "reservations", b"reservations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_swappiness", b"_memory_swappiness", "cpu_shares", b"cpu_shares", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "limits", b"limits", "memory_swap_bytes", b"memory_swap_bytes", "memory_swappiness", b"memory_swappiness", "pids_limit", b"pids_limit", "reservations", b"reservations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__memory_swappiness: _TypeAlias = _typing.Literal["memory_swappiness"]  # noqa: Y015
     _WhichOneofArgType__memory_swappiness: _TypeAlias = _typing.Literal["_memory_swappiness", b"_memory_swappiness"]  # noqa: Y015

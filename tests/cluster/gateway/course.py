@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 COURSE = HERE / "course.txt"
 PLAIN = HERE / "plain.txt"
 ENGINE = HERE / "engine.txt"
+ASKED = HERE / "asked.txt"
 CONNECT = HERE / "connect.txt"
 ROOT = HERE.parents[2]
 DEBIAN = ROOT / ".cache/docker/docker"
@@ -222,5 +223,5 @@ def _record(transcript: Path) -> None:
 
 
 if __name__ == "__main__":
-    for file in sys.argv[1:] or [COURSE, PLAIN, ENGINE, CONNECT]:
+    for file in sys.argv[1:] or [COURSE, PLAIN, ENGINE, ASKED, CONNECT]:
         _record(Path(file))

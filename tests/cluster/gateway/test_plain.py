@@ -16,7 +16,7 @@ import pytest
 from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 
 from flota.node.lab import Lab
-from tests.cluster.gateway.course import DEBIAN, ENGINE, PLAIN, Machines, play
+from tests.cluster.gateway.course import ASKED, DEBIAN, ENGINE, PLAIN, Machines, play
 from tests.cluster.labs import lab_up
 from tests.cluster.waiting import wait_until
 
@@ -32,9 +32,11 @@ def test_containers_answer_as_docker_s_do(make_lab: Callable[..., Lab], tmp_path
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's docker client could not be fetched (setup/install.sh)")
 def test_what_else_is_done_to_containers(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
-    """Paused, updated, committed, exported, watched: each answer is the one that Docker 20.10.24 gave."""
+    """Paused, updated, committed, exported, watched, inspected: each answer is the one that Docker 20.10.24 gave."""
     lab = make_lab(managers=1, workers=0)
-    play(Machines(lab, DEBIAN, "flota/docker.sock", tmp_path), ENGINE)
+    machines = Machines(lab, DEBIAN, "flota/docker.sock", tmp_path)
+    play(machines, ENGINE)
+    play(machines, ASKED)
 
 
 def test_a_container_and_services_share_an_attachable_network(make_lab: Callable[..., Lab]) -> None:

@@ -55,7 +55,7 @@ def test_restart_policies() -> None:
     ("host", "kind", "said"),
     [
         ({"Privileged": True}, Unsupported, "HostConfig.Privileged"),
-        ({"CpuShares": 512}, Unsupported, "HostConfig.CpuShares"),
+        ({"BlkioWeight": 500}, Unsupported, "HostConfig.BlkioWeight"),
         ({"NetworkMode": "container:x"}, Unsupported, "HostConfig.NetworkMode"),
         ({"PortBindings": {"80/tcp": [{"HostIp": "eth0", "HostPort": "1"}]}}, InvalidArgument, "host address"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "70000"}]}}, InvalidArgument, "a port from 0 to 65535"),
@@ -83,8 +83,10 @@ def test_an_update_changes_what_it_says_and_leaves_the_rest() -> None:
     assert not request.HasField("restart")
     request = update_of(plain, Fields({"PidsLimit": -1, "RestartPolicy": {"Name": "unless-stopped"}}))
     assert (request.resources.pids_limit, request.unless_stopped) == (0, True)
-    with pytest.raises(Unsupported, match="CpuShares"):
-        update_of(plain, Fields({"CpuShares": 512}))
+    request = update_of(plain, Fields({"CpuShares": 512, "CpusetCpus": "0"}))
+    assert (request.resources.cpu_shares, request.resources.cpuset_cpus) == (512, "0")
+    with pytest.raises(Unsupported, match="BlkioWeight"):
+        update_of(plain, Fields({"BlkioWeight": 500}))
 
 
 def test_an_endpoint_as_network_connect_asks_for_it() -> None:

@@ -60,7 +60,14 @@ def _port(draw: st.DrawFn, port: Any) -> None:
     port.host_address = ""
 
 
+def _requirements(draw: st.DrawFn, resources: Any) -> None:
+    # Of services managers refuse them.
+    for field in ("cpu_shares", "cpuset_cpus", "cpuset_mems"):
+        resources.ClearField(field)
+
+
 RULES: Rules = {
+    "ResourceRequirements": _requirements,
     "ServiceSpec": _service,
     "ContainerSpec": _container,
     "Mount": _mount,

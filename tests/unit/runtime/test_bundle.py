@@ -142,13 +142,27 @@ def test_limits_of_memory_processor_and_processes() -> None:
         pids_limit=10,
         memory_swappiness=0,
     )
-    result = limits.resources(wanted, swap_accounting=True, swappiness=True)
+    result = limits.resources(wanted, limits.Ability())
     assert result["cpu"] == {"quota": 150_000, "period": 100_000}
     assert result["pids"] == {"limit": 10}
     assert result["memory"] == {"limit": 64 << 20, "swap": 128 << 20, "reservation": 32 << 20, "swappiness": 0}
-    assert "swap" not in limits.resources(wanted, swap_accounting=False, swappiness=True)["memory"]
+    assert "swap" not in limits.resources(wanted, limits.Ability(swap_accounting=False))["memory"]
     wanted.memory_swap_bytes = -1
-    assert limits.resources(wanted, swap_accounting=True, swappiness=True)["memory"]["swap"] == -1
+    assert limits.resources(wanted, limits.Ability())["memory"]["swap"] == -1
+
+
+def test_shares_and_sets_of_processors() -> None:
+    machine = limits.Ability(cpus="0-3,8", memory_nodes="0")
+    wanted = ResourceRequirements(cpu_shares=512, cpuset_cpus="1,2-3", cpuset_mems="0")
+    assert limits.resources(wanted, machine)["cpu"] == {"shares": 512, "cpus": "1,2-3", "mems": "0"}
+    for said, message in (
+        ("3-4", "Requested CPUs are not available - requested 3-4, available: 0-3,8"),
+        ("3-1", "3-1 is not possible"),
+        ("0-99999999", "0-99999999 is not possible"),
+        ("one", "invalid list of processors or memory nodes 'one'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            limits.resources(ResourceRequirements(cpuset_cpus=said), machine)
 
 
 def test_what_only_cgroup_v1_can_do_is_dropped_with_v2() -> None:
