@@ -144,6 +144,10 @@ def test_docker_py_runs_containers(client: Any) -> None:
     container = client.containers.run("busybox", ["sleep", "1000"], detach=True, name="c", labels={"a": "b"})
     assert client.containers.list(filters={"label": "a=b"}) == [container]
     assert container.exec_run(["hostname"]) == (0, f"{container.id[:12]}\n".encode())
+    alone = client.api.exec_create(container.id, ["sh", "-c", "sleep 0.3; exit 4"])
+    client.api.exec_start(alone, detach=True)
+    ended = wait_until(lambda: not (told := client.api.exec_inspect(alone))["Running"] and told, "its end")
+    assert ended["ExitCode"] == 4
     container.rename("d")
     container.stop(timeout=0)
     container.reload()
