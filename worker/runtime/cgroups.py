@@ -3,6 +3,10 @@
 crun makes and configures a container's group; here is what it is asked for afterwards: who is in it, whether the
 kernel killed for want of memory, and its removal. On cgroup v1 a group is a directory in every hierarchy.
 
+On v2 a controller works in a group only if every group above passes it on, and systemd, which has a say at the top too,
+may take back there what no unit of its own needs any longer. It cannot while a group passes it on further down, so the
+parent group does, from the start and for all it has.
+
 Moving a process into a group takes a lock that, when it was not taken for a while, waits for a grace period of RCU:
 5 to 20 ms. Every container's process is moved once, so `stir` takes the lock beforehand.
 """
@@ -47,10 +51,13 @@ class Cgroups:
             group = hierarchy / self._parent
             weighs = self._unified or _controls(hierarchy, _WEIGHING_HIERARCHIES)
             # What somebody has set for a group that is there stays.
-            if weighs and not group.exists():
+            new = weighs and not group.exists()
+            if new:
                 group.mkdir(parents=True)
-                if self._unified:
-                    _pass_on(group.parent, ("cpu", "io"))
+            if self._unified:
+                for above in [*reversed(group.relative_to(hierarchy).parents), group.relative_to(hierarchy)]:
+                    _pass_on(hierarchy / above)
+            if new:
                 _weigh(group)
         for group in self._monitors:
             group.mkdir(parents=True, exist_ok=True)
@@ -89,10 +96,15 @@ class Cgroups:
         return found
 
     def is_frozen(self, container_id: str) -> bool:
-        """Whether its processes stand still."""
+        """Whether its processes are to stand still."""
         if self._unified:
             return _text(self._memory / container_id / "cgroup.freeze") == "1"
         return _text(CGROUPS / "freezer" / self._parent / container_id / "freezer.state") in ("FROZEN", "FREEZING")
+
+    def stands_still(self, container_id: str) -> bool:
+        """Whether all of its processes do, a moment after they were told to (v2; v1's freezer is waited for)."""
+        events = self._memory / container_id / "cgroup.events"
+        return not self._unified or not events.exists() or "frozen 1" in _text(events).splitlines()
 
     def allow_processes(self, container_id: str) -> None:
         """As many processes in a container as the machine has. Raises OSError."""
@@ -142,9 +154,10 @@ def _controls(hierarchy: Path, controllers: Iterable[str]) -> bool:
     return not set(controllers).isdisjoint(hierarchy.name.split(","))
 
 
-def _pass_on(group: Path, controllers: Iterable[str]) -> None:
-    """Have these controllers in the groups below, where the kernel lets us (v2)."""
-    for controller in controllers:
+def _pass_on(group: Path) -> None:
+    """Have all controllers of a group in those below it, where the kernel lets us (v2)."""
+    for controller in _text(group / "cgroup.controllers").split():
+        # One write each, for the kernel takes a list wholly or not at all.
         with suppress(OSError):
             _write(group / "cgroup.subtree_control", f"+{controller}")
 

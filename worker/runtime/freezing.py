@@ -12,6 +12,10 @@ from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.container import ContainerError
 from flota.worker.runtime.oci import Program
 
+# Seconds: a process stops at its next way out of the kernel, which may be held up by a disk or a server.
+_STOP_LIMIT = 10.0
+_STOP_PAUSE = 0.002
+
 
 class Freezer:
     """See the module's docstring. All methods on the event loop."""
@@ -33,15 +37,31 @@ class Freezer:
         return container_id in self._frozen
 
     async def freeze(self, container_id: str) -> None:
-        """Let nothing of it run. Raises ContainerError."""
+        """Let nothing of it run: when this returns, nothing does. Raises ContainerError; it goes on then."""
         if container_id in self._frozen:
             return
         self._frozen[container_id] = asyncio.Event()
         try:
             await self._run("pause", container_id)
+            await self._stopped(container_id)
         except BaseException:
             self.forget(container_id)
             raise
+
+    async def _stopped(self, container_id: str) -> None:
+        """crun says what is to be so on v2, and does not wait until it is."""
+        try:
+            async with asyncio.timeout(_STOP_LIMIT):
+                while True:
+                    if self._cgroups.stands_still(container_id):
+                        return
+                    await asyncio.sleep(_STOP_PAUSE)
+        except TimeoutError:
+            await self._run("resume", container_id)
+            raise ContainerError(
+                f"container {container_id} could not be paused: one of its processes did not stop "
+                f"within {_STOP_LIMIT:.0f} s (it may wait for a disk or a server)"
+            ) from None
 
     async def thaw(self, container_id: str) -> None:
         """Let it go on; nothing happens if it does. Raises ContainerError."""

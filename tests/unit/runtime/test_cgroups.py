@@ -9,13 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from flota.worker.runtime import cgroups as cgroups_module
 from flota.worker.runtime.cgroups import Cgroups
 from flota.worker.runtime.machine import Machine
 
 V2 = Machine("/machine/flota", True, True, "", frozenset(), {}, True)
 V1 = replace(V2, unified_cgroups=False)
 FILES = {
-    "": ("cgroup.procs", "cgroup.subtree_control", "cgroup.kill", "cpu.weight", "io.weight", "memory.events"),
+    "": (
+        "cgroup.procs",
+        "cgroup.controllers",
+        "cgroup.subtree_control",
+        "cgroup.kill",
+        "cpu.weight",
+        "io.weight",
+        "memory.events",
+    ),
     "cpu,cpuacct": ("cgroup.procs", "cpu.shares"),
     "blkio": ("cgroup.procs", "blkio.bfq.weight"),
     "memory": ("cgroup.procs", "memory.oom_control"),
@@ -59,8 +68,27 @@ def group(kernel: Path) -> Callable[[str], Path]:
     return make
 
 
+def test_the_parent_group_passes_all_controllers_on_so_that_nobody_takes_one_back(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, str]] = []
+
+    def write(file: Path, text: str) -> None:
+        if file.name == "cgroup.subtree_control":
+            given.append((str(file.parent.relative_to(kernel)), text))
+
+    monkeypatch.setattr(cgroups_module, "_write", write)
+    (kernel / "machine/flota").mkdir(parents=True)
+    for group in (kernel, kernel / "machine", kernel / "machine/flota"):
+        (group / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    Cgroups(V2, kernel).prepare()
+    words = ["+cpuset", "+cpu", "+io", "+memory", "+pids"]
+    assert given == [(group, word) for group in (".", "machine", "machine/flota") for word in words]
+
+
 def test_all_containers_of_v2_weigh_half_as_much_as_others(kernel: Path) -> None:
     (kernel / "machine").mkdir()
+    (kernel / "machine/cgroup.controllers").write_text("cpu io\n")
     cgroups = Cgroups(V2, kernel)
     cgroups.prepare()
     parent = kernel / "machine/flota"
