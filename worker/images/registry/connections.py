@@ -52,7 +52,7 @@ class Exchange:
     """One request and its answer. Its thread can be interrupted."""
 
     def __init__(self, threads: Executor, limit: float) -> None:
-        self.response: urllib3.BaseHTTPResponse
+        self.response: urllib3.BaseHTTPResponse | None = None
         # The connection had served before: its server may have closed it meanwhile.
         self.used_before = False
         self.target = ""
@@ -69,10 +69,15 @@ class Exchange:
         Raises OSError, http.client.HTTPException, and what `take` raises.
         """
 
+        response = self.response
+        assert response is not None
+
         def pour() -> None:
-            while part := self._raw(lambda: self.response.read1(_PIECE, decode_content=False)):
+            while part := response.read1(_PIECE, decode_content=False):
                 if not take(part):
                     return
+            # It serves somebody else by now.
+            self._handle = None
 
         await self.in_thread(pour)
 
@@ -219,13 +224,23 @@ class Connections:
                 # The server has closed it meanwhile.
                 if not exchange.used_before or callable(body):
                     raise
+            except asyncio.CancelledError:
+                # The answer may have come at the same moment.
+                if exchange.response is not None:
+                    exchange.response.close()
+                raise
             else:
                 return exchange
 
     def done(self, exchange: Exchange) -> None:
         """Its connection serves on, if the answer was read to its end."""
+        response = exchange.response
+        assert response is not None
+        if isinstance(response, urllib3.HTTPResponse) and response.length_remaining == 0:
+            # Nothing is to come, so nobody has read it; this does not block.
+            response.drain_conn()
         # Nothing if it was.
-        exchange.response.close()
+        response.close()
 
     def _manager(self, proxy: str) -> urllib3.PoolManager:
         if proxy not in self._managers:

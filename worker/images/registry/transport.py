@@ -39,18 +39,20 @@ class Answer:
     """An answer whose content is still to come. `url` is where it came from."""
 
     def __init__(self, exchange: Exchange, url: str, failures: Failures) -> None:
+        assert exchange.response is not None
         self.status = exchange.response.status
+        self._headers = exchange.response.headers
         self.url = url
         self._exchange = exchange
         self._failures = failures
 
     def header(self, name: str) -> str:
         """Empty if there is none of that name."""
-        return self._exchange.response.headers.get(name, "")
+        return self._headers.get(name, "")
 
     def headers(self, name: str) -> list[str]:
         """All of that name."""
-        return self._exchange.response.headers.getlist(name)
+        return self._headers.getlist(name)
 
     async def into(self, take: Callable[[bytes], bool]) -> None:
         """Have `take` called in a thread with what comes, as it comes, until it says False.

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import pytest
 
 from flota.worker.images.registry.connections import Connections
+from flota.worker.images.registry.failures import NoWay
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -109,6 +110,30 @@ async def test_a_connection_serves_for_the_next_request_and_one_that_was_closed_
     assert served_by == [0, 0, 1, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("POST", b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"),
+        ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ],
+)
+async def test_answers_without_content_need_no_reading(connections: Connections, method: str, said: bytes) -> None:
+    """The connection serves for the next request."""
+    made: list[int] = []
+
+    async def always(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.append(1)
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(said)
+
+    async with served(always) as address:
+        for _ in range(3):
+            connections.done(await connections.ask(method, urlsplit(f"http://{address}/"), {}, None))
+    assert made == [1]
+
+
 async def test_an_answer_that_ends_too_early(connections: Connections) -> None:
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -123,3 +148,37 @@ async def test_an_answer_that_ends_too_early(connections: Connections) -> None:
 def test_a_worker_that_asks_no_registry_has_no_client_in_memory() -> None:
     code = "import sys, flota.worker.process; sys.exit('urllib3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_proxy_is_told_all_of_the_address(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is written, with what the proxy wants to be shown."""
+    heads: list[list[str]] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"))
+            writer.write(HELLO)
+
+    async with served(proxy) as address:
+        monkeypatch.setenv("HTTP_PROXY", f"http://so%3Ame:one@{address}")
+        for path in ("/v2/?a=%2f|b", "/v2/"):
+            assert await content(connections, urlsplit(f"http://registry.test:5000{path}")) == b"hello"
+    assert [head[0] for head in heads] == [
+        "GET http://registry.test:5000/v2/?a=%2f|b HTTP/1.1",
+        "GET http://registry.test:5000/v2/ HTTP/1.1",
+    ]
+    for head in heads:
+        assert [line for line in head if line.startswith("Host:")] == ["Host: registry.test:5000"]
+        assert sum(line.startswith("Proxy-Authorization: Basic ") for line in head) == 1
+
+
+async def test_a_proxy_that_refuses_is_named(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with served(proxy) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        with pytest.raises(NoWay, match="proxy says 407 Proxy Authentication Required"):
+            await content(connections, urlsplit("https://registry.test/v2/"))
