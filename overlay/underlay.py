@@ -10,6 +10,8 @@ from flota.v1.objects_pb2 import Network
 
 _SMALLEST_MTU = 576
 _LOCAL_MTU = 1500
+# RFC 8200, section 5: a smaller link has no IPv6, says the kernel too.
+_SMALLEST_MTU_IPV6 = 1280
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ def network_mtu(network: Network, underlay: Underlay) -> int:
 
 
 def versions(network: Network, underlay: Underlay) -> tuple[int, ...]:
-    """The IP versions that a network has on this node."""
-    return (4, 6) if network.spec.ipv6_enabled and underlay.has_ipv6 else (4,)
+    """The IP versions that a network has on this node.
+
+    Packets of IPv6 may be too large for what is left of the underlay's MTU (1280 in many a VPN): IPv4 has to do then.
+    """
+    fits = network_mtu(network, underlay) >= _SMALLEST_MTU_IPV6
+    return (4, 6) if network.spec.ipv6_enabled and underlay.has_ipv6 and fits else (4,)
 
 
 def gateways(network: Network) -> list[Interface]:

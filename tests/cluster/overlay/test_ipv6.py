@@ -217,6 +217,28 @@ def test_tasks_reach_the_world_with_their_nodes_address(cluster: Cluster) -> Non
     assert cluster.b.python(WEBS[0], ask).strip() == f"world {cluster.b.ipv6_address}"
 
 
+def test_an_underlay_that_is_too_small_for_ipv6_carries_ipv4(tmp_path: Path) -> None:
+    """As VPNs have it: 1280 bytes, of which VXLAN takes 50. Published ports answer there, too."""
+    machines = Machines(tmp_path, 2, mtu=1280)
+    running = Running(machines)
+    try:
+        a, b = machines.nodes
+        nodes = [NetworkPeer(network_id=INGRESS.id, task_id=node.node_id, node_id=node.node_id, vtep=node.address)
+                 for node in machines.nodes]  # fmt: skip
+        machines.apply(*map(update, (APP, INGRESS, PUBLISHED, *nodes)), complete=True)
+        a.attach(ASKER)
+        b.attach(WEBS[0])
+        running.serve(WEBS[0], b, SERVER.format(name="web.1", port=80))
+        places = [(ASKER, a, APP), (WEBS[0], b, APP), (WEBS[0], b, INGRESS)]
+        machines.apply(*(update(peer(*place)) for place in places))
+        assert a.pings(ASKER, "10.90.1.11")
+        assert "mtu 1230" in a.inside(ASKER, "ip link show eth0")
+        assert running.asked(a.address, 2) == {f"web.1 {CLIENT_IPV4}": 2}
+    finally:
+        running.close()
+        machines.close()
+
+
 def test_a_node_goes_on_listening_to_its_router(tmp_path: Path) -> None:
     """The kernel would forget the default route that routers tell of, as soon as it forwards."""
     machines = Machines(tmp_path, 1)
