@@ -6,7 +6,7 @@ Changes nothing on the machine.
 import os
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flota.worker.runtime import capabilities, limits
@@ -87,6 +87,17 @@ def _cgroup_mounts() -> dict[Path, str]:
             if kind in ("cgroup", "cgroup2") and CGROUPS in (target, target.parent):
                 found[target] = kind
     return found
+
+
+def with_swap_known(machine: Machine, root: Path = CGROUPS) -> Machine:
+    """The same once the parent group is there (Cgroups.prepare): v2's top has no limits of its own to look at.
+
+    A machine without systemd may have no other group, and its containers' limits of swap were left out then.
+    """
+    if not machine.unified_cgroups:
+        return machine
+    group = root / machine.cgroup_parent.strip("/")
+    return replace(machine, swap_accounting=machine.swap_accounting or (group / "memory.swap.max").exists())
 
 
 def _swap_accounting(unified: bool) -> bool:

@@ -93,7 +93,6 @@ class Runtime:
             raise RuntimeUnavailable("conmon is not installed: apt-get install conmon")
         self._machine = machine.look(self._cgroup_parent, shutil.which(_INIT) or "")
         self._cgroups = Cgroups(self._machine)
-        self._gauges = Gauges(self._machine)
         self._freezer = Freezer(self._program, self._cgroups)
         await self._program.find()
         # Two descriptors for each container are more than a process may have as a rule.
@@ -104,10 +103,12 @@ class Runtime:
         self._mounter = mounts.Mounter(self._layers)
         # Creations wait for the kernel, removals keep processors busy.
         self._threads = ThreadPoolExecutor(AT_ONCE + (os.cpu_count() or 1), "runtime")
+        await self._in_thread(self._cgroups.prepare)
+        self._machine = machine.with_swap_known(self._machine)
+        self._gauges = Gauges(self._machine)
         self._maker = Maker(
             self._machine, conmon, self._program, self._cgroups, self._mounter, self.volumes, self._threads
         )
-        await self._in_thread(self._cgroups.prepare)
         self._moves_are_free = await self._in_thread(moves.free)
         await self._in_thread(root.make_skeleton, self._skeleton)
         await self._in_thread(_let_go, self._looked_at)

@@ -11,7 +11,7 @@ import pytest
 
 from flota.worker.runtime import cgroups as cgroups_module
 from flota.worker.runtime.cgroups import Cgroups
-from flota.worker.runtime.machine import Machine
+from flota.worker.runtime.machine import Machine, with_swap_known
 
 V2 = Machine("/machine/flota", True, True, "", frozenset(), {}, True)
 V1 = replace(V2, unified_cgroups=False)
@@ -163,3 +163,14 @@ def test_a_group_goes_with_those_that_its_container_made(kernel: Path, group: Ca
     assert cgroups.remove("gone")
     assert cgroups.remove("c")
     assert not (kernel / "machine/flota/c").exists()
+
+
+def test_swap_is_limited_also_where_no_other_group_is(kernel: Path) -> None:
+    """v2's top has no limits to look at, and without systemd there may be no group but ours."""
+    fresh = replace(V2, swap_accounting=False)
+    assert not with_swap_known(fresh, kernel).swap_accounting
+    (kernel / "machine/flota").mkdir(parents=True)
+    assert not with_swap_known(fresh, kernel).swap_accounting, "a kernel that does not count it"
+    (kernel / "machine/flota/memory.swap.max").touch()
+    assert with_swap_known(fresh, kernel).swap_accounting
+    assert not with_swap_known(replace(V1, swap_accounting=False), kernel).swap_accounting
