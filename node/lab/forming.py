@@ -20,7 +20,7 @@ from flota.v1.local_pb2 import AgentStatusRequest, InfoRequest, InitRequest, Joi
 from flota.v1.local_pb2_grpc import AgentStub, LocalStub
 from flota.v1.types_pb2 import NODE_STATE_READY
 
-_LIMIT_SECONDS = 120.0
+_LIMIT_SECONDS = 200.0
 _CHUNK = 1 << 20
 
 
