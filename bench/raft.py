@@ -29,7 +29,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,13 +103,18 @@ class Three:
 
     async def leader(self) -> BenchProcess:
         """Whoever leads."""
-        while True:
-            for manager in self.all:
-                if manager.process is not None and manager.process.returncode is None:
-                    status = await manager.ask("status")
-                    if status["leads"]:
-                        return manager
-            await asyncio.sleep(0.01)
+        return await leader_of(self.all)
+
+
+async def leader_of(managers: Sequence[BenchProcess]) -> BenchProcess:
+    """Whoever leads of those that run."""
+    while True:
+        for manager in managers:
+            if manager.process is not None and manager.process.returncode is None:
+                status = await manager.ask("status")
+                if status["leads"]:
+                    return manager
+        await asyncio.sleep(0.01)
 
 
 async def create(manager: ManagerProcess, name: str, patience: float = 10.0) -> None:
@@ -223,8 +228,10 @@ async def join(directory: Path, rounds: int) -> dict[str, float]:
         assert await first.init() == "ready"
         assert await first.ask("fill", tasks=_JOIN_TASKS) == _JOIN_TASKS
         rows = await _joined(first, second, "join")
-        await first.ask("compact")
-        return rows | await _joined(first, third, "join_snapshot")
+        # On a busy machine one that has just joined may lead by now.
+        leader = await leader_of([first, second])
+        await leader.ask("compact")
+        return rows | await _joined(leader, third, "join_snapshot")
     finally:
         for manager in (first, second, third):
             await manager.end()
