@@ -43,6 +43,9 @@ fetch_program openssh-server /usr/sbin/sshd ssh/sshd
 fetch_program prometheus /usr/bin/prometheus prometheus/prometheus
 fetch_program libusrsctp2 "/usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)/libusrsctp.so.2.0.0" \
   usrsctp/libusrsctp.so
+for library in libfiu.so.1.1 fiu/fiu_run_preload.so fiu/fiu_posix_preload.so; do
+  fetch_program libfiu0 "/usr/lib/$library" "fiu/${library##*/}"
+done
 
 python=""
 for candidate in python3 /usr/bin/python3 python3.11 python3.12 python3.13; do

@@ -1,16 +1,23 @@
-"""A disk whose syncs really fail when they are told to: ext4 on a loop device whose backing file has no room to grow.
+"""Disks that fail when they are told to.
 
-Writes end in the page cache, as on any disk; the device learns only at the sync that it cannot keep them. The kernel
-then takes those pages for clean: read again they are there until the cache is dropped, and no later sync writes them.
+`FailingDisk` is one whose syncs really fail: ext4 on a loop device whose backing file has no room to grow. Writes end
+in the page cache, as on any disk; the device learns only at the sync that it cannot keep them. The kernel then takes
+those pages for clean: read again they are there until the cache is dropped, and no later sync writes them.
 
 All of it is in a mount namespace of its own: one that another test begins meanwhile would keep a copy of it, and the
 loop device with it. `prefix` is what a command begins with that is to see the disk.
+
+`FailingSyncs` has the calls of one process say EIO, as they do when a device is broken (Debian's libfiu, between the
+program and its C library): nothing is written by them then.
 """
 
+import errno
 import subprocess
 from pathlib import Path
 from typing import Any
 
+_FIU = Path(__file__).parents[3] / ".cache" / "fiu"
+_FIU_LIBRARIES = [_FIU / name for name in ("libfiu.so.1.1", "fiu_run_preload.so", "fiu_posix_preload.so")]
 _BACKING = "24m"
 _IMAGE = "256M"
 
@@ -74,3 +81,33 @@ class FailingDisk:
         done = subprocess.run([*self.prefix, *words], capture_output=True, text=True)
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
         return done.stdout.strip()
+
+
+class FailingSyncs:
+    """See the module's docstring. Start a process with `environment`, then tell it by its id."""
+
+    def __init__(self, directory: Path) -> None:
+        self._control = directory / "fiu"
+        self.environment = {
+            "LD_PRELOAD": " ".join(map(str, _FIU_LIBRARIES)),
+            "FIU_CTRL_FIFO": str(self._control),
+        }
+
+    @staticmethod
+    def can_be_had() -> bool:
+        """Whether the library is here."""
+        return all(path.exists() for path in _FIU_LIBRARIES)
+
+    def fail(self, pid: int) -> None:
+        """From now on fsync and fdatasync of that process fail."""
+        self._tell(pid, f"enable name=posix/io/sync/*,failinfo={errno.EIO}")
+
+    def mend(self, pid: int) -> None:
+        """They work again."""
+        self._tell(pid, "disable name=posix/io/sync/*")
+
+    def _tell(self, pid: int, command: str) -> None:
+        with open(f"{self._control}-{pid}.in", "w") as there:
+            there.write(f"{command}\n")
+        with open(f"{self._control}-{pid}.out") as back:
+            assert back.readline().strip() == "0", command

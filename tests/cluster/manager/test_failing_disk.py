@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from flota.v1.local_pb2 import WatchManagerRequest
 from flota.v1.local_pb2_grpc import ManagerHereStub
 from flota.v1.specs_pb2 import ConfigSpec
 from tests.cluster.manager import log_on_disk
-from tests.cluster.manager.failing_disk import FailingDisk
+from tests.cluster.manager.failing_disk import FailingDisk, FailingSyncs
 from tests.cluster.manager.processes import ManagerProcess
 
 PATIENCE = 60
@@ -108,6 +108,58 @@ async def test_a_leader_whose_syncs_fail_steps_down_and_comes_back_with_everythi
         assert await manager.start(manager.config()) == "ready"
     for manager in managers:
         assert await names(manager) == acknowledged
+
+
+@pytest.mark.skipif(not FailingSyncs.can_be_had(), reason="Debian's libfiu could not be fetched")
+@pytest.mark.timeout(400)
+async def test_a_leader_whose_disk_is_broken_is_named_by_the_others_and_comes_back_when_it_is_well(
+    tmp_path: Path,
+) -> None:
+    first, second, third = managers = [ManagerProcess(tmp_path, name) for name in ("m1", "m2", "m3")]
+    broken = FailingSyncs(tmp_path)
+    first.environment = {**first.environment, **broken.environment}
+
+    async def tell(what: Callable[[int], None]) -> None:
+        assert first.process is not None
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.to_thread(what, first.process.pid)
+
+    async def why_not(manager: ManagerProcess) -> str:
+        """The first refusal that says who is missing."""
+        async with asyncio.timeout(PATIENCE), manager.control() as control:
+            while True:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await control.CreateConfig(CreateConfigRequest(spec=ConfigSpec(data=b"x")), timeout=10)
+                if "Missing" in (said := refused.value.details() or ""):
+                    return said
+                await asyncio.sleep(0.05)
+
+    try:
+        assert await first.init() == "ready"
+        assert await second.join(first) == "ready"
+        assert await third.join(first) == "ready"
+        acknowledged = {await write(second, f"before{number}") for number in range(3)}
+        await tell(broken.fail)
+        acknowledged |= {await write(second, f"meanwhile{number}") for number in range(3)}
+        assert "Input/output error" in await trouble(first, there=True)
+        assert "the disk cannot be written: not taking part until it can" in (first.directory / "log").read_text()
+        assert await names(third) == acknowledged
+        await third.kill()
+        assert "its disk refuses: [Errno 5] Input/output error" in await why_not(second)
+        assert await third.start(third.config()) == "ready"
+        await tell(broken.mend)
+        assert await trouble(first, there=False) == ""
+        acknowledged.add(await write(first, "afterwards"))
+        # It ends while its disk is broken, and begins on a good one.
+        await tell(broken.fail)
+        acknowledged |= {await write(second, f"again{number}") for number in range(3)}
+        await first.kill()
+        assert await first.start(first.config()) == "ready"
+        for manager in managers:
+            assert await names(manager) == acknowledged
+    finally:
+        for manager in managers:
+            await manager.end()
 
 
 def test_what_a_failed_sync_left_in_memory_is_not_taken_for_what_is_on_the_disk(disk: FailingDisk) -> None:
