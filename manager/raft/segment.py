@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -98,6 +99,9 @@ class SegmentWriter:
             sync_directory(directory)
         except OSError:
             os.close(self._descriptor)
+            # The next attempt is to make the name anew: one that a failed sync lost is not written by a later one.
+            with suppress(OSError):
+                self.path.unlink()
             raise
 
     def _write(self, payload: bytes) -> None:

@@ -73,6 +73,24 @@ class TrustsClocksTooFar(Raft):
         return self.role is core.Role.LEADER and since is not None and self.clock < since + 5 * self.lease_ticks
 
 
+class CountsItselfEarly(Raft):
+    """A leader counts its own disk before the disk has it (10.2.1)."""
+
+    def _append_entry(self, entry: Entry) -> None:
+        super()._append_entry(entry)
+        if self.id in self.progress:
+            self.progress[self.id].acknowledged(entry.index)
+
+
+class NeverGivesUp(Raft):
+    """A leader takes everybody for present (6.2)."""
+
+    def _tick_leader(self) -> None:
+        for progress in self.progress.values():
+            progress.active = True
+        super()._tick_leader()
+
+
 class ForgetsTheOutgoingHalf(Raft):
     """Decides by the incoming half of a joint configuration alone."""
 
@@ -121,6 +139,8 @@ BUGS: dict[str, type[Raft]] = {
         AcknowledgesBeforeItWrites,
         ForgetsToWrite,
         SkipsTheSync,
+        CountsItselfEarly,
+        NeverGivesUp,
         ForgetsItsPromise,
         TrustsClocksTooFar,
         ForgetsTheOutgoingHalf,

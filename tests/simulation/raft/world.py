@@ -20,7 +20,7 @@ from flota.manager.raft.core import Raft
 from flota.v1.raft_pb2 import ConfChange, Member, RaftMessage
 from tests.simulation.raft.history import INFINITY, Operation, check
 from tests.simulation.raft.invariants import Invariants
-from tests.simulation.raft.machine import LEASE_TICKS, Machine
+from tests.simulation.raft.machine import ELECTION_TICKS, LEASE_TICKS, Machine
 
 STORM, CALM = 12.0, 15.0
 CLIENTS, KEYS = 4, ("x", "y")
@@ -45,6 +45,8 @@ class World:
         self._short_reigns = self.random.random() < 0.4
         # Some worlds serve reads by leases, some pass proposals on.
         self.leases, self.forwarding = seed % 4 == 3, seed % 3 == 1
+        # Of the long soaks: faults that only befall who leads.
+        self._hard_on_leaders = seed >= 500 and seed % 4 == 2
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._directory = directory
@@ -205,6 +207,7 @@ class World:
             (self._partition, 4), (self._heal, 4), (self._crash, 4), (self._restart, 6), (self._weather, 3),
             (self._stall, 2), (self._clocks, 1), (self._disks, 1), (self._transfer, 2), (self._membership, 4),
             (self._rivals, 2), (self._jump, 1), (self._leasing, 1 if self.leases else 0),
+            (self._leaders_disk, 3 if self._hard_on_leaders else 0), (self._deaf, 3 if self._hard_on_leaders else 0),
         ]  # fmt: skip
         self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
         self.after(self.random.uniform(0.05, 0.7), self._fault)
@@ -286,6 +289,30 @@ class World:
     def _disks(self) -> None:
         self._slow_disks = {id for id in self.machines if self.random.random() < 0.3}
         self.trace(f"slow disks: {sorted(self._slow_disks)}")
+
+    def _leaders_disk(self) -> None:
+        """Only who leads has a slow disk: followers may hold entries that it does not."""
+        leader = self.leader()
+        if leader is not None:
+            self._slow_disks = {leader.id}
+            self.trace(f"only the leader {leader.id} has a slow disk")
+
+    def _deaf(self) -> None:
+        """A leader is heard and hears nobody: it must give up, or nothing is decided any more (check-quorum)."""
+        leader = self.leader()
+        if leader is None:
+            return
+        cut = self._blocked = {(id, leader.id) for id in self.machines if id != leader.id}
+        self.trace(f"the leader {leader.id} hears nobody")
+        life, term = leader.life, leader.core.term
+
+        def look() -> None:
+            same = leader.up and leader.life == life and leader.core.term == term and self._blocked is cut and cut
+            if same and self.now >= leader.stalled_until and len(leader.core.conf.voters) > 1:
+                assert not leader.leads, f"{leader.id} hears nobody, and leads on"
+
+        # Up to two checks, and what was on its way.
+        self.after(2 * ELECTION_TICKS * self.tick * max(leader.pace, 1.0) + 1.0, look)
 
     def _transfer(self) -> None:
         leader = self.leader()

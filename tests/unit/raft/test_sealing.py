@@ -107,6 +107,25 @@ def test_a_snapshot_is_read_as_it_was_written_and_no_end_of_it_is_missed(tmp_pat
     storage.close()
 
 
+def test_the_name_of_a_segment_whose_sync_failed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = begun(tmp_path)
+    before = set((tmp_path / "log").iterdir())
+
+    def fails(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flota.manager.raft.segment.sync_directory", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            storage.renew_keys(None)
+    assert set((tmp_path / "log").iterdir()) == before
+    storage.persist(None, entries(4))
+    storage.close()
+    storage, loaded = Storage.open(tmp_path)
+    assert [entry.index for entry in loaded.entries] == [2, 3, 4]
+    storage.close()
+
+
 def test_keys_that_cannot_be_saved_have_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = begun(tmp_path)
 
