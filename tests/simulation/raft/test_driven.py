@@ -11,6 +11,7 @@ from flota.manager.raft.driver import Driver
 from flota.manager.raft.interface import NoQuorum
 from flota.manager.raft.node import RaftNode
 from flota.manager.raft.segment import SegmentWriter, encode_record
+from flota.manager.raft.snapshots import SnapshotDraft
 from flota.manager.raft.transport import Receiver
 from flota.v1.raft_pb2 import RaftMessage
 from tests.simulation.raft.driven import DrivenWorld, live, run_driven
@@ -159,6 +160,21 @@ def test_a_log_that_is_not_synced_is_caught(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(SegmentWriter, "_write", write)
     with pytest.raises(AssertionError, match=r"forgot (a term|entries)|is missing|are missing"):
+        storms()
+
+
+def test_a_snapshot_that_is_not_synced_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(draft: SnapshotDraft) -> None:
+        draft._write_next(bytes(draft._gathered))
+        draft._write_record(last=True)
+        draft._close()
+
+    def storms() -> None:
+        for seed in range(10):
+            run_driven(seed, tmp_path / str(seed), monkeypatch)
+
+    monkeypatch.setattr(SnapshotDraft, "finish", finish)
+    with pytest.raises(AssertionError, match=r"the snapshot is (empty|damaged|altered)"):
         storms()
 
 
