@@ -140,7 +140,7 @@ def configuration(
     """The whole of config.json; `found` are the devices it asks for. Raises BadContainer."""
     spec = container.task.spec.container
     command = arguments(container)
-    everything = [*_KERNEL_MOUNTS, *([_CGROUP_MOUNT] if machine.unified_cgroups else [])]
+    everything = [*_KERNEL_MOUNTS, _CGROUP_MOUNT]
     if spec.init:
         if not machine.init:
             raise BadContainer("init is asked for, and this node has no catatonit")

@@ -29,7 +29,10 @@ _PAGE = 4096
 
 
 _SKELETON_DIRECTORIES = ("dev", "etc", "proc", "sys")
-_SKELETON_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
+# Docker's /.dockerenv is how programs find out that they are in a container.
+_SKELETON_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv")
+# Older Java looks for file systems there, as older tools do.
+_MOUNTS = ("etc/mtab", "/proc/mounts")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def make_skeleton(skeleton: Path) -> None:
         (skeleton / name).chmod(0o755)
     for name in _SKELETON_FILES:
         _write(skeleton / name, b"", 0o644)
+    link, target = _MOUNTS
+    if not (skeleton / link).is_symlink():
+        (skeleton / link).symlink_to(target)
 
 
 def assemble(container: Container, places: Places, mounter: mounts.Mounter) -> tuple[Account, list[HostMount]]:

@@ -111,6 +111,25 @@ async def test_an_image_without_anything(world: World, runtime: Runtime) -> None
     assert await said(world, runtime, container) == ["bin", "dev", "etc", "proc", "sys"]
 
 
+async def test_what_programs_expect_of_dockers_containers(world: World, runtime: Runtime) -> None:
+    line = "test -f /.dockerenv && echo inside; grep -c ' / ' /etc/mtab; test -d /sys/fs/cgroup && echo groups"
+    assert await said(world, runtime, world.container(line)) == ["inside", "1", "groups"]
+    # What an image has of it hides ours.
+    (world.layers / "base/etc/mtab").write_text("mine\n")
+    assert await said(world, runtime, world.container("cat", "/etc/mtab")) == ["mine"]
+
+
+async def test_limits_can_be_read_inside(world: World, runtime: Runtime) -> None:
+    """What a Java machine or a Go program sizes itself by."""
+    resources = ResourceRequirements(limits=Resources(memory_bytes=64 << 20))
+    line = (
+        "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null;"
+        " mkdir mine memory/mine 2>/dev/null || echo refused"
+    )
+    container = world.container(line, resources=resources)
+    assert await said(world, runtime, container) == [str(64 << 20), "refused"]
+
+
 async def test_labels_are_no_orders_to_the_runtime(world: World, runtime: Runtime) -> None:
     """crun does what annotations named run.oci.… say; a label of an image is not to become one."""
     image = ImageConfig(labels={"run.oci.pidfd_receiver": "/a/socket/of/the/node"})
