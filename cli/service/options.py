@@ -31,6 +31,7 @@ _SINGLE: Sequence[tuple[str, Any, str]] = (
     ("--memory-swap", "SIZE", "Memory and swap together; -1 = no limit."),
     ("--memory-swappiness", int, "0 to 100; -1 = the kernel's default."),
     ("--oom-score-adj", int, "-1000 to 1000."),
+    ("--seccomp", "default|unconfined", "Whether some system calls are refused (default)."),
     ("--replicas", int, "Number of tasks."),
     ("--max-concurrent", int, "How many tasks of a job run at the same time."),
     ("--replicas-max-per-node", int, "The most tasks on one node (0 = no limit)."),
@@ -182,6 +183,7 @@ def create_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-t", "--tty", is_flag=True, default=None, help="Give the container a terminal."),
         click.option("-i", "--stdin", is_flag=True, default=None, help="Keep standard input open."),
         click.option("--read-only", is_flag=True, default=None, help="The image's files cannot be changed."),
+        click.option("--no-new-privileges", is_flag=True, default=None, help="Set-user-ID programs gain nothing."),
         click.option("--init", is_flag=True, default=None, help="A small init as process 1."),
     ]
     return _stack([*own, *lists, *_common()])(function)
@@ -212,6 +214,7 @@ def update_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-t", "--tty/--no-tty", default=None, help="Give the container a terminal."),
         click.option("-i", "--stdin/--no-stdin", default=None, help="Keep standard input open."),
         click.option("--read-only/--no-read-only", default=None, help="The image's files cannot be changed."),
+        click.option("--no-new-privileges/--new-privileges", default=None, help="Set-user-ID programs gain nothing."),
         click.option("--init/--no-init", default=None, help="A small init as process 1."),
     ]
     return _stack([*own, *lists, *_common()])(function)

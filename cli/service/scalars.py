@@ -89,6 +89,8 @@ SCALARS: dict[str, tuple[str, Reader]] = {
     "stdin": (f"{_CONTAINER}.open_stdin", _same),
     "read_only": (f"{_CONTAINER}.read_only", _same),
     "init": (f"{_CONTAINER}.init", _same),
+    "no_new_privileges": (f"{_CONTAINER}.no_new_privileges", _same),
+    "seccomp": (f"{_CONTAINER}.seccomp_unconfined", choice({"default": False, "unconfined": True})),
     "stop_signal": (f"{_CONTAINER}.stop_signal", _same),
     "stop_grace_period": (f"{_CONTAINER}.stop_grace_period", _duration),
     "oom_score_adj": (f"{_CONTAINER}.oom_score_adj", _same),

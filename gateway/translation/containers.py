@@ -17,6 +17,8 @@ _PRIVILEGES = {
     "Seccomp": ("Mode", "Profile"),
     "AppArmor": ("Mode",),
 }
+# Understood, or so anyway: neither AppArmor nor SELinux confines a container here.
+_SAID = (("Seccomp", "unconfined"), ("AppArmor", "disabled"), ("SELinuxContext", True))
 
 
 def container_spec(given: Fields) -> specs.ContainerSpec:
@@ -60,6 +62,8 @@ def container_spec(given: Fields) -> specs.ContainerSpec:
             for each in given.parts("Ulimits")
         ],
         oom_score_adj=given.number("OomScoreAdj", INT32),
+        no_new_privileges=given.part("Privileges").flag("NoNewPrivileges"),
+        seccomp_unconfined=given.part("Privileges").part("Seccomp").text("Mode") == "unconfined",
         # Not in Docker's swarm mode; named as in its containers.
         devices=[
             types.Device(
@@ -88,10 +92,10 @@ def _refuse(given: Fields) -> None:
     for name, fields in _PRIVILEGES.items():
         # Clients send empty ones, and those that say what is so anyway.
         for field in fields:
+            if (name, privileges.part(name).raw(field)) in _SAID:
+                continue
             if privileges.part(name).raw(field) not in (None, "", False, "default"):
                 raise Unsupported(f"{privileges.at(name)}.{field} is not supported")
-    if privileges.flag("NoNewPrivileges"):
-        raise Unsupported(f"{privileges.at('NoNewPrivileges')} is not supported")
 
 
 def health_config(given: Fields) -> types.HealthConfig:

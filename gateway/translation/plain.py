@@ -16,6 +16,7 @@ from flota.gateway.translation.host_config import asked_to_remember
 from flota.rpc.errors import InvalidArgument, Unsupported
 from flota.v1.containers_pb2 import PlainContainer, UpdateContainerRequest
 from flota.v1.network_options import BRIDGE
+from flota.v1.security_options import security_options
 from flota.v1.specs_pb2 import ContainerSpec, TaskSpec
 from flota.v1.types_pb2 import Device, Driver, Mount, NetworkAttachmentConfig, PortConfig, RestartPolicy, Ulimit
 
@@ -33,7 +34,6 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "CgroupnsMode": ("", "private"),
     "Isolation": ("", "default"),
     "VolumesFrom": ([],),
-    "SecurityOpt": ([],),
     "VolumeDriver": ("", "local"),
     "DeviceRequests": ([],),
     "CgroupParent": ("",),
@@ -87,6 +87,8 @@ def update_of(plain: PlainContainer, given: Fields) -> UpdateContainerRequest:
 
 
 def _refuse(host: Fields) -> None:
+    for option in security_options(host.texts("SecurityOpt")).unknown:
+        raise Unsupported(f"invalid {host.at('SecurityOpt')} {option!r}: that is not supported")
     for name, usual in _USUAL.items():
         value = host.raw(name)
         if value is not None and value not in usual:
@@ -116,6 +118,7 @@ def _quota(host: Fields) -> int:
 
 def _container_spec(given: Fields, host: Fields, image: Mapping[str, Any]) -> ContainerSpec:
     command, args = _program(given, image)
+    security = security_options(host.texts("SecurityOpt"))
     spec = ContainerSpec(
         image=given.text("Image"),
         labels=(image.get("Labels") or {}) | given.labels("Labels"),
@@ -141,6 +144,8 @@ def _container_spec(given: Fields, host: Fields, image: Mapping[str, Any]) -> Co
             for each in host.parts("Ulimits")
         ],
         oom_score_adj=host.number("OomScoreAdj", INT32),
+        no_new_privileges=security.no_new_privileges,
+        seccomp_unconfined=security.seccomp_unconfined,
         devices=[
             Device(
                 source=each.text("PathOnHost"),

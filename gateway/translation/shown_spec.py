@@ -114,6 +114,10 @@ def container_spec(spec: specs.ContainerSpec) -> Json:
         CapabilityDrop=list(spec.capability_drop),
         Ulimits=[{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in spec.ulimits],
         OomScoreAdj=spec.oom_score_adj or None,
+        Privileges=some(
+            NoNewPrivileges=spec.no_new_privileges or None,
+            Seccomp={"Mode": "unconfined"} if spec.seccomp_unconfined else None,
+        ),
         Devices=[
             {"PathOnHost": each.source, "PathInContainer": each.target, "CgroupPermissions": each.permissions}
             for each in spec.devices

@@ -126,6 +126,10 @@ def _container(container: ContainerSpec) -> Tree:
         labels=own_labels(container.labels),
         oom_score_adj=container.oom_score_adj or None,
         read_only=container.read_only,
+        security_opt=[
+            *(["no-new-privileges:true"] if container.no_new_privileges else []),
+            *(["seccomp:unconfined"] if container.seccomp_unconfined else []),
+        ],
         secrets=[_reference(each.secret_name, each.file) for each in container.secrets],
         configs=[_reference(each.config_name, each.file) for each in container.configs],
         stdin_open=container.open_stdin,

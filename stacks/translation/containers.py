@@ -13,6 +13,7 @@ from flota.stacks.devices import parse_device
 from flota.stacks.mounts import parse_short_tmpfs
 from flota.stacks.translation.names import NAMESPACE, labels, object_name
 from flota.stacks.units import duration_message, parse_duration
+from flota.v1.security_options import security_options
 from flota.v1.specs_pb2 import ContainerSpec
 from flota.v1.types_pb2 import FileTarget, HealthConfig, Mount, Platform, Ulimit
 
@@ -53,6 +54,9 @@ class Containers:
         if "stop_grace_period" in service:
             container.stop_grace_period.CopyFrom(duration_message(parse_duration(service["stop_grace_period"])))
         self._set_capabilities(container, service, spot)
+        security = security_options(service.get("security_opt", ()))
+        container.no_new_privileges = security.no_new_privileges
+        container.seccomp_unconfined = security.seccomp_unconfined
         _set_ulimits(container, service.get("ulimits", {}))
         container.devices.extend(map(parse_device, service.get("devices", ())))
         _set_dns(container, service)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flota.stacks.translation.scheduling import SPREAD_OVER_NODES
+from flota.v1.security_options import security_options
 
 _NAMES = "containers are named by the swarm; other services find them by the service's name"
 _MACHINE = "it is about one machine's container"
@@ -56,7 +57,6 @@ SERVICE_KEYS: dict[str, str] = {
     "pull_policy": "a worker pulls what it does not have",
     "pull_refresh_after": "a worker pulls what it does not have",
     "runtime": "the node decides",
-    "security_opt": _KERNEL,
     "shm_size": "mount a tmpfs at /dev/shm instead",
     "storage_opt": _MACHINE,
     "use_api_socket": "there is no engine's socket in tasks",
@@ -87,6 +87,8 @@ def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         for key in service:
             if key in SERVICE_KEYS and service[key] not in (False, [], {}, ""):
                 yield name, key, SERVICE_KEYS[key]
+        for option in security_options(service.get("security_opt", ())).unknown:
+            yield name, f"security_opt: {option}", _KERNEL
         for attachment in service.get("networks", {}).values():
             for key in attachment:
                 if key in _ATTACHMENT_KEYS:

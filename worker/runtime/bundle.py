@@ -121,7 +121,7 @@ def process(container: Container, account: Account, command: list[str], machine:
         "cwd": directory(container),
         "capabilities": {"bounding": capabilities, "effective": held, "permitted": held},
         "rlimits": rlimits,
-        "noNewPrivileges": False,
+        "noNewPrivileges": spec.no_new_privileges,
     }
     if spec.oom_score_adj or "CAP_SYS_RESOURCE" in machine.capabilities:
         # Said also when it is 0: the daemon's own, which spares it, is not for containers.
@@ -170,7 +170,7 @@ def configuration(
     if found:
         linux["devices"] = [one.node for one in found]
     wanted = process(container, account, command, machine)
-    if machine.seccomp:
+    if machine.seccomp and not spec.seccomp_unconfined:
         linux["seccomp"] = seccomp.profile(wanted["capabilities"]["bounding"], platform.machine())
     if spec.sysctls:
         linux["sysctl"] = dict(spec.sysctls)

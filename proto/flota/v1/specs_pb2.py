@@ -26,7 +26,7 @@ from flota.v1 import types_pb2 as flota_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66lota/v1/specs.proto\x12\x08\x66lota.v1\x1a\x14\x66lota/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x92\x01\n\x08NodeSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12(\n\x0c\x64\x65sired_role\x18\x02 \x01(\x0e\x32\x12.flota.v1.NodeRole\x12\x30\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32\x1a.flota.v1.NodeAvailability\"\xdb\x06\n\rContainerSpec\x12\r\n\x05image\x18\x01 \x01(\t\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.flota.v1.ContainerSpec.LabelsEntry\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x03(\t\x12\x10\n\x08hostname\x18\x05 \x01(\t\x12\x0b\n\x03\x65nv\x18\x06 \x03(\t\x12\x0b\n\x03\x64ir\x18\x07 \x01(\t\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x0e\n\x06groups\x18\t \x03(\t\x12\x0b\n\x03tty\x18\n \x01(\x08\x12\x12\n\nopen_stdin\x18\x0b \x01(\x08\x12\x11\n\tread_only\x18\x0c \x01(\x08\x12\x1f\n\x06mounts\x18\r \x03(\x0b\x32\x0f.flota.v1.Mount\x12\x13\n\x0bstop_signal\x18\x0e \x01(\t\x12\x34\n\x11stop_grace_period\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x0bhealthcheck\x18\x10 \x01(\x0b\x32\x16.flota.v1.HealthConfig\x12\r\n\x05hosts\x18\x11 \x03(\t\x12 \n\x03\x64ns\x18\x12 \x01(\x0b\x32\x13.flota.v1.DnsConfig\x12*\n\x07secrets\x18\x13 \x03(\x0b\x32\x19.flota.v1.SecretReference\x12*\n\x07\x63onfigs\x18\x14 \x03(\x0b\x32\x19.flota.v1.ConfigReference\x12\x0c\n\x04init\x18\x15 \x01(\x08\x12\x35\n\x07sysctls\x18\x16 \x03(\x0b\x32$.flota.v1.ContainerSpec.SysctlsEntry\x12\x16\n\x0e\x63\x61pability_add\x18\x17 \x03(\t\x12\x17\n\x0f\x63\x61pability_drop\x18\x18 \x03(\t\x12!\n\x07ulimits\x18\x19 \x03(\x0b\x32\x10.flota.v1.Ulimit\x12\x15\n\room_score_adj\x18\x1a \x01(\x05\x12\x15\n\rregistry_auth\x18\x1b \x01(\t\x12!\n\x07\x64\x65vices\x18\x1c \x03(\x0b\x32\x10.flota.v1.Device\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xac\x02\n\x08TaskSpec\x12*\n\tcontainer\x18\x01 \x01(\x0b\x32\x17.flota.v1.ContainerSpec\x12\x31\n\tresources\x18\x02 \x01(\x0b\x32\x1e.flota.v1.ResourceRequirements\x12(\n\x07restart\x18\x03 \x01(\x0b\x32\x17.flota.v1.RestartPolicy\x12&\n\tplacement\x18\x04 \x01(\x0b\x32\x13.flota.v1.Placement\x12$\n\nlog_driver\x18\x05 \x01(\x0b\x32\x10.flota.v1.Driver\x12\x33\n\x08networks\x18\x06 \x03(\x0b\x32!.flota.v1.NetworkAttachmentConfig\x12\x14\n\x0c\x66orce_update\x18\x07 \x01(\x04\"7\n\x11ReplicatedService\x12\x15\n\x08replicas\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_replicas\"\x0f\n\rGlobalService\"B\n\rReplicatedJob\x12\x16\n\x0emax_concurrent\x18\x01 \x01(\x04\x12\x19\n\x11total_completions\x18\x02 \x01(\x04\"\x0b\n\tGlobalJob\"\x84\x04\n\x0bServiceSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12 \n\x04task\x18\x02 \x01(\x0b\x32\x12.flota.v1.TaskSpec\x12\x31\n\nreplicated\x18\x03 \x01(\x0b\x32\x1b.flota.v1.ReplicatedServiceH\x00\x12)\n\x06global\x18\x04 \x01(\x0b\x32\x17.flota.v1.GlobalServiceH\x00\x12\x31\n\x0ereplicated_job\x18\x05 \x01(\x0b\x32\x17.flota.v1.ReplicatedJobH\x00\x12)\n\nglobal_job\x18\x06 \x01(\x0b\x32\x13.flota.v1.GlobalJobH\x00\x12&\n\x06update\x18\x07 \x01(\x0b\x32\x16.flota.v1.UpdateConfig\x12(\n\x08rollback\x18\x08 \x01(\x0b\x32\x16.flota.v1.UpdateConfig\x12(\n\x08\x65ndpoint\x18\t \x01(\x0b\x32\x16.flota.v1.EndpointSpec\x12(\n\ndepends_on\x18\n \x03(\x0b\x32\x14.flota.v1.Dependency\x12,\n\trebalance\x18\x0b \x01(\x0e\x32\x19.flota.v1.RebalancePolicy\x12\x0f\n\x07stopped\x18\x0c \x01(\x08\x42\x06\n\x04mode\"\xcc\x01\n\x0bNetworkSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12 \n\x06\x64river\x18\x02 \x01(\x0b\x32\x10.flota.v1.Driver\x12\x14\n\x0cipv6_enabled\x18\x03 \x01(\x08\x12\x10\n\x08internal\x18\x04 \x01(\x08\x12\x12\n\nattachable\x18\x05 \x01(\x08\x12\x0f\n\x07ingress\x18\x06 \x01(\x08\x12\"\n\x04ipam\x18\x07 \x03(\x0b\x32\x14.flota.v1.IpamConfig\"_\n\nSecretSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x17\n\x0ftemplate_driver\x18\x03 \x01(\t\"_\n\nConfigSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x17\n\x0ftemplate_driver\x18\x03 \x01(\t\"a\n\x13OrchestrationConfig\x12)\n\x1ctask_history_retention_limit\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x1f\n\x1d_task_history_retention_limit\"\x9a\x01\n\nRaftConfig\x12\x19\n\x11snapshot_interval\x18\x01 \x01(\x04\x12\x1a\n\x12keep_old_snapshots\x18\x02 \x01(\x04\x12&\n\x1elog_entries_for_slow_followers\x18\x03 \x01(\x04\x12-\n\nread_lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x10\x44ispatcherConfig\x12\x33\n\x10heartbeat_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x87\x01\n\x08\x43\x61\x43onfig\x12\x33\n\x10node_cert_expiry\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x66orce_rotate\x18\x02 \x01(\x04\x12\x1b\n\x13signing_certificate\x18\x03 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x04 \x01(\x0c\"H\n\x10\x45ncryptionConfig\x12\x1a\n\x12\x61uto_lock_managers\x18\x01 \x01(\x08\x12\x18\n\x10\x65ncrypt_networks\x18\x02 \x01(\x08\"\x9e\x03\n\x0b\x43lusterSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12\x34\n\rorchestration\x18\x02 \x01(\x0b\x32\x1d.flota.v1.OrchestrationConfig\x12\"\n\x04raft\x18\x03 \x01(\x0b\x32\x14.flota.v1.RaftConfig\x12.\n\ndispatcher\x18\x04 \x01(\x0b\x32\x1a.flota.v1.DispatcherConfig\x12\x1e\n\x02\x63\x61\x18\x05 \x01(\x0b\x32\x12.flota.v1.CaConfig\x12.\n\nencryption\x18\x06 \x01(\x0b\x32\x1a.flota.v1.EncryptionConfig\x12,\n\x12\x64\x65\x66\x61ult_log_driver\x18\x07 \x01(\x0b\x32\x10.flota.v1.Driver\x12-\n\x08strategy\x18( \x01(\x0e\x32\x1b.flota.v1.PlacementStrategy\x12,\n\trebalance\x18) \x01(\x0e\x32\x19.flota.v1.RebalancePolicyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66lota/v1/specs.proto\x12\x08\x66lota.v1\x1a\x14\x66lota/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x92\x01\n\x08NodeSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12(\n\x0c\x64\x65sired_role\x18\x02 \x01(\x0e\x32\x12.flota.v1.NodeRole\x12\x30\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32\x1a.flota.v1.NodeAvailability\"\x92\x07\n\rContainerSpec\x12\r\n\x05image\x18\x01 \x01(\t\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.flota.v1.ContainerSpec.LabelsEntry\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x03(\t\x12\x10\n\x08hostname\x18\x05 \x01(\t\x12\x0b\n\x03\x65nv\x18\x06 \x03(\t\x12\x0b\n\x03\x64ir\x18\x07 \x01(\t\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x0e\n\x06groups\x18\t \x03(\t\x12\x0b\n\x03tty\x18\n \x01(\x08\x12\x12\n\nopen_stdin\x18\x0b \x01(\x08\x12\x11\n\tread_only\x18\x0c \x01(\x08\x12\x1f\n\x06mounts\x18\r \x03(\x0b\x32\x0f.flota.v1.Mount\x12\x13\n\x0bstop_signal\x18\x0e \x01(\t\x12\x34\n\x11stop_grace_period\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x0bhealthcheck\x18\x10 \x01(\x0b\x32\x16.flota.v1.HealthConfig\x12\r\n\x05hosts\x18\x11 \x03(\t\x12 \n\x03\x64ns\x18\x12 \x01(\x0b\x32\x13.flota.v1.DnsConfig\x12*\n\x07secrets\x18\x13 \x03(\x0b\x32\x19.flota.v1.SecretReference\x12*\n\x07\x63onfigs\x18\x14 \x03(\x0b\x32\x19.flota.v1.ConfigReference\x12\x0c\n\x04init\x18\x15 \x01(\x08\x12\x35\n\x07sysctls\x18\x16 \x03(\x0b\x32$.flota.v1.ContainerSpec.SysctlsEntry\x12\x16\n\x0e\x63\x61pability_add\x18\x17 \x03(\t\x12\x17\n\x0f\x63\x61pability_drop\x18\x18 \x03(\t\x12!\n\x07ulimits\x18\x19 \x03(\x0b\x32\x10.flota.v1.Ulimit\x12\x15\n\room_score_adj\x18\x1a \x01(\x05\x12\x15\n\rregistry_auth\x18\x1b \x01(\t\x12!\n\x07\x64\x65vices\x18\x1c \x03(\x0b\x32\x10.flota.v1.Device\x12\x19\n\x11no_new_privileges\x18\x1d \x01(\x08\x12\x1a\n\x12seccomp_unconfined\x18\x1e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xac\x02\n\x08TaskSpec\x12*\n\tcontainer\x18\x01 \x01(\x0b\x32\x17.flota.v1.ContainerSpec\x12\x31\n\tresources\x18\x02 \x01(\x0b\x32\x1e.flota.v1.ResourceRequirements\x12(\n\x07restart\x18\x03 \x01(\x0b\x32\x17.flota.v1.RestartPolicy\x12&\n\tplacement\x18\x04 \x01(\x0b\x32\x13.flota.v1.Placement\x12$\n\nlog_driver\x18\x05 \x01(\x0b\x32\x10.flota.v1.Driver\x12\x33\n\x08networks\x18\x06 \x03(\x0b\x32!.flota.v1.NetworkAttachmentConfig\x12\x14\n\x0c\x66orce_update\x18\x07 \x01(\x04\"7\n\x11ReplicatedService\x12\x15\n\x08replicas\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_replicas\"\x0f\n\rGlobalService\"B\n\rReplicatedJob\x12\x16\n\x0emax_concurrent\x18\x01 \x01(\x04\x12\x19\n\x11total_completions\x18\x02 \x01(\x04\"\x0b\n\tGlobalJob\"\x84\x04\n\x0bServiceSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12 \n\x04task\x18\x02 \x01(\x0b\x32\x12.flota.v1.TaskSpec\x12\x31\n\nreplicated\x18\x03 \x01(\x0b\x32\x1b.flota.v1.ReplicatedServiceH\x00\x12)\n\x06global\x18\x04 \x01(\x0b\x32\x17.flota.v1.GlobalServiceH\x00\x12\x31\n\x0ereplicated_job\x18\x05 \x01(\x0b\x32\x17.flota.v1.ReplicatedJobH\x00\x12)\n\nglobal_job\x18\x06 \x01(\x0b\x32\x13.flota.v1.GlobalJobH\x00\x12&\n\x06update\x18\x07 \x01(\x0b\x32\x16.flota.v1.UpdateConfig\x12(\n\x08rollback\x18\x08 \x01(\x0b\x32\x16.flota.v1.UpdateConfig\x12(\n\x08\x65ndpoint\x18\t \x01(\x0b\x32\x16.flota.v1.EndpointSpec\x12(\n\ndepends_on\x18\n \x03(\x0b\x32\x14.flota.v1.Dependency\x12,\n\trebalance\x18\x0b \x01(\x0e\x32\x19.flota.v1.RebalancePolicy\x12\x0f\n\x07stopped\x18\x0c \x01(\x08\x42\x06\n\x04mode\"\xcc\x01\n\x0bNetworkSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12 \n\x06\x64river\x18\x02 \x01(\x0b\x32\x10.flota.v1.Driver\x12\x14\n\x0cipv6_enabled\x18\x03 \x01(\x08\x12\x10\n\x08internal\x18\x04 \x01(\x08\x12\x12\n\nattachable\x18\x05 \x01(\x08\x12\x0f\n\x07ingress\x18\x06 \x01(\x08\x12\"\n\x04ipam\x18\x07 \x03(\x0b\x32\x14.flota.v1.IpamConfig\"_\n\nSecretSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x17\n\x0ftemplate_driver\x18\x03 \x01(\t\"_\n\nConfigSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x17\n\x0ftemplate_driver\x18\x03 \x01(\t\"a\n\x13OrchestrationConfig\x12)\n\x1ctask_history_retention_limit\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x1f\n\x1d_task_history_retention_limit\"\x9a\x01\n\nRaftConfig\x12\x19\n\x11snapshot_interval\x18\x01 \x01(\x04\x12\x1a\n\x12keep_old_snapshots\x18\x02 \x01(\x04\x12&\n\x1elog_entries_for_slow_followers\x18\x03 \x01(\x04\x12-\n\nread_lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x10\x44ispatcherConfig\x12\x33\n\x10heartbeat_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x87\x01\n\x08\x43\x61\x43onfig\x12\x33\n\x10node_cert_expiry\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x66orce_rotate\x18\x02 \x01(\x04\x12\x1b\n\x13signing_certificate\x18\x03 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x04 \x01(\x0c\"H\n\x10\x45ncryptionConfig\x12\x1a\n\x12\x61uto_lock_managers\x18\x01 \x01(\x08\x12\x18\n\x10\x65ncrypt_networks\x18\x02 \x01(\x08\"\x9e\x03\n\x0b\x43lusterSpec\x12*\n\x0b\x61nnotations\x18\x01 \x01(\x0b\x32\x15.flota.v1.Annotations\x12\x34\n\rorchestration\x18\x02 \x01(\x0b\x32\x1d.flota.v1.OrchestrationConfig\x12\"\n\x04raft\x18\x03 \x01(\x0b\x32\x14.flota.v1.RaftConfig\x12.\n\ndispatcher\x18\x04 \x01(\x0b\x32\x1a.flota.v1.DispatcherConfig\x12\x1e\n\x02\x63\x61\x18\x05 \x01(\x0b\x32\x12.flota.v1.CaConfig\x12.\n\nencryption\x18\x06 \x01(\x0b\x32\x1a.flota.v1.EncryptionConfig\x12,\n\x12\x64\x65\x66\x61ult_log_driver\x18\x07 \x01(\x0b\x32\x10.flota.v1.Driver\x12-\n\x08strategy\x18( \x01(\x0e\x32\x1b.flota.v1.PlacementStrategy\x12,\n\trebalance\x18) \x01(\x0e\x32\x19.flota.v1.RebalancePolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,39 +40,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESPEC']._serialized_start=89
   _globals['_NODESPEC']._serialized_end=235
   _globals['_CONTAINERSPEC']._serialized_start=238
-  _globals['_CONTAINERSPEC']._serialized_end=1097
-  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_start=1004
-  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_end=1049
-  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_start=1051
-  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_end=1097
-  _globals['_TASKSPEC']._serialized_start=1100
-  _globals['_TASKSPEC']._serialized_end=1400
-  _globals['_REPLICATEDSERVICE']._serialized_start=1402
-  _globals['_REPLICATEDSERVICE']._serialized_end=1457
-  _globals['_GLOBALSERVICE']._serialized_start=1459
-  _globals['_GLOBALSERVICE']._serialized_end=1474
-  _globals['_REPLICATEDJOB']._serialized_start=1476
-  _globals['_REPLICATEDJOB']._serialized_end=1542
-  _globals['_GLOBALJOB']._serialized_start=1544
-  _globals['_GLOBALJOB']._serialized_end=1555
-  _globals['_SERVICESPEC']._serialized_start=1558
-  _globals['_SERVICESPEC']._serialized_end=2074
-  _globals['_NETWORKSPEC']._serialized_start=2077
-  _globals['_NETWORKSPEC']._serialized_end=2281
-  _globals['_SECRETSPEC']._serialized_start=2283
-  _globals['_SECRETSPEC']._serialized_end=2378
-  _globals['_CONFIGSPEC']._serialized_start=2380
-  _globals['_CONFIGSPEC']._serialized_end=2475
-  _globals['_ORCHESTRATIONCONFIG']._serialized_start=2477
-  _globals['_ORCHESTRATIONCONFIG']._serialized_end=2574
-  _globals['_RAFTCONFIG']._serialized_start=2577
-  _globals['_RAFTCONFIG']._serialized_end=2731
-  _globals['_DISPATCHERCONFIG']._serialized_start=2733
-  _globals['_DISPATCHERCONFIG']._serialized_end=2804
-  _globals['_CACONFIG']._serialized_start=2807
-  _globals['_CACONFIG']._serialized_end=2942
-  _globals['_ENCRYPTIONCONFIG']._serialized_start=2944
-  _globals['_ENCRYPTIONCONFIG']._serialized_end=3016
-  _globals['_CLUSTERSPEC']._serialized_start=3019
-  _globals['_CLUSTERSPEC']._serialized_end=3433
+  _globals['_CONTAINERSPEC']._serialized_end=1152
+  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_start=1059
+  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_end=1104
+  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_start=1106
+  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_end=1152
+  _globals['_TASKSPEC']._serialized_start=1155
+  _globals['_TASKSPEC']._serialized_end=1455
+  _globals['_REPLICATEDSERVICE']._serialized_start=1457
+  _globals['_REPLICATEDSERVICE']._serialized_end=1512
+  _globals['_GLOBALSERVICE']._serialized_start=1514
+  _globals['_GLOBALSERVICE']._serialized_end=1529
+  _globals['_REPLICATEDJOB']._serialized_start=1531
+  _globals['_REPLICATEDJOB']._serialized_end=1597
+  _globals['_GLOBALJOB']._serialized_start=1599
+  _globals['_GLOBALJOB']._serialized_end=1610
+  _globals['_SERVICESPEC']._serialized_start=1613
+  _globals['_SERVICESPEC']._serialized_end=2129
+  _globals['_NETWORKSPEC']._serialized_start=2132
+  _globals['_NETWORKSPEC']._serialized_end=2336
+  _globals['_SECRETSPEC']._serialized_start=2338
+  _globals['_SECRETSPEC']._serialized_end=2433
+  _globals['_CONFIGSPEC']._serialized_start=2435
+  _globals['_CONFIGSPEC']._serialized_end=2530
+  _globals['_ORCHESTRATIONCONFIG']._serialized_start=2532
+  _globals['_ORCHESTRATIONCONFIG']._serialized_end=2629
+  _globals['_RAFTCONFIG']._serialized_start=2632
+  _globals['_RAFTCONFIG']._serialized_end=2786
+  _globals['_DISPATCHERCONFIG']._serialized_start=2788
+  _globals['_DISPATCHERCONFIG']._serialized_end=2859
+  _globals['_CACONFIG']._serialized_start=2862
+  _globals['_CACONFIG']._serialized_end=2997
+  _globals['_ENCRYPTIONCONFIG']._serialized_start=2999
+  _globals['_ENCRYPTIONCONFIG']._serialized_end=3071
+  _globals['_CLUSTERSPEC']._serialized_start=3074
+  _globals['_CLUSTERSPEC']._serialized_end=3488
 # @@protoc_insertion_point(module_scope)

@@ -130,6 +130,17 @@ async def test_limits_can_be_read_inside(world: World, runtime: Runtime) -> None
     assert await said(world, runtime, container) == [str(64 << 20), "refused"]
 
 
+async def test_no_new_privileges_and_system_calls(world: World, runtime: Runtime) -> None:
+    line = "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status"
+    assert await said(world, runtime, world.container(line)) == ["NoNewPrivs:\t0", "Seccomp:\t2"]
+    container = world.container(line, no_new_privileges=True, seccomp_unconfined=True)
+    assert await said(world, runtime, container) == ["NoNewPrivs:\t1", "Seccomp:\t0"]
+    # What is run in it later is bound by the same.
+    container = await running(runtime, world.container("sleep", "1000", no_new_privileges=True))
+    done = await runtime.execute(container.id, ["/bin/grep", "NoNewPrivs", "/proc/self/status"], limit=30)
+    assert done.output == "NoNewPrivs:\t1"
+
+
 async def test_labels_are_no_orders_to_the_runtime(world: World, runtime: Runtime) -> None:
     """crun does what annotations named run.oci.… say; a label of an image is not to become one."""
     image = ImageConfig(labels={"run.oci.pidfd_receiver": "/a/socket/of/the/node"})

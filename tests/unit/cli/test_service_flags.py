@@ -54,6 +54,10 @@ CREATE: list[tuple[str, str]] = [
     ("--hostname h-{{.Task.Slot}}", in_container('hostname: "h-{{.Task.Slot}}"')),
     ("-w /srv -u 1000:1000 --group audio", in_container('dir: "/srv" user: "1000:1000" groups: "audio"')),
     ("-t -i --read-only --init", in_container("tty: true open_stdin: true read_only: true init: true")),
+    (
+        "--no-new-privileges --seccomp unconfined",
+        in_container("no_new_privileges: true seccomp_unconfined: true"),
+    ),
     ("--stop-signal SIGINT", in_container('stop_signal: "SIGINT"')),
     ("--stop-grace-period 1m30s", in_container("stop_grace_period { seconds: 90 }")),
     (
@@ -363,6 +367,7 @@ task {
         ("--replicas 7", lambda s: s.replicated.replicas == 7),
         ("--update-delay 1s", lambda s: (s.update.parallelism, s.update.delay.seconds) == (3, 1)),
         ("--read-only --no-init", lambda s: s.task.container.read_only),
+        ("--no-new-privileges", lambda s: s.task.container.no_new_privileges),
     ],
 )
 def test_update_changes_what_is_named(argv: str, read: Any) -> None:

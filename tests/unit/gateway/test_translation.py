@@ -203,10 +203,10 @@ def test_what_makes_no_sense_is_named(body: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("container", "words"),
     [
-        ({"Privileges": {"NoNewPrivileges": True}}, "NoNewPrivileges"),
+        ({"Privileges": {"AppArmor": {"Mode": "mine"}}}, "AppArmor"),
         ({"Privileges": {"CredentialSpec": {"File": "x"}}}, "CredentialSpec"),
         ({"Privileges": {"SELinuxContext": {"User": "x"}}}, "SELinuxContext"),
-        ({"Privileges": {"Seccomp": {"Mode": "unconfined"}}}, "Seccomp"),
+        ({"Privileges": {"Seccomp": {"Mode": "custom", "Profile": "e30="}}}, "Seccomp"),
         ({"Isolation": "hyperv"}, "Isolation"),
         ({"Configs": [{"Runtime": {}, "ConfigID": "x"}]}, "Runtime"),
     ],
@@ -215,6 +215,15 @@ def test_what_somebody_relies_on_is_not_just_dropped(container: Any, words: str)
     with pytest.raises(Unsupported) as refused:
         asked.service_spec(Fields({"TaskTemplate": {"ContainerSpec": container}}))
     assert words in str(refused.value)
+
+
+def test_privileges_go_both_ways() -> None:
+    privileges = {"NoNewPrivileges": True, "Seccomp": {"Mode": "unconfined"}}
+    same = {"AppArmor": {"Mode": "disabled"}, "SELinuxContext": {"Disable": True}, "CredentialSpec": None}
+    spec = asked.service_spec(Fields({"TaskTemplate": {"ContainerSpec": {"Privileges": privileges | same}}}))
+    container = spec.task.container
+    assert (container.no_new_privileges, container.seccomp_unconfined) == (True, True)
+    assert shown_spec.container_spec(container)["Privileges"] == privileges
 
 
 def test_go_clients_and_their_nulls_and_letters_are_understood() -> None:
