@@ -20,7 +20,7 @@ from flota.v1.specs_pb2 import ContainerSpec, TaskSpec
 from flota.v1.types_pb2 import ResourceRequirements
 from flota.worker.images.config import ImageConfig
 from flota.worker.runtime import mounts
-from flota.worker.runtime.container import Container, Log, PlacedFile
+from flota.worker.runtime.container import Container, Exit, Log, PlacedFile
 from flota.worker.runtime.machine import CGROUPS
 from flota.worker.runtime.runtime import Runtime
 
@@ -213,3 +213,18 @@ class World:
                 if str(self.directory) in line and int(entry.name) != os.getpid():
                     found.append(line)
         return found
+
+
+async def said(world: World, runtime: Runtime, container: Container) -> list[str]:
+    """Run it to its end; what it said."""
+    await runtime.create(container)
+    await runtime.launch(container.id)
+    assert await runtime.wait(container.id) == Exit(0), world.output(container)
+    return world.output(container)
+
+
+async def running(runtime: Runtime, container: Container) -> Container:
+    """Let it run."""
+    await runtime.create(container)
+    await runtime.launch(container.id)
+    return container
