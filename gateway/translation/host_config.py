@@ -15,6 +15,7 @@ from flota.gateway.translation.fields import Fields
 from flota.gateway.translation.words import word
 from flota.v1.containers_pb2 import PlainContainer
 from flota.v1.objects_pb2 import Task
+from flota.v1.security_options import written
 from flota.v1.types_pb2 import Mount, PortConfig, RestartPolicy
 
 Json = dict[str, Any]
@@ -176,6 +177,7 @@ def _by_its_spec(task: Task) -> Json:
         "ExtraHosts": [f"{name}:{address}" for address, _, name in (line.partition(" ") for line in spec.hosts)],
         "GroupAdd": [*spec.groups],
         "OomScoreAdj": spec.oom_score_adj,
+        "SecurityOpt": written(no_new_privileges=spec.no_new_privileges, seccomp_unconfined=spec.seccomp_unconfined),
         "Ulimits": [{"Name": each.name, "Hard": each.hard, "Soft": each.soft} for each in spec.ulimits],
         "Sysctls": dict(spec.sysctls),
         "Init": spec.init,

@@ -19,6 +19,7 @@ from flota.stacks.translation.names import IMAGE, NAMESPACE
 from flota.stacks.translation.ordering import CONDITIONS
 from flota.stacks.units import format_cpus, format_duration, nanoseconds_of
 from flota.stacks.versions import OBJECT
+from flota.v1.security_options import written
 from flota.v1.service_defaults import MONITOR_SECONDS, PARALLELISM, RESTART_DELAY_SECONDS, STOP_GRACE_SECONDS
 from flota.v1.specs_pb2 import ContainerSpec, NetworkSpec, ServiceSpec, TaskSpec
 from flota.v1.types_pb2 import (
@@ -126,10 +127,9 @@ def _container(container: ContainerSpec) -> Tree:
         labels=own_labels(container.labels),
         oom_score_adj=container.oom_score_adj or None,
         read_only=container.read_only,
-        security_opt=[
-            *(["no-new-privileges:true"] if container.no_new_privileges else []),
-            *(["seccomp:unconfined"] if container.seccomp_unconfined else []),
-        ],
+        security_opt=written(
+            no_new_privileges=container.no_new_privileges, seccomp_unconfined=container.seccomp_unconfined
+        ),
         secrets=[_reference(each.secret_name, each.file) for each in container.secrets],
         configs=[_reference(each.config_name, each.file) for each in container.configs],
         stdin_open=container.open_stdin,

@@ -17,6 +17,12 @@ class Security:
     unknown: tuple[str, ...] = ()
 
 
+def written(*, no_new_privileges: bool, seccomp_unconfined: bool) -> list[str]:
+    """The options that say so."""
+    words = {"no-new-privileges": no_new_privileges, "seccomp=unconfined": seccomp_unconfined}
+    return [text for text, said in words.items() if said]
+
+
 def security_options(texts: Iterable[str]) -> Security:
     """NAME, NAME=VALUE or NAME:VALUE; the last one of a name counts."""
     no_new_privileges = unconfined = False
