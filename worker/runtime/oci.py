@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -183,6 +184,11 @@ def refusal(output: str) -> ContainerError:
     """What the program said when it refused, as an error for people."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     text = lines[-1] if lines else "it said nothing"
+    if text.startswith("open executable: Permission denied"):
+        # In the image that is found out before; this is a file that is mounted there.
+        text = "the file of the program to run has no permission to be executed (chmod +x), or its mount is noexec"
+    elif sysctl := re.match(r"open /proc/sys/(\S+): No such file", text):
+        text = f"there is no sysctl {sysctl[1].replace('/', '.')} on this node"
     if any(word in text.lower() for word in _PASSING):
         return ContainerError(f"the container could not be made: {text}")
     return BadContainer(f"the container could not be made: {text}")

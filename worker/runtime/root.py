@@ -113,7 +113,11 @@ def _account(container: Container, rootfs: Path) -> Account:
 
 
 def _working_directory(container: Container, rootfs: Path, account: Account) -> None:
-    path = inside.resolve(rootfs, bundle.directory(container))
+    wanted = bundle.directory(container)
+    path = inside.resolve(rootfs, wanted)
+    there = next(one for one in (path, *path.parents) if one.exists())
+    if not there.is_dir():
+        raise BadContainer(f"invalid workdir {wanted!r}: /{there.relative_to(rootfs)} is a file in the image")
     missing = [one for one in (path, *path.parents) if not one.exists()]
     for one in reversed(missing):
         one.mkdir()

@@ -5,6 +5,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,6 +257,22 @@ async def test_the_monitor_is_in_a_group_and_a_session_of_its_own(world: World, 
     assert f"{world.cgroup_parent}/monitors" in groups
     both = descriptors(Path("/proc/self")) & descriptors(monitor)
     assert {one for one in both if not one.startswith("anon_inode:")} <= {"/dev/null"}
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        (["true"], {"dir": "/bin/busybox/x"}, "invalid workdir '/bin/busybox/x': /bin/busybox is a file in the image"),
+        (["true"], {"dir": "/bin/busybox"}, "invalid workdir '/bin/busybox': /bin/busybox is a file in the image"),
+        (["true"], {"sysctls": {"net.ipv4.nothing": "1"}}, r"there is no sysctl net\.ipv4\.nothing on this node"),
+        (["/etc/hosts"], {}, "the file of the program to run has no permission to be executed"),
+    ],
+)
+async def test_what_somebody_can_put_right_is_named(
+    world: World, runtime: Runtime, words: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadContainer, match=message):
+        await runtime.create(world.container(*words, **options))
 
 
 async def test_kernel_settings(world: World, runtime: Runtime) -> None:
