@@ -8,10 +8,10 @@ PROTOS := $(wildcard proto/flota/v1/*.proto)
 JOBS ?= 2
 SEEDS ?= 2000
 
-.PHONY: help setup demo test lint types bench soak fmt proto vm-test man clean
+.PHONY: help setup demo test lint types bench soak fmt proto vm-test machine-test man clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Debian packages, uv, virtual environment (all other targets do this first)
 	@setup/install.sh
@@ -42,6 +42,9 @@ soak: setup ## the long simulations: make soak SEEDS=20000
 
 vm-test: setup ## the provisioning script and systemd unit in a virtual machine made from Debian packages
 	@vagrant/vm-test --transcript docs/vm-test.txt
+
+machine-test: setup ## what needs a kernel of its own (QEMU): cgroup v2, WireGuard, SCTP, power cuts; slow without KVM
+	@nice -n 5 vagrant/machine-test --transcript docs/machine-test.txt
 
 fmt: setup ## format and fix what ruff can fix
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .

@@ -8,6 +8,7 @@
 #   --tokens DIRECTORY   with --init: write worker and manager tokens there; with --join: read them from there
 #                        (--role worker|manager says which)
 #   --wheels DIRECTORY   install from the wheels there, without an index (no network needed but for Debian packages)
+#   --files              put everything in its place and start nothing: for making a machine's image, in its chroot
 #
 # Needs root. Installs into /opt/flota, /usr/local/bin/flota, /etc/systemd/system, /etc/sysctl.d.
 set -euo pipefail
@@ -16,10 +17,11 @@ source=$(dirname "$here")
 say() { printf '· %s\n' "$*"; }
 fail() { printf 'provision: %s\n' "$*" >&2; exit 1; }
 
-init="" join="" token="" tokens="" role=worker advertise="" wheels=""
+init="" join="" token="" tokens="" role=worker advertise="" wheels="" files=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --init) init=yes; shift ;;
+    --files) files=yes; shift ;;
     --join|--token|--tokens|--role|--advertise-addr|--wheels)
       [ $# -ge 2 ] || fail "$1 needs a value"
       case "$1" in
@@ -83,10 +85,14 @@ if place "$here/60-flota.conf" /etc/sysctl.d/60-flota.conf; then
   sysctl -q -e -p /etc/sysctl.d/60-flota.conf 2>/dev/null || true
 fi
 if place "$here/flota.service" /etc/systemd/system/flota.service; then
-  systemctl daemon-reload
+  [ -n "$files" ] || systemctl daemon-reload
   restart=yes
 fi
 systemctl is-enabled -q flota || systemctl enable -q flota
+if [ -n "$files" ]; then
+  say "flota is installed"
+  exit
+fi
 if [ -n "$restart" ] || ! systemctl is-active -q flota; then
   say "starting flota.service"
   systemctl restart flota
