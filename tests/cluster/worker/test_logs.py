@@ -181,9 +181,9 @@ async def test_a_flooded_log_has_its_last_lines_and_its_bound(booted: Cluster) -
     await eventually(is_over)
     # Three files, and those that come while the worker does not look.
     assert largest < 6 * (2 << 20)
-    # Two full ones and what is in the third.
+    # Two full ones at least, and what is in the third.
     lines = await Person(booted).logs(task)
-    assert 2 * (2 << 20) / 1100 < len(lines) < 3 * (2 << 20) / 1000
+    assert len(lines) > 2 * (2 << 20) / 1100
     assert lines[-1][1] == "last\n"
 
 
