@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from flota.v1.containers_pb2 import (
     ListContainersRequest,
     PlainContainer,
     WaitContainerRequest,
+    WatchContainersRequest,
 )
 from flota.v1.control_pb2 import ListNetworksRequest
 from flota.v1.local_pb2 import (
@@ -139,6 +141,28 @@ async def swarm_networks(call: Call) -> list[Network]:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return []
         raise
+
+
+async def ended_by_itself(call: Call, wanted: str, since: float) -> int | None:
+    """The exit status of a container that was removed at its end, if that was within `since` seconds, by id or name."""
+    request = WatchContainersRequest()
+    request.since.FromNanoseconds(int((time.time() - since) * 1e9))
+    watch = call.backend.containers.WatchContainers(request)
+    found = None
+    try:
+        async for told in watch:
+            if not told.action:
+                break
+            task = told.container.task
+            if (
+                told.action == "die"
+                and told.container.auto_remove
+                and wanted.removeprefix("/") in (container.container_id(task), task_name(task))
+            ):
+                found = task.status.container.exit_code
+    finally:
+        watch.cancel()
+    return found
 
 
 async def ended(call: Call, task_id: str, limit: float | None = None) -> bool:

@@ -17,7 +17,7 @@ from flota.gateway.streams import Streaming
 from flota.gateway.translation import container
 from flota.gateway.translation.container_inspected import inspected
 from flota.gateway.translation.events import container_labels
-from flota.rpc.errors import InvalidArgument
+from flota.rpc.errors import InvalidArgument, NotFound
 from flota.v1.containers_pb2 import (
     ContainerLogsRequest,
     PauseContainerRequest,
@@ -40,6 +40,9 @@ _ALIVE = ("running", "paused", "restarting")
 _GRACE = 10
 # `docker stop -t -1`: as long as it takes.
 _FOR_EVER = 10 * 365 * 86400
+# Clients that wait for a container only after they have started it (dockerode, scripts): one that is removed at its end
+# may be gone by then. Seconds.
+_REMEMBERED = 60.0
 _UNTIL = {
     "": WaitContainerRequest.UNTIL_STOPPED,
     "not-running": WaitContainerRequest.UNTIL_STOPPED,
@@ -187,7 +190,12 @@ async def wait(call: Call) -> web.StreamResponse:
     condition = call.query("condition")
     if condition not in _UNTIL:
         raise InvalidArgument.of("condition", condition, f"one of {', '.join(filter(None, _UNTIL))} is needed")
-    container_id = (await local_containers.find(call, call.name())).task.id
+    try:
+        container_id = (await local_containers.find(call, call.name())).task.id
+    except NotFound:
+        if (code := await local_containers.ended_by_itself(call, call.name(), _REMEMBERED)) is None:
+            raise
+        return answer({"StatusCode": code})
     waiting = call.backend.containers.WaitContainer(WaitContainerRequest(id=container_id, until=_UNTIL[condition]))
     out: Streaming | None = None
     try:

@@ -14,7 +14,9 @@ from flota.v1.local_pb2 import InfoResponse
 from flota.v1.objects_pb2 import Cluster, Node
 from flota.v1.types_pb2 import NodeRole
 
+# Go's words for processors, and the kernel's.
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_GO = {kernel: go for go, kernel in _MACHINES.items()}
 
 
 def is_manager(info: InfoResponse) -> bool:
@@ -122,9 +124,10 @@ def _os_release() -> dict[str, str]:
 def version_of(info: InfoResponse, newest: str, oldest: str) -> Json:
     """GET /version"""
     kernel = os.uname()
+    arch = _GO.get(info.description.platform.architecture, info.description.platform.architecture)
     details = {
         "ApiVersion": newest,
-        "Arch": info.description.platform.architecture,
+        "Arch": arch,
         "Experimental": "false",
         "KernelVersion": kernel.release,
         "MinAPIVersion": oldest,
@@ -142,7 +145,7 @@ def version_of(info: InfoResponse, newest: str, oldest: str) -> Json:
         "GitCommit": "",
         "GoVersion": "",
         "Os": "linux",
-        "Arch": info.description.platform.architecture,
+        "Arch": arch,
         "KernelVersion": kernel.release,
         "BuildTime": "",
     }

@@ -2,6 +2,7 @@
 
 import io
 import json
+import platform
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -152,6 +153,10 @@ def test_docker_py_runs_containers(client: Any) -> None:
     container.stop(timeout=0)
     container.reload()
     assert (container.name, container.status, container.attrs["State"]["ExitCode"]) == ("d", "exited", 137)
+    brief = client.containers.run("busybox", ["sh", "-c", "exit 3"], detach=True, auto_remove=True)
+    wait_until(lambda: brief.id not in [each["Id"] for each in client.api.containers(all=True)], "it is gone")
+    assert brief.wait()["StatusCode"] == 3, "who waits a moment too late hears it, too"
+    assert client.version()["Arch"] == {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     with pytest.raises(APIError, match="already in use") as refused:
         client.api.create_container("busybox", "true", name="d")
     assert refused.value.status_code == 409
