@@ -14,11 +14,13 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random, SystemRandom
 
-from flota.overlay import attachments, firewall, libnftables, namespaces
+from flota.overlay import attachments, firewall, last_words, libnftables, namespaces
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balancer import Balancer
 from flota.overlay.checkup import View
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 _USUAL_MTU = 1500
 # Seconds for which a network stays here that no task is on any more.
 LINGER = 60.0
+# Seconds for which a namespace without programs stays at most, until what they sent has arrived.
+LAST_WORDS = 2.0
 
 
 class Network:
@@ -235,10 +239,21 @@ class Network:
             await self._proxies.remove(task_id)
             if server is not None:
                 await server.close()
+                await self._hear_last_words(task_id)
             await self._kernel.call(self._segments.detach, task_id)
             if task is not None and task.endpoint.ports:
                 self._programmer.touch(network.network_id for network in task.networks)
         self._locks.pop(task_id, None)
+
+    async def _hear_last_words(self, task_id: str) -> None:
+        """Until what its programs have sent has arrived, for a while."""
+        namespace = task_namespace(self._run_directory, task_id)
+        end = time.monotonic() + LAST_WORDS
+        with suppress(OSError):
+            while time.monotonic() < end:
+                if not await self._threads.inside(namespace, last_words.are_unsaid):
+                    return
+                await asyncio.sleep(0.02)
 
     async def adopt(self, task_ids: set[str]) -> None:
         """After a restart: serve names to these tasks again, remove namespaces and links of all others.

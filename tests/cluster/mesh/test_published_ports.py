@@ -172,6 +172,8 @@ def test_an_update_under_load_loses_no_request(swarm: Swarm) -> None:
     Half of them by IPv6.
     """
     m1 = swarm.lab.nodes["m1"]
+    # No node is to be taken for dead because the machine has much to do.
+    m1.flota("swarm", "update", "--dispatcher-heartbeat", "30s")
     m1.flota("network", "create", "--ipv6", "back")
     m1.flota("service", "create", "--detach", "--name", "asker", "--network", "back", "busybox:latest", "sleep", "9999")
     create(swarm, "--replicas", "4", "--hostname", "v1", "--network", "back", "-p", "8080:80",

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -314,6 +315,34 @@ def test_connections_finish_on_a_task_that_left_and_end_when_it_is_gone(cluster:
         cluster.machines.apply(*(removal(peer(WEBS[0], cluster.b, place)) for place in (APP, INGRESS)))
         assert say("web.1") == "ConnectionResetError"
         assert say("web.2") == "there?"
+
+
+LAST = """
+import socket
+s = socket.create_server(("", 80)); print("ready"); c, _ = s.accept()
+c.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18); c.sendall(bytes(200000))
+"""
+SLOW = """
+import socket, sys
+c = socket.socket(); c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192); c.settimeout(20)
+c.connect(("{address}", 8080)); print("connected")
+sys.stdin.readline(); n = 0
+try:
+    while d := c.recv(1 << 16): n += len(d)
+except OSError as error: print(type(error).__name__)
+print(n)
+"""
+
+
+def test_what_a_program_said_last_arrives(cluster: Cluster) -> None:
+    """It has ended, and the client is slow: most of the answer is in the kernel of the task's node yet."""
+    cluster.start(WEBS[0], cluster.b)
+    cluster.serve(WEBS[0], cluster.b, LAST)
+    with cluster.talking(SLOW.format(address=cluster.a.address)) as say, ThreadPoolExecutor(1) as thread:
+        cluster.servers[WEBS[0].id].wait(20)
+        gone = thread.submit(cluster.b.detach, WEBS[0])
+        assert say("go on") == "200000"
+        gone.result()
 
 
 def test_who_comes_late_to_a_task_that_stops_is_not_refused_but_led_to_another(cluster: Cluster) -> None:
