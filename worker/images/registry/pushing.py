@@ -2,8 +2,8 @@
 
     is it there already? ──► is it at the same registry under another name, to be mounted? ──► it is sent, and named
 
-A blob is sent in one request. One that breaks off is sent anew: distribution's registry, which most are, answered that it
-knows nothing of an upload any longer whose connection broke (2.8.2, a PATCH that was cut).
+A blob is sent in one request. One that breaks off is sent anew: distribution's registry, which most are, answered that
+it knows nothing of an upload any longer whose connection broke (2.8.2, a PATCH that was cut).
 """
 
 import asyncio
