@@ -39,14 +39,15 @@ def test_floods_and_a_bomb_beside_a_service_that_answers(make_lab: Callable[...,
         wait_until(lambda: answers(node), "the service answers")
         before = traces(lab, node)
         for attempt in (1, 2, 3):
-            worked, by_us = work_done(), work_done(lab)
+            worked, by_us, stood = work_done(), work_done(lab), standstills(lab)
             try:
                 beside_floods_and_a_bomb(lab, node, swarm)
                 break
             except (AssertionError, grpc.RpcError, subprocess.TimeoutExpired):
-                # On a machine that others keep busy a lab has too little for any node to answer in time.
+                # On a machine that others keep busy a lab has too little for any node to answer in time; and when the
+                # manager's process stood still, beside which there are no guests, w1 had nobody to hear it.
                 ours = (work_done(lab) - by_us) / (work_done() - worked)
-                if ours > 0.5:
+                if ours > 0.5 and (attempt == 3 or standstills(lab) == stood):
                     raise
                 if attempt == 3:
                     pytest.skip(f"others keep this machine busy: {ours:.0%} of its work was the lab's")
@@ -114,6 +115,11 @@ def answers(node: LabNode) -> bool:
 def sessions_of(node: LabNode) -> int:
     """How many its worker has had."""
     return sum(json.loads(line)["event"] == "session" for line in (node.disk / "log").read_text().splitlines())
+
+
+def standstills(lab: Lab) -> int:
+    """How often the manager has noticed that it got no processor for a while."""
+    return (lab.nodes["m1"].disk / "log").read_text().count("this process stood still")
 
 
 def work_done(lab: Lab | None = None) -> float:
