@@ -156,11 +156,14 @@ class Presence:
                 ended.append(session)
         return ended
 
-    def postpone(self, now: float) -> None:
-        """We did not run for a while, so nobody could be heard: whoever is due gets another period."""
+    def postpone(self, seconds: float, now: float) -> None:
+        """We did not run for so long, and heard nobody: that time does not count, for anybody.
+
+        After more than a moment whoever would be due soon gets another period, too: its heartbeat may have been lost.
+        """
+        earliest = now + self.period if seconds > self.period / 2 else now
         for node in self._nodes.values():
-            if node.deadline <= now:
-                node.deadline = now + self.period
+            node.deadline = max(node.deadline + seconds, earliest)
 
     def next_alarm(self) -> float | None:
         """When to call `expire` next."""

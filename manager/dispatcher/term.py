@@ -38,6 +38,8 @@ DEFAULT_PERIOD = 1.0
 # The group of managers is no object of the store, so it is looked at so often (seconds). A worker that knows only one
 # manager, because the others have just joined, is lost when that one is.
 _LOOK_AT_MANAGERS = 0.1
+# Seconds by which a timer is late when this process has had no processor, and not just something else to do.
+_STOOD_STILL = 0.1
 # Pairs of an event and a node that hears of it, between two rounds of the event loop; some 5 ms of work.
 _TOUCHES_AT_ONCE = 8_000
 _WORDS = ("task", "node", "service", "network", "secret", "config", "cluster")
@@ -262,9 +264,10 @@ class Term:
             wanted = min(self._time() + period / 2, alarm if alarm is not None else float("inf"))
             await asyncio.sleep(max(0.0, wanted - self._time()))
             now = self._time()
-            if now - wanted > period / 2:
-                _log.warning("this process stood still: nodes get more time", seconds=round(now - wanted, 2))
-                self._presence.postpone(now)
+            if (late := now - wanted) > _STOOD_STILL:
+                if late > period / 2:
+                    _log.warning("this process stood still: nodes get more time", seconds=round(late, 2))
+                self._presence.postpone(late, now)
             for session in self._presence.expire(now):
                 session.end(FailedPrecondition("the session ran out: its heartbeats failed to come"))
 

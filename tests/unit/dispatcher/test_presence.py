@@ -120,9 +120,19 @@ def test_a_goodbye_is_believed_at_once(watched: Watched) -> None:
 def test_time_in_which_we_did_not_run_is_not_the_nodes_fault(watched: Watched) -> None:
     presence = watched.presence
     session, _ = presence.open("n", "", 0.0)
-    presence.postpone(60.0)
-    assert presence.expire(60.0) == []
+    # It had half a second more to go.
+    presence.postpone(57.5, 60.0)
+    assert presence.expire(60.9) == []
     assert presence.expire(61.0) == [session]
+
+
+def test_moments_in_which_we_did_not_run_add_up_but_end_no_wait(watched: Watched) -> None:
+    presence = watched.presence
+    session, _ = presence.open("n", "", 0.0)
+    for n in range(1, 11):
+        presence.postpone(0.25, n / 2)
+    assert presence.expire(5.4) == []
+    assert presence.expire(5.5) == [session]
 
 
 def test_sessions_are_rationed_per_node(watched: Watched) -> None:
