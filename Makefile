@@ -22,9 +22,7 @@ demo: setup ## a swarm of five on this machine: deploy, scale, update, lose a wo
 # Clusters in real time share this machine's two cores with the tests beside them: what failed is run once more with
 # the machine to itself, and fails if it fails again. The first failure stays in the output: it is a defect to look at.
 test: setup ## every test but the long soaks
-	@$(PYTHON) -m pytest -n $(JOBS) --dist loadgroup -m "not soak" $(TESTS) || { [ $$? = 1 ] \
-	  && echo "make test: what failed is run once more, alone" \
-	  && $(PYTHON) -m pytest --last-failed --last-failed-no-failures none -m "not soak" $(TESTS); }
+	@$(PYTHON) -m pytest --cache-clear -n $(JOBS) --dist loadgroup -m "not soak" $(TESTS) || { [ $$? = 1 ] && $(PYTHON) -m tests.again; }
 
 lint: setup ## ruff
 	@.venv/bin/ruff check .

@@ -66,7 +66,7 @@ def w1(lab: Lab) -> Iterator[Any]:
 
 
 def _clean(client: Any) -> None:
-    for container in client.containers.list(all=True):
+    for container in client.containers.list(all=True, ignore_removed=True):
         if "com.docker.swarm.service.id" not in container.labels:
             container.remove(force=True)
 

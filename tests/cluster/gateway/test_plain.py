@@ -124,8 +124,8 @@ def lab() -> Iterator[Lab]:
 def client(lab: Lab) -> Iterator[Any]:
     made = docker.DockerClient(base_url=f"unix://{lab.nodes['m1'].run_directory}/flota/docker.sock", timeout=60)
     yield made
-    for container in made.containers.list(all=True):
-        # A task's may be gone meanwhile.
+    # A task's may be gone meanwhile.
+    for container in made.containers.list(all=True, ignore_removed=True):
         with suppress(NotFound):
             container.remove(force=True)
     made.close()
