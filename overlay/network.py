@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random, SystemRandom
 
-from flota.overlay import attachments, firewall, last_words, libnftables, namespaces
+from flota.overlay import attachments, firewall, libnftables, namespaces, sockets
 from flota.overlay.addresses import task_namespace
 from flota.overlay.balancer import Balancer
 from flota.overlay.checkup import View
@@ -225,7 +225,7 @@ class Network:
             return
         namespace = task_namespace(self._run_directory, task_id)
         try:
-            await self._threads.inside(namespace, lambda: libnftables.load(firewall.closing_rules()))
+            await self._threads.inside(namespace, _refuse_nobody)
         except (OverlayError, OSError) as error:
             log.info("task %s: refuses connections while it stops: %s", task_id, error)
 
@@ -251,7 +251,7 @@ class Network:
         end = time.monotonic() + LAST_WORDS
         with suppress(OSError):
             while time.monotonic() < end:
-                if not await self._threads.inside(namespace, last_words.are_unsaid):
+                if not await self._threads.inside(namespace, sockets.are_unsaid):
                     return
                 await asyncio.sleep(0.02)
 
@@ -271,8 +271,8 @@ class Network:
         if self._linger:
             await self._kernel.call(self._segments.make_ready)
         await self._publisher.adopt(await self._kernel.call(self._segments.ways_in))
-        for task_id, sockets in reopened.items():
-            self._serve(keep[task_id], sockets)
+        for task_id, listening in reopened.items():
+            self._serve(keep[task_id], listening)
             self._publisher.hold_again(keep[task_id])
             try:
                 await self._balancer.adopt(task_id)
@@ -368,3 +368,10 @@ class Network:
             log.warning("no interface has %s: VXLAN assumes an MTU of %d", self._local_address, _USUAL_MTU)
         mtu = mtu or _USUAL_MTU
         return Underlay(open_home(), self._local_address, self._vxlan_port, mtu, namespaces.has_ipv6())
+
+
+def _refuse_nobody() -> None:
+    """On a thread in the namespace of a task that is about to stop. Rules take milliseconds: most listen to nobody."""
+    # Ours is the one that names are asked for through.
+    if sockets.are_listening(own=1):
+        libnftables.load(firewall.closing_rules())
