@@ -123,6 +123,10 @@ def test_a_file_over_itself_is_itself(tree: Any) -> None:
         project = load([Source("c.yml", text)], "/nowhere", ENVIRONMENT, name="s")
     except ComposeError:
         assume(False)
+    for service in project.tree["services"].values():
+        preferences = service.get("deploy", {}).get("placement", {}).get("preferences", [])
+        # What is wanted twice is wanted once, as soon as two files speak of it.
+        assume(len({one["spread"] for one in preferences}) == len(preferences))
     twice = load([Source("c.yml", text)] * 2, "/nowhere", ENVIRONMENT, name="s")
     assert to_yaml(twice.tree) == to_yaml(project.tree)
     services: Map = project.tree["services"]
