@@ -1,5 +1,6 @@
 """Registries on loopback, one of each kind for a module, and a store for each test."""
 
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.registry import Registry
+from tests.cluster.runtime.world import private_mounts
 
 
 @contextmanager
@@ -32,6 +34,16 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """Wants to know who asks."""
     with serving(Registry(tmp_path_factory.mktemp("guarded") / "registry", auth=True)) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """3 MiB."""
+    place = tmp_path_factory.mktemp("disk")
+    with private_mounts():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=True)
+        yield place
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +11,7 @@ from flota.v1.local_pb2 import ImportImageRequest
 from flota.worker.images import collection
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.registry import Registry
-from tests.cluster.runtime.world import private_mounts
 from tests.unit.images.making import MadeImage, docker_save, parts, tar
-
-
-@pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """3 MiB."""
-    place = tmp_path_factory.mktemp("disk")
-    with private_mounts():
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=True)
-        yield place
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def image(size: int) -> MadeImage:

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import shutil
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from flota.worker.images.registry import fetching
 from flota.worker.images.store import ImageStore
 from tests.cluster.images.conftest import serving
 from tests.cluster.images.registry import Registry
-from tests.cluster.runtime.world import private_mounts
 from tests.unit.images.making import MadeImage, docker_save, parts, sha256, tar
 
 BASE = tar([("base", os.urandom(20_000))])
@@ -179,16 +177,6 @@ async def test_who_gives_up_ends_it(store: ImageStore, registry: Registry) -> No
     with pytest.raises(asyncio.CancelledError):
         await pushing
     # And what was made for it is gone (the fixture looks).
-
-
-@pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """3 MiB."""
-    place = tmp_path_factory.mktemp("disk")
-    with private_mounts():
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=True)
-        yield place
-        subprocess.run(["umount", str(place)], check=True)
 
 
 async def test_no_space_at_the_registry(store: ImageStore, small_disk: Path) -> None:
